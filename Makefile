@@ -1,0 +1,43 @@
+# Each target sets up what it needs. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-slow check lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## make .venv and install everything, every version pinned
+
+# torch comes first and alone, so that no other package pulls in another build of it.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefsweep needs Python 3.11 or newer; say make PYTHON=...")'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+demo: $(READY)  ## a small grid in the embedded world: no network, no GPU, no account; minutes on 2 cores
+	$(BIN)/prefsweep experiment=demo
+
+test: $(READY)  ## all tests but the slow ones
+	$(BIN)/pytest
+
+test-slow: $(READY)  ## the slow ones
+	$(BIN)/pytest -m slow
+
+check: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: $(READY)  ## write the installed versions to requirements.lock
+	$(BIN)/pip freeze --all --exclude-editable | sed 's/+cpu$$//' > requirements.lock.aside
+	mv requirements.lock.aside requirements.lock
+
+clean:  ## remove what make made; outputs and sweeps stay
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

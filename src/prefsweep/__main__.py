@@ -1,0 +1,111 @@
+"""The one entrypoint: compose → plan → run → run.json.
+
+Exit codes: 0 done; 1 a run or a job of a sweep failed (a bug keeps its traceback); 2 bad input, said in one line;
+130 interrupted.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from prefsweep import __version__, cli
+from prefsweep.errors import DivergedError, UserError
+
+
+def main() -> int:
+    try:
+        signal.signal(signal.SIGTERM, terminated)
+        return dispatch(sys.argv[1:])
+    except UserError as error:
+        print(f"prefsweep: {error}", file=sys.stderr)
+        return 2
+    except DivergedError as error:
+        print(f"prefsweep: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("prefsweep: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def terminated(number: int, frame: FrameType | None) -> None:
+    """A polite kill ends like any failure: run.json says so and the tracker is closed."""
+    raise SystemExit(128 + number)
+
+
+def dispatch(argv: list[str]) -> int:
+    if argv and argv[0] == "table":
+        return table(argv[1:])
+    line = cli.parse(argv)
+    if line.help:
+        print(cli.help_text())
+    elif line.version:
+        print(f"prefsweep {__version__}")
+    elif line.completion is not None:
+        complete(line.completion)
+    elif line.cfg:
+        show_config(line)
+    else:
+        return run(line)
+    return 0
+
+
+def run(line: cli.Line) -> int:
+    """One job, or a sweep where the line or its experiment says so."""
+    from prefsweep.compose import composing
+    from prefsweep.sweep.grid import expand
+
+    with composing(line.config_dir):
+        grid = expand(line.overrides, line.multirun, line.config_dir)
+        if grid.is_sweep:
+            from prefsweep.sweep.driver import sweep
+
+            return sweep(grid)
+    (job,) = grid.jobs
+    from prefsweep import console
+    from prefsweep.run import execute, refuse_unused, store_of
+
+    refuse_unused(job)
+    console.show_plan(job.plan, store_of(job.config.runtime), job.name)
+    if job.config.runtime.dry_run:
+        return 0
+    folder = Path(job.config.runtime.outputs) / "runs" / job.name
+    execute(job, folder)
+    console.show_metrics_of(folder)
+    return 0
+
+
+def table(folders: list[str]) -> int:
+    from prefsweep.console import console
+    from prefsweep.report import report
+
+    if not folders:
+        raise UserError("table: needs a folder, as in: prefsweep table multirun_sweeps/demo")
+    for folder in folders:
+        report(Path(folder), console)
+    return 0
+
+
+def show_config(line: cli.Line) -> None:
+    from omegaconf import OmegaConf
+
+    from prefsweep.compose import compose, compose_raw, composing
+
+    with composing(line.config_dir):
+        compose(line.overrides, line.config_dir)  # what is shown has been checked
+        print(OmegaConf.to_yaml(compose_raw(line.overrides, line.config_dir), resolve=line.resolve), end="")
+
+
+def complete(what: str) -> None:
+    """Hydra's own tab completion, over our config."""
+    import hydra
+
+    from prefsweep import config, config_folder
+
+    config.register()
+    sys.argv = [sys.argv[0], "-sc", what]
+    hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(lambda _: None)()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""What types cannot say about a config: ranges, finite numbers, and settings that contradict each other."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from prefsweep.config import Config, DPOConfig, ModelConfig, TrainingConfig
+from prefsweep.errors import UserError, nearest
+
+# Losses that couple the rows of a batch: splitting the batch would change them.
+COUPLED_LOSSES = ("sft", "aot", "aot_unpaired")
+# TRL: the others have no valid f-divergence generalisation.
+F_DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
+
+
+def check(config: Config) -> None:
+    """Raise a `UserError` at the first thing that cannot be right."""
+    check_ranges(config)
+    check_model(config.model)
+    check_dataset(config.dataset)
+    for name, stage in vars(config.stages).items():
+        if isinstance(stage, TrainingConfig):
+            check_training(f"stages.{name}", stage)
+    check_dpo(config.stages.dpo, config.runtime.micro_batch)
+    check_lengths(config)
+    if config.runtime.save_every % config.runtime.log_every:
+        raise UserError(
+            f"runtime.save_every={config.runtime.save_every}: must be a multiple of "
+            f"runtime.log_every={config.runtime.log_every}, or a resumed run would log other windows"
+        )
+
+
+def check_ranges(node: Any, path: str = "") -> None:
+    """Every dataclass field against the range in its metadata; every float finite."""
+    for field in dataclasses.fields(node):
+        key, value = f"{path}{field.name}", getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, f"{key}.")
+        for item in value if isinstance(value, list) else [value]:
+            check_value(key, item, field.metadata)
+
+
+def check_value(key: str, value: Any, limits: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value}: must be a finite number")
+    if value is None or isinstance(value, dict) or dataclasses.is_dataclass(value):
+        return
+    if "choices" in limits and value not in limits["choices"]:
+        choices = limits["choices"]
+        raise UserError(f"{key}={value}: no such choice{nearest(str(value), choices)}; there are: {', '.join(choices)}")
+    if "above" in limits and not value > limits["above"]:
+        raise UserError(f"{key}={value}: must be above {limits['above']}")
+    if "at_least" in limits and not value >= limits["at_least"]:
+        raise UserError(f"{key}={value}: must be at least {limits['at_least']}")
+    if "below" in limits and not value < limits["below"]:
+        raise UserError(f"{key}={value}: must be below {limits['below']}")
+    if "at_most" in limits and not value <= limits["at_most"]:
+        raise UserError(f"{key}={value}: must be at most {limits['at_most']}")
+
+
+def check_model(model: ModelConfig) -> None:
+    if model.path is not None and not (Path(model.path) / "config.json").is_file():
+        raise UserError(f"model.path={model.path}: no such model folder (it must hold a config.json)")
+    if model.base == "pretrain":
+        if model.architecture is None:
+            raise UserError("model.architecture=null: model.base=pretrain makes a model from nothing, so it needs one")
+        if model.architecture.n_embd % model.architecture.n_head:
+            raise UserError(
+                f"model.architecture.n_head={model.architecture.n_head}: must divide n_embd={model.architecture.n_embd}"
+            )
+        if model.path is not None:
+            raise UserError(f"model.path={model.path}: also say model.base=null, to take these weights as the base")
+    elif model.path is None and model.id is None:
+        raise UserError("model.id=null: a model needs an id, a path, or base=pretrain with an architecture")
+
+
+def check_dataset(dataset: Any) -> None:
+    path = getattr(dataset, "path", None)
+    if path is not None and not Path(path).exists():
+        raise UserError(f"dataset.path={path}: no such file or folder")
+
+
+def check_training(key: str, stage: TrainingConfig) -> None:
+    if stage.patience is not None and stage.evaluate_every is None:
+        raise UserError(f"{key}.patience={stage.patience}: needs {key}.evaluate_every, or there is nothing to wait for")
+    if stage.checkpoint == "best" and stage.evaluate_every is None:
+        raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
+
+
+def check_dpo(dpo: DPOConfig, micro_batch: int) -> None:
+    coupled = [loss for loss in dpo.loss if loss in COUPLED_LOSSES]
+    if not dpo.loss:
+        raise UserError("stages.dpo.loss=[]: name at least one loss, as in stages.dpo.loss=[sigmoid]")
+    if coupled and micro_batch < dpo.batch_size:
+        raise UserError(
+            f"runtime.micro_batch={micro_batch}: {coupled[0]} couples the pairs of a batch, so it cannot be split; "
+            f"say runtime.micro_batch={dpo.batch_size} or lower stages.dpo.batch_size"
+        )
+    if dpo.loss_weights is not None and len(dpo.loss_weights) != len(dpo.loss):
+        raise UserError(f"stages.dpo.loss_weights={dpo.loss_weights}: needs one weight for each of {dpo.loss}")
+    if "exo_pair" in dpo.loss and dpo.label_smoothing == 0:
+        raise UserError("stages.dpo.label_smoothing=0.0: exo_pair takes its logarithm; the paper uses 1e-3")
+    if dpo.weighting and {"aot", "aot_unpaired"} & set(dpo.loss):
+        raise UserError("stages.dpo.weighting=true: aot sorts the pairs, so weights would land on others; say false")
+    wrong = [loss for loss in dpo.loss if loss not in F_DIVERGENCE_LOSSES]
+    if dpo.f_divergence != "reverse_kl" and wrong:
+        raise UserError(f"stages.dpo.f_divergence={dpo.f_divergence}: undefined for {wrong[0]}; say reverse_kl")
+
+
+def check_lengths(config: Config) -> None:
+    """Nothing longer than a model from nothing has positions for."""
+    if config.model.architecture is None or config.model.base is None:
+        return
+    longest = config.model.architecture.n_positions
+    for name, stage in vars(config.stages).items():
+        if getattr(stage, "max_length", 0) > longest:
+            raise UserError(f"stages.{name}.max_length={stage.max_length}: the model has {longest} positions")
+    if config.stages.sample.max_new_tokens >= longest:
+        raise UserError(
+            f"stages.sample.max_new_tokens={config.stages.sample.max_new_tokens}: leaves no room for a prompt in the "
+            f"model's {longest} positions"
+        )

@@ -1,0 +1,108 @@
+"""The words after `prefsweep`, sorted: flags anywhere on the line, Hydra's overrides, or a command with a folder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefsweep import config_folder
+from prefsweep.errors import UserError, nearest
+
+COMMANDS = {"table": "prefsweep table DIR...      the table of finished and unfinished runs"}
+FLAGS = ("-m", "--multirun", "-h", "--help", "--version", "--resolve", "-c", "--cfg", "-cd", "--config-dir")
+
+
+@dataclass
+class Line:
+    overrides: list[str] = field(default_factory=list)
+    multirun: bool = False
+    help: bool = False
+    version: bool = False
+    cfg: bool = False
+    resolve: bool = False
+    config_dir: Path | None = None
+    completion: str | None = None
+
+
+def parse(argv: list[str]) -> Line:
+    line, words = Line(), iter(argv)
+    for word in words:
+        name, _, attached = word.partition("=")
+        if word in ("-m", "--multirun"):
+            line.multirun = True
+        elif word in ("-h", "--help"):
+            line.help = True
+        elif word == "--version":
+            line.version = True
+        elif word == "--resolve":
+            line.resolve = True
+        elif name in ("-c", "--cfg"):
+            if (attached or value_of(word, words)) != "job":
+                raise UserError(f"{word}: only the job's config can be shown: --cfg job")
+            line.cfg = True
+        elif name in ("-cd", "--config-dir"):
+            line.config_dir = Path(attached or value_of(word, words))
+        elif name in ("-sc", "--shell-completion"):
+            line.completion = attached or value_of(word, words)
+        elif word.startswith("-"):
+            raise UserError(f"{word}: no such flag{nearest(word, FLAGS)}; `prefsweep --help` lists them")
+        elif "=" not in word and not word.startswith("~"):
+            raise UserError(f"{word}: not key=value and not a command{nearest(word, COMMANDS)}; see `prefsweep --help`")
+        else:
+            line.overrides.append(word)
+    return line
+
+
+def value_of(flag: str, words: Iterator[str]) -> str:
+    value = next(words, None)
+    if value is None:
+        raise UserError(f"{flag}: needs a value")
+    return value
+
+
+def help_text() -> str:
+    groups = "\n".join(group_help(folder) for folder in sorted(config_folder().iterdir()) if is_group(folder))
+    commands = "\n".join(f"  {usage}" for usage in COMMANDS.values())
+    return f"""prefsweep aligns small language models to preferences: one command a run, one more a grid.
+
+Examples
+  prefsweep                                        the embedded world: no network, no GPU, no account
+  prefsweep method=dpo seed=2 stages.dpo.beta=.2   one run
+  prefsweep runtime.dry_run=true method=sft        what would run, and what is built already
+  prefsweep -m method=sft,dpo seed=1,2,3 jobs=2    a grid, two jobs at once; again, and only what is missing runs
+  prefsweep experiment=demo                        a grid from a file
+  prefsweep table multirun_sweeps/demo             its table
+
+Commands
+{commands}
+
+Flags, anywhere on the line
+  -m, --multirun           several values a key make a grid
+  --cfg job [--resolve]    print the composed config and stop
+  -cd, --config-dir DIR    a folder with YAML of your own, laid out like conf/
+  -h, --help, --version
+  -sc install=bash         tab completion: eval "$(prefsweep -sc install=bash)"
+
+Groups: group=choice
+{groups}
+Everything else is key=value; `prefsweep --cfg job` shows every key, the files in conf/ say what moving it does."""
+
+
+def is_group(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(("_", "."))
+
+
+def group_help(folder: Path) -> str:
+    name = "scorer@judge" if folder.name == "scorer" else folder.name
+    if folder.name == "stage":
+        return f"  stage\n      stages.<name>.<key>=value; the stages: {', '.join(choices(folder))}\n"
+    lines = [f"      {first_comment(folder / f'{choice}.yaml')}" for choice in choices(folder)]
+    return "\n".join([f"  {name}", *lines, ""])
+
+
+def choices(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml") if not file.stem.startswith("_"))
+
+
+def first_comment(file: Path) -> str:
+    lines = (line for line in file.read_text().splitlines() if line.startswith("# ") and "@package" not in line)
+    return next(lines, f"# {file.stem}").removeprefix("# ")

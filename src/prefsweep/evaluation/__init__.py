@@ -1,0 +1,1 @@
+"""Metrics: pure functions over samples, scores and logits. Each is defined in docs/metrics.md."""

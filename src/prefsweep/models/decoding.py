@@ -1,0 +1,80 @@
+"""Sampling answers, one stream of random numbers a row.
+
+Each token is drawn by inverting the cumulative distribution at a uniform number that belongs to the row and the
+position. So an answer does not depend on the batch it was drawn in, and two policies asked with the same numbers
+answer alike where they agree: their comparison is paired.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from prefsweep.models.logprobs import Ids, pad_left, positions
+
+
+def uniforms(names: list[str], length: int, seed: int) -> Tensor:
+    """[B, length] in [0, 1): row i depends on `seed` and `names[i]` alone."""
+
+    def row(name: str) -> np.ndarray:
+        entropy = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big")
+        return np.random.Generator(np.random.Philox(entropy)).random(length)
+
+    return torch.from_numpy(np.stack([row(name) for name in names]))
+
+
+def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    """[B] the token at which the cumulative distribution of softmax(logits / temperature) [B, V] passes uniform [B]."""
+    # In double precision: over 50,000 tokens, a sum in single would misplace the boundaries of the rare ones.
+    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    target = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+
+
+@torch.inference_mode()
+def sample(
+    model: PreTrainedModel, prompts: list[Ids], uniform: Tensor, eos: int, pad: int, temperature: float
+) -> list[Ids]:
+    """An answer a prompt, up to and with its EOS, at most uniform.shape[1] tokens: no other warping."""
+    answers: list[Ids] = [[] for _ in prompts]
+    for row, token in tokens(model, prompts, uniform, eos, pad, temperature):
+        answers[row].append(token)
+    return answers
+
+
+def tokens(
+    model: PreTrainedModel, prompts: list[Ids], uniform: Tensor, eos: int, pad: int, temperature: float
+) -> Iterator[tuple[int, int]]:
+    """(row, token) as they are drawn."""
+    where = model.device
+    ids, attention = pad_left(prompts, pad, where)
+    uniform = uniform.to(where)
+    rows = torch.arange(len(prompts), device=where)
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    cache, place = DynamicCache(config=model.config), positions(attention)
+    for step in range(uniform.shape[1]):
+        # 1. one forward: the whole prompts first, then one token a row
+        output = model(
+            input_ids=ids, attention_mask=attention, position_ids=place, past_key_values=cache, logits_to_keep=1
+        )
+        # 2. draw; rows that have ended go on as filler until they are dropped
+        token = draw(output.logits[:, -1], uniform[rows, step], temperature)
+        yield from (
+            (row, new) for row, new, live in zip(rows.tolist(), token.tolist(), alive.tolist(), strict=True) if live
+        )
+        alive &= token != eos
+        # 3. drop ended rows once they are half of the batch: most answers are shorter than the cap
+        count = int(alive.sum())
+        if count == 0:
+            return
+        if count <= len(alive) // 2:
+            keep = alive.nonzero().squeeze(-1)
+            cache.batch_select_indices(keep)
+            rows, alive, token, attention, place = (each[keep] for each in (rows, alive, token, attention, place))
+        # 4. the next input
+        ids = token[:, None]
+        attention = torch.cat([attention, attention.new_ones(len(rows), 1)], dim=1)
+        place = place[:, -1:] + 1

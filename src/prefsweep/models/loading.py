@@ -1,0 +1,90 @@
+"""Tokenizers and policies, from a stage's folder, a local folder or the hub. fp32 weights, dropout off."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from prefsweep.config import Architecture, ModelConfig, RuntimeConfig
+from prefsweep.errors import UserError
+
+# Each architecture's own names for dropout. Off everywhere: a policy and its reference must agree on every forward.
+DROPOUT_FIELDS = (
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout"),
+    *("dropout", "attention_dropout", "activation_dropout", "layerdrop"),
+)
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+def device(runtime: RuntimeConfig) -> torch.device:
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("runtime.device=cuda: no GPU is visible here; say runtime=cpu or runtime=auto")
+    wants_gpu = runtime.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if wants_gpu else "cpu")
+
+
+def autocast(precision: str, where: torch.device) -> AbstractContextManager[Any]:
+    """bf16 over fp32 weights, or nothing."""
+    return torch.autocast(where.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def place(model: ModelConfig, policy: Path | None) -> tuple[str, dict[str, Any]]:
+    """Where transformers finds it: the folder of a finished stage, a local folder, or a pinned commit of the hub."""
+    if policy is not None:
+        return str(policy), {}
+    if model.path is not None:
+        return model.path, {}
+    assert model.id is not None
+    return model.id, {"revision": model.revision}
+
+
+def load_tokenizer(model: ModelConfig, policy: Path | None) -> Any:
+    where, options = place(model, policy)
+    tokenizer = from_pretrained(AutoTokenizer, where, options)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{where}: its tokenizer has no EOS token, so no answer could ever end")
+    if tokenizer.pad_token_id is None:
+        # Only a filler: every mask here is by length, so EOS stays learned where it is an answer's end.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(model: ModelConfig, policy: Path | None) -> PreTrainedModel:
+    """fp32 whatever the checkpoint was saved in (opt-350m's is fp16, and would train to NaN)."""
+    where, options = place(model, policy)
+    config = from_pretrained(AutoConfig, where, options)
+    for field in DROPOUT_FIELDS:
+        if hasattr(config, field):
+            setattr(config, field, 0.0)
+    made = from_pretrained(AutoModelForCausalLM, where, {**options, "config": config, "dtype": torch.float32})
+    assert isinstance(made, PreTrainedModel)
+    return made
+
+
+def from_nothing(architecture: Architecture, tokenizer: Any) -> PreTrainedModel:
+    """A GPT-2 of this shape with fresh weights; the vocabulary is what the tokenizer ended up with."""
+    shape = {key: value for key, value in vars(architecture).items() if key != "vocab_size"}
+    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    config = GPT2Config(**shape, **special, **dropout, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    assert isinstance(made, PreTrainedModel)
+    return made
+
+
+def from_pretrained(kind: Any, where: str, options: dict[str, Any]) -> Any:
+    try:
+        return kind.from_pretrained(where, trust_remote_code=False, **options)
+    except OSError as error:
+        if Path(where).exists():
+            raise UserError(f"{where}: cannot be read as a model ({str(error).splitlines()[0]})") from error
+        pin = f" --revision {options['revision']}" if options.get("revision") else ""
+        raise UserError(
+            f"{where}: not in the local cache and the hub cannot be reached; run `hf download {where}{pin}` on a "
+            "machine with network, or say model.path=FOLDER"
+        ) from error

@@ -1,0 +1,56 @@
+"""A stage: one cached step of a run, named by what it computes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from prefsweep.pipeline.fingerprint import canonical, fingerprint
+from prefsweep.pipeline.history import History
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage function may use beside what it computes; nothing here is part of an identity."""
+
+    runtime: Any
+    checkpoints: Path  # survives a killed build; empty on the first
+    history: History  # rows of metrics by step, also sent to the tracker
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`role` is its place in the method's graph (`sample/base`); `name` (`sample`) is what it does."""
+
+    role: str
+    config: Any
+    sections: dict[str, Any]  # the shared parts of the config it reads: model, dataset, judge
+    inputs: "dict[str, Stage]"
+    hash_content: Callable[[Path], str]
+
+    @property
+    def name(self) -> str:
+        return self.role.partition("/")[0]
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        """All that is computed, in canonical form: what the identity is the hash of."""
+        return {
+            "stage": self.name,
+            "config": canonical(self.config, self.hash_content),
+            "sections": {name: canonical(part, self.hash_content) for name, part in self.sections.items()},
+            "inputs": {name: stage.identity for name, stage in self.inputs.items()},
+        }
+
+    @cached_property
+    def identity(self) -> str:
+        return fingerprint(self.payload)
+
+    @property
+    def function(self) -> Callable[..., dict[str, Any]]:
+        """The code that builds it. Imported only when something must be built: it may import torch."""
+        module, _, name = self.config._target_.rpartition(".")
+        function: Callable[..., dict[str, Any]] = getattr(import_module(module), name)
+        return function

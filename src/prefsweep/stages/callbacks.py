@@ -1,0 +1,127 @@
+"""What watches a training loop: the history, the choice of a checkpoint, the progress bar."""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+from prefsweep.config import TrainingConfig
+from prefsweep.pipeline.history import History
+from prefsweep.pipeline.stage import Context
+
+# TRL's and transformers' words → ours; what is not here and not dropped keeps its name.
+NAMES = {
+    "eval_": "validation/",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "rewards/chosen": "reward/chosen",
+    "rewards/rejected": "reward/rejected",
+}
+# Times are not reproducible, and TRL's token counter restarts on resume.
+DROPPED = ("runtime", "per_second", "total_flos", "num_tokens", "epoch", "train_loss")
+
+
+def renamed(logs: dict[str, Any]) -> dict[str, float]:
+    kept = {}
+    for name, value in logs.items():
+        if isinstance(value, (int, float)) and not any(word in name for word in DROPPED):
+            for theirs, ours in NAMES.items():
+                name = name.replace(theirs, ours)
+            kept[name] = value
+    return kept
+
+
+class Reporter(TrainerCallback):
+    """Each row of logs into the history."""
+
+    def __init__(self, history: History):
+        self.history = history
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        if metrics := renamed(logs or {}):
+            self.history.append(state.global_step, metrics)
+
+
+class Keeper(TrainerCallback):
+    """Keeps the best state by validation, and stops when it stays unbeaten: the same rule for every method.
+
+    All it knows is read back from the history, so that a resumed run chooses as an undisturbed one.
+    """
+
+    def __init__(self, config: TrainingConfig, context: Context):
+        self.config = config
+        self.history = context.history
+        self.best_folder: Path = context.checkpoints / "best"
+        self.metric = f"validation/{config.best_by}"
+        self.sign = -1.0 if config.best_by == "loss" else 1.0
+
+    def validations(self) -> list[dict[str, Any]]:
+        return [row for row in self.history.rows() if self.metric in row]
+
+    @property
+    def last_step(self) -> int:
+        """Of the last validation; −1 before the first."""
+        rows = self.validations()
+        return rows[-1]["step"] if rows else -1
+
+    def best(self) -> dict[str, Any]:
+        """The first of the best validations; one that is not a number is never the best."""
+        return max(self.validations(), key=self.value)
+
+    def value(self, row: dict[str, Any]) -> float:
+        value = self.sign * float(row[self.metric])
+        return -math.inf if math.isnan(value) else value
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        rows, best = self.validations(), self.best()
+        if self.config.checkpoint == "best" and best["step"] == state.global_step:
+            self.keep(rest["model"], rest["processing_class"])
+        waited = sum(row["step"] > best["step"] for row in rows)
+        if self.config.patience is not None and waited >= self.config.patience:
+            control.should_training_stop = True
+
+    def keep(self, model: Any, tokenizer: Any) -> None:
+        aside = self.best_folder.with_name(".best")
+        shutil.rmtree(aside, ignore_errors=True)
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        shutil.rmtree(self.best_folder, ignore_errors=True)
+        aside.rename(self.best_folder)
+
+    def metrics(self, best: bool) -> dict[str, Any]:
+        """The validation of the state that is kept."""
+        row = dict(self.best() if best else self.validations()[-1])
+        step = row.pop("step")
+        return {"step": step, **{name: value for name, value in row.items() if name.startswith("validation/")}}
+
+
+class Progress(TrainerCallback):
+    """A bar where there is a terminal."""
+
+    def __init__(self, name: str, shown: bool):
+        self.name = name
+        self.disable = None if shown else True  # None: only where there is a terminal
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=self.name,
+            unit="step",
+            disable=self.disable,
+            leave=False,
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        if self.bar is not None and logs and "loss" in logs:
+            self.bar.set_postfix_str(f"loss {float(logs['loss']):.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.bar.close()

@@ -1,0 +1,89 @@
+"""dpo: direct preference optimisation and its relatives, with TRL's DPOTrainer.
+
+The reference is not in memory: its log-probabilities come from the `reference` stage, which every run that shares the
+reference shares. At the first step the policy is the reference, so the sigmoid loss is ln 2.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import trl
+from datasets import Dataset
+
+from prefsweep.config import DatasetConfig, DPOConfig, ModelConfig
+from prefsweep.data.sources import load
+from prefsweep.data.views import pair_rows
+from prefsweep.models.loading import load_policy, load_tokenizer
+from prefsweep.pipeline.stage import Context
+from prefsweep.stages.reference import REFERENCE_COLUMNS, read_reference
+from prefsweep.stages.training import Batch, SteadyTrainer, arguments, seeded, train, trimmed
+
+SEQUENCES = ("input_ids", "attention_mask", "completion_mask")
+
+
+class PairTrainer(SteadyTrainer, trl.DPOTrainer):
+    """DPOTrainer over pairs that are tokenised already and carry the reference's log-probabilities."""
+
+    micro_batch: int
+
+    def _prepare_dataset(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
+        return dataset
+
+    def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
+        """TRL stacks chosen on rejected: row i and row pairs + i are one pair."""
+        pairs = len(inputs["input_ids"]) // 2
+        for first in range(0, pairs, self.micro_batch):
+            last = min(first + self.micro_batch, pairs)
+            rows = [*range(first, last), *range(pairs + first, pairs + last)]
+            part = {name: value[rows if name in SEQUENCES else slice(first, last)] for name, value in inputs.items()}
+            yield trimmed(part, SEQUENCES), (last - first) / pairs
+
+
+def losses(config: DPOConfig) -> dict[str, Any]:
+    """Our words for the loss in TRL's."""
+    return {
+        "loss_type": list(config.loss),
+        "loss_weights": config.loss_weights,
+        "beta": config.beta,
+        "label_smoothing": config.label_smoothing,
+        "f_divergence_type": config.f_divergence,
+        "f_alpha_divergence_coef": config.f_alpha,
+        "use_weighting": config.weighting,
+        "ld_alpha": config.length_desensitisation,
+        "discopop_tau": config.discopop_tau,
+    }
+
+
+def run(
+    config: DPOConfig,
+    *,
+    model: ModelConfig,
+    dataset: DatasetConfig,
+    folder: Path,
+    context: Context,
+    reference: Path,
+    policy: Path | None = None,
+) -> dict[str, Any]:
+    seeded(config)
+    tokenizer = load_tokenizer(model, policy)
+    rows, cut = {}, None
+    for split in ("validation", "train"):
+        pairs, cut = pair_rows(load(dataset, split), tokenizer, config.max_length)
+        for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split, len(pairs)), strict=True):
+            pairs = pairs.add_column(column, values)
+        rows[split] = pairs
+    settings = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
+    trainer = PairTrainer(
+        model=load_policy(model, policy),
+        args=trl.DPOConfig(**settings, **losses(config), precompute_ref_log_probs=True, disable_dropout=True),
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        processing_class=tokenizer,
+    )
+    trainer.micro_batch = context.runtime.micro_batch
+    assert cut is not None
+    return train(trainer, config, folder, context, "dpo") | cut.metrics()

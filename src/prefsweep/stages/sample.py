@@ -1,0 +1,116 @@
+"""sample: answers of one policy to the held-out prompts. A row a sample in `samples.jsonl`; nothing is scored here."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from prefsweep.config import DatasetConfig, ModelConfig, RuntimeConfig, SampleConfig
+from prefsweep.data.schema import PreferenceExample
+from prefsweep.data.sources import load
+from prefsweep.data.views import Ids, encode_prompts
+from prefsweep.models import decoding
+from prefsweep.models.loading import autocast, device, load_policy, load_tokenizer
+from prefsweep.pipeline.stage import Context
+
+SAMPLES = "samples.jsonl"
+Row = dict[str, Any]
+
+
+def run(
+    config: SampleConfig,
+    *,
+    model: ModelConfig,
+    dataset: DatasetConfig,
+    folder: Path,
+    context: Context,
+    policy: Path | None = None,
+) -> dict[str, Any]:
+    tokenizer = load_tokenizer(model, policy)
+    asked = questions(config, load(dataset, config.split), tokenizer)
+    rows = read_whole_lines(context.checkpoints / SAMPLES)
+    todo = asked[len(rows) :]
+    if todo:
+        answerer = load_policy(model, policy).to(device(context.runtime)).eval()
+        with (context.checkpoints / SAMPLES).open("a") as file:
+            for row in answers(config, answerer, tokenizer, todo, context.runtime):
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                rows.append(row)
+    rows.sort(key=lambda row: row["place"])
+    write_rows(folder / SAMPLES, [{key: row[key] for key in row if key != "place"} for row in rows])
+    ended = sum(row["ended"] for row in rows)
+    return {"samples": len(rows), "ended": ended / len(rows)}
+
+
+def questions(config: SampleConfig, examples: list[PreferenceExample], tokenizer: Any) -> list[Row]:
+    """One a sample, prompts of like length together: little padding, and an order that a resumed stage repeats."""
+    examples = distinct_prompts(examples)[: config.prompts]
+    encoded = encode_prompts([example.prompt for example in examples], tokenizer)
+    rows = [
+        {
+            "place": place * config.answers + number,
+            "id": example.id,
+            "sample": number,
+            "prompt": example.prompt,
+            "ids": ids,
+        }
+        for place, (example, ids) in enumerate(zip(examples, encoded, strict=True))
+        for number in range(config.answers)
+    ]
+    return sorted(rows, key=lambda row: len(row["ids"]))
+
+
+def distinct_prompts(examples: list[PreferenceExample]) -> list[PreferenceExample]:
+    """The first example of each prompt: answering one twice would count its luck twice."""
+    first: dict[str, PreferenceExample] = {}
+    for example in examples:
+        first.setdefault(example.prompt, example)
+    return list(first.values())
+
+
+def answers(
+    config: SampleConfig, answerer: Any, tokenizer: Any, asked: list[Row], runtime: RuntimeConfig
+) -> Iterator[Row]:
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    room = answerer.config.max_position_embeddings - config.max_new_tokens
+    bar = tqdm(total=len(asked), desc="sample", unit="answer", disable=not runtime.progress or None, leave=False)
+    for first in range(0, len(asked), runtime.forward_batch):
+        batch = asked[first : first + runtime.forward_batch]
+        prompts: list[Ids] = [row["ids"][-room:] for row in batch]
+        numbers = decoding.uniforms(
+            [f"{row['id']}/{row['sample']}" for row in batch], config.max_new_tokens, config.seed
+        )
+        with autocast(config.precision, answerer.device):
+            drawn = decoding.sample(answerer, prompts, numbers, eos, pad, config.temperature)
+        for row, prompt, tokens in zip(batch, prompts, drawn, strict=True):
+            yield {
+                **{key: row[key] for key in ("place", "id", "sample", "prompt")},
+                "answer": tokenizer.decode(tokens, skip_special_tokens=True),
+                "prompt_tokens": prompt,
+                "answer_tokens": tokens,
+                "ended": tokens[-1] == eos,
+            }
+        bar.update(len(batch))
+    bar.close()
+
+
+def read_rows(path: Path) -> list[Row]:
+    with path.open() as file:
+        return [json.loads(line) for line in file]
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    with path.open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read_whole_lines(path: Path) -> list[Row]:
+    """What an earlier attempt left; a last line that a kill cut off is dropped from the file too."""
+    if not path.is_file():
+        return []
+    whole = path.read_text().rpartition("\n")[0]
+    path.write_text(whole + "\n" if whole else "")
+    return [json.loads(line) for line in whole.splitlines()]

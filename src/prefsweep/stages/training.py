@@ -1,0 +1,174 @@
+"""What every training stage does around TRL's trainers: our config in their words, steps, checkpoints, history.
+
+Departures from the trainers as they come:
+- one dataloader item is one effective batch; it is split inside the step, each part weighted by what it holds, so the
+  step does not depend on what fits in memory;
+- a checkpoint is written aside and renamed, and only the newest is kept: one that is there is whole;
+- a loss or gradient that is not finite stops the run before it reaches the weights;
+- the history is ours: rows that a resumed run would repeat are dropped, and no time is in it.
+"""
+
+import math
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer, set_seed
+
+from prefsweep.config import RuntimeConfig, TrainingConfig
+from prefsweep.errors import DivergedError
+from prefsweep.pipeline.stage import Context
+from prefsweep.stages.callbacks import Keeper, Progress, Reporter
+
+Batch = dict[str, Tensor]
+
+# TRL's own defaults call transformers' by names that transformers has deprecated: nothing a user can act on.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
+
+
+def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output: Path) -> dict[str, Any]:
+    """Our settings in the trainers' words; each that has a default of theirs is said, not inherited."""
+    steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
+    return {
+        "output_dir": str(output),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "max_steps": min(steps, config.max_steps or steps),
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": 1,
+        "per_device_eval_batch_size": runtime.forward_batch,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup_steps,
+        "optim": "adamw_torch",
+        "weight_decay": config.weight_decay,
+        "adam_beta2": config.adam_beta2,
+        "max_grad_norm": config.max_grad_norm,
+        "bf16": config.precision == "bf16",
+        "fp16": False,
+        "gradient_checkpointing": runtime.gradient_checkpointing,
+        "max_length": None,  # our rows are truncated already, with EOS kept
+        "logging_steps": runtime.log_every,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": runtime.save_every,
+        "eval_strategy": "no" if config.evaluate_every is None else "steps",
+        "eval_steps": config.evaluate_every,
+        "use_cpu": runtime.device == "cpu",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+class SteadyTrainer(Trainer):
+    """Mixed in before one of TRL's trainers, which says how its batches split."""
+
+    aside: Path | None = None
+    stage_name: str = ""
+
+    def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
+        """The parts of an effective batch, with weights that sum to 1."""
+        raise NotImplementedError
+
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        model.train()
+        whole = torch.zeros((), device=self.args.device)
+        for part, weight in self.micro_batches(self._prepare_inputs(inputs)):
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, part) * weight
+            self.accelerator.backward(loss)
+            whole += loss.detach()
+        if not torch.isfinite(whole):
+            self.stop_diverged("loss", float(whole))
+        return whole
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if not math.isfinite(float(norm)):
+            self.stop_diverged("gradient norm", float(norm))
+        return norm
+
+    def stop_diverged(self, what: str, value: float) -> None:
+        """Raised before the optimiser step: the weights are still those of the last finite one, and are kept."""
+        self._save_checkpoint(self.model, None)
+        raise DivergedError(
+            f"{self.stage_name}: the {what} was {value} at step {self.state.global_step + 1}; the state before it is "
+            f"kept in {self.args.output_dir}. Lower stages.{self.stage_name}.learning_rate, or raise its warmup_steps"
+        )
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.aside or self.args.output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Aside, then renamed; then the older ones go."""
+        output = Path(self.args.output_dir)
+        self.aside = output / ".aside"
+        shutil.rmtree(self.aside, ignore_errors=True)
+        Trainer._save_checkpoint(self, model, trial)  # TRL's own would write a model card beside it
+        (written,) = self.aside.iterdir()
+        final = output / written.name
+        shutil.rmtree(final, ignore_errors=True)
+        written.rename(final)
+        self.aside.rmdir()
+        self.aside = None
+        for older in checkpoints(output)[:-1]:
+            shutil.rmtree(older)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole ones, oldest first."""
+    return sorted(folder.glob("checkpoint-*"), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context: Context, name: str) -> dict[str, Any]:
+    """Train (or go on), keep the state that `checkpoint` names in `folder`, and return the stage's metrics."""
+    trainer.stage_name = name
+    # 1. where a killed build stopped, or the beginning
+    found = checkpoints(context.checkpoints)
+    start = found[-1] if found else None
+    context.history.rewind(step_of(start) if start else -1)
+    # 2. our callbacks, and only ours: theirs print
+    keeper = Keeper(config, context)
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
+            trainer.remove_callback(callback)
+    for ours in (Reporter(context.history), keeper, Progress(name, context.runtime.progress)):
+        trainer.add_callback(ours)
+    # 3. the loop
+    trainer.train(resume_from_checkpoint=str(start) if start else None)
+    # 4. a last validation, where the loop did not end on one
+    if keeper.last_step != trainer.state.global_step:
+        trainer.evaluate()
+    # 5. the state that is the result
+    best = config.checkpoint == "best"
+    if best:
+        shutil.copytree(keeper.best_folder, folder, dirs_exist_ok=True)
+    else:
+        save(trainer.model, trainer.processing_class, folder)
+    return {"steps": trainer.state.global_step, **keeper.metrics(best)}
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A plain transformers folder."""
+    assert isinstance(model, PreTrainedModel)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def seeded(config: TrainingConfig) -> None:
+    set_seed(config.seed)
+
+
+def trimmed(batch: Batch, sequences: tuple[str, ...]) -> Batch:
+    """Without the columns that are padding in every row of this part."""
+    width = int(batch["attention_mask"].sum(-1).max())
+    return {name: value[:, :width] if name in sequences else value for name, value in batch.items()}

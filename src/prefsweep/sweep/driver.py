@@ -1,0 +1,128 @@
+"""The driver of a sweep: one process a job, `jobs` at once, and at the end, always, the table.
+
+A job that fails or is killed costs itself; the others go on.
+"""
+
+import json
+import multiprocessing
+import os
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from prefsweep.console import console, say, show_plan
+from prefsweep.pipeline.files import write_json
+from prefsweep.run import Job, store_of
+from prefsweep.sweep.grid import Grid
+from prefsweep.sweep.worker import LOG, work
+
+MANIFEST = "sweep.json"  # which jobs are the sweep's, in order: an older grid's jobs may lie in the same folder
+
+
+@dataclass
+class Queue:
+    waiting: list[Job]
+    folder: Path
+    at_once: int
+    context: Any
+    running: dict[Any, tuple[Any, Job]] = field(default_factory=dict)  # by sentinel
+    failed: list[Job] = field(default_factory=list)
+
+    def start(self) -> None:
+        while self.waiting and len(self.running) < self.at_once:
+            job = self.waiting.pop(0)
+            arguments = (job, self.folder / job.name, self.folder.name, self.at_once)
+            process = self.context.Process(target=work, args=arguments, name=job.name)
+            process.start()
+            self.running[process.sentinel] = (process, job)
+
+    def collect(self) -> list[tuple[Job, int]]:
+        """The jobs that have ended since, with their exit codes; waits for the first."""
+        ended = []
+        for sentinel in wait(list(self.running)):
+            process, job = self.running.pop(sentinel)
+            process.join()
+            if process.exitcode:
+                self.failed.append(job)
+                note_death(self.folder / job.name, process.exitcode)
+            ended.append((job, process.exitcode))
+        return ended
+
+    def stop(self) -> None:
+        """On an interrupt: a polite end to every job, so that each closes its files."""
+        for process, _ in self.running.values():
+            process.terminate()
+        for process, _ in self.running.values():
+            process.join()
+
+
+def sweep(grid: Grid) -> int:
+    runtime = grid.jobs[0].config.runtime
+    folder = Path(runtime.multirun) / grid.name
+    if runtime.dry_run:
+        for job in grid.jobs:
+            show_plan(job.plan, store_of(runtime), job.name)
+        return 0
+    write_json(folder / MANIFEST, {"jobs": [job.name for job in grid.jobs]})
+    say(f"{grid.name}: {len(grid.jobs)} jobs, {grid.jobs[0].config.jobs} at once, in {folder}")
+    queue = Queue(list(grid.jobs), folder, grid.jobs[0].config.jobs, server())
+    try:
+        with progress_bar() as bar:
+            follow(queue, bar.add_task("", total=len(grid.jobs)), bar)
+    except BaseException:
+        queue.stop()
+        raise
+    finally:
+        table(folder)
+    return 1 if queue.failed else 0
+
+
+def server() -> Any:
+    """The context whose processes fork from a server that has imported the libraries and touched no device."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for a GPU's presence must not start CUDA
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["prefsweep.sweep.preload"])
+    return context
+
+
+def progress_bar() -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def follow(queue: Queue, task: Any, bar: Progress) -> None:
+    """Start, wait, tell, until nothing is left."""
+    while queue.waiting or queue.running:
+        queue.start()
+        bar.update(task, description=escape(" ".join(job.name for _, job in queue.running.values())))
+        for job, code in queue.collect():
+            bar.advance(task)
+            say(ending(queue.folder / job.name, job.name, code))
+
+
+def ending(folder: Path, name: str, code: int) -> str:
+    found = json.loads((folder / "run.json").read_text())
+    if code == 0:
+        score = found["metrics"].get("judge/mean")
+        shown = "" if score is None else f"  judge/mean {score:.3f}"
+        return f"  finished  {name}  {found['cost']['seconds']:.1f} s{shown}"
+    return f"  {found['status']:<9} {name}  {found['error']}  (see {folder / LOG})"
+
+
+def note_death(folder: Path, code: int) -> None:
+    """A job that was killed could not write how it ended."""
+    path = folder / "run.json"
+    found = json.loads(path.read_text()) if path.is_file() else {"name": folder.name, "metrics": {}, "cost": {}}
+    if found.get("status") in (None, "running"):
+        how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        write_json(path, found | {"status": "failed", "error": how})
+
+
+def table(folder: Path) -> None:
+    from prefsweep.report import report
+
+    report(folder, console)

@@ -1,0 +1,118 @@
+"""A line with several values a key, or an experiment with a `grid:`, → the jobs of the sweep.
+
+Every job is composed, checked and planned here, before the first one starts.
+"""
+
+import itertools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import OverrideParseException
+
+from prefsweep.compose import compose, one_line
+from prefsweep.errors import UserError
+from prefsweep.pipeline.fingerprint import fingerprint
+from prefsweep.run import Job, prepare, refuse_unused, unused_keys
+
+
+@dataclass(frozen=True)
+class Grid:
+    is_sweep: bool
+    name: str
+    jobs: list[Job]
+
+
+def expand(overrides: list[str], multirun: bool, config_dir: Path | None) -> Grid:
+    """The jobs of a command line; those that compute the same are one."""
+    lines: list[list[str]] = []
+    is_sweep = multirun
+    for said in products(parse(overrides), multirun):
+        blocks = compose(said, config_dir).grid
+        is_sweep = is_sweep or blocks is not None
+        lines += [said] if blocks is None else [combine(said, extra) for block in blocks for extra in product(block)]
+    jobs: dict[str, Job] = {}
+    for line in lines:
+        job = prepare(line, config_dir)
+        jobs.setdefault(job.plan.identity, job)
+    found = list(jobs.values())
+    if is_sweep:
+        refuse_used_by_none(found)
+    return Grid(is_sweep, sweep_name(overrides, found), found)
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise UserError(one_line(error, overrides)) from error
+
+
+def products(parsed: list[Override], multirun: bool) -> list[list[str]]:
+    """Hydra's syntax for several values: `a=1,2`, `a=range(3)`, `a=choice(x,y)`, `a=glob(*)` for a group."""
+    if not multirun:
+        return [[str(override.input_line) for override in parsed]]
+    choices: list[list[str]] = []
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(f"{override.input_line}: an interval has no finite grid; list its values")
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([str(override.input_line)])
+    return [list(line) for line in itertools.product(*choices)]
+
+
+def product(block: Any) -> list[list[str]]:
+    """One block of a `grid:` as lines of overrides: the Cartesian product of its lists."""
+    if not isinstance(block, dict) or not block:
+        raise UserError(f"grid: each block must be keys with lists of values, not {block!r}")
+    keys = {str(key): value if isinstance(value, list) else [value] for key, value in block.items()}
+    pairs = [[f"{key}={word(value)}" for value in values] for key, values in keys.items()]
+    return [list(line) for line in itertools.product(*pairs)]
+
+
+def word(value: Any) -> str:
+    """A value of a YAML file as it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return "[" + ",".join(map(word, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{word(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9_./+@:-]+", value):
+        return "'" + value.replace("'", "\\'") + "'"
+    return str(value)
+
+
+def combine(said: list[str], extra: list[str]) -> list[str]:
+    """What was said on the command line wins over the experiment's grid."""
+    keys = {key_of(override) for override in said}
+    return [*said, *(override for override in extra if key_of(override) not in keys)]
+
+
+def key_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def refuse_used_by_none(jobs: list[Job]) -> None:
+    """A key of a stage that a job does not run is dropped from that job; one that no job runs is a mistake."""
+    idle = set.intersection(*({key_of(override) for override in unused_keys(job)} for job in jobs))
+    for job in jobs:
+        if any(key_of(override) in idle for override in unused_keys(job)):
+            refuse_unused(job)
+
+
+def sweep_name(overrides: list[str], jobs: list[Job]) -> str:
+    """The name that was given, the experiment's, or a hash of the grid: the same command finds its folder again."""
+    if jobs[0].config.sweep:
+        return jobs[0].config.sweep
+    experiments = [override.partition("=")[2] for override in overrides if key_of(override) == "experiment"]
+    if experiments and re.fullmatch(r"[\w.+-]+", experiments[-1]):
+        return experiments[-1]
+    return "grid-" + fingerprint(sorted(job.plan.identity for job in jobs))[:8]
