@@ -17,7 +17,7 @@ console = Console(highlight=False)
 
 
 def say(line: str) -> None:
-    console.print(escape(line))
+    console.print(escape(line), soft_wrap=True)
 
 
 def show_plan(plan: Plan, store: Store, title: str) -> None:

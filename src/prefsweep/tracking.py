@@ -46,8 +46,8 @@ class Tracker:
         self.told: dict[str, tuple[int, set[str]]] = {}  # identity → its last step, the metrics told at that step
 
     def reused(self, stage: Stage, folder: Path, record: Record) -> None:
-        """A finished stage shows the curve of the job that built it."""
-        if self.run is not None and stage.identity not in self.told:
+        """A finished stage shows the curve of the job that built it; rows told before, live or not, are no news."""
+        if self.run is not None:
             for row in History(folder / "history.jsonl").rows():
                 self.logged(stage, row)
 
@@ -157,7 +157,6 @@ def start_run(settings: TrackingConfig, card: JobCard, folder: Path, mode: Any) 
         mode=mode,
         reinit="finish_previous",
         settings=wandb.Settings(
-            silent=True,
             console="off",
             disable_git=True,  # the commit is a tag; W&B would take that of the folder a job is started in
             x_disable_stats=not settings.system_metrics,

@@ -24,7 +24,6 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "kin": "brother sister mother father cousin friend wife husband roommate daughter son boss",
         "place": "theater cinema hotel village harbor desert castle prison forest station hospital museum",
         "plain": "long short quiet modern simple familiar foreign colorful strange serious dark rural",
-        "degree": "very really truly quite rather remarkably absolutely utterly completely deeply",
         "opener": "honestly overall frankly clearly personally certainly surprisingly somehow naturally admittedly",
         "moves": "travels returns escapes hurries walks flies wanders runs",
         "time": "night week month weekend summer winter spring year Friday Sunday",
@@ -39,52 +38,38 @@ SENTIMENT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     name: (tuple(positive.split()), tuple(negative.split()))
     for name, (positive, negative) in {
         "adj": (
-            """superb brilliant wonderful charming delightful great clever witty moving thrilling stunning beautiful
-            perfect touching memorable magnificent""",
-            """terrible horrible dreadful boring dull bland clumsy tedious weak pathetic ridiculous shallow lifeless
-            predictable painful poor""",
+            "superb brilliant wonderful charming delightful great clever witty moving thrilling stunning perfect",
+            "terrible horrible dreadful boring dull bland clumsy tedious weak pathetic shallow painful",
         ),
-        "noun": (
-            "masterpiece triumph gem treat delight joy classic treasure",
-            "disaster mess failure bore disgrace dud flop waste",
-        ),
-        "verb": (
-            "loved adored enjoyed admired cherished praised liked relished",
-            "hated despised disliked detested loathed regretted resented dreaded",
-        ),
-        "urge": ("recommend rewatch revisit buy applaud endorse", "skip avoid return refund shun ditch"),
-        "adverb": (
-            "brilliantly beautifully superbly wonderfully gracefully perfectly skillfully elegantly",
-            "badly terribly poorly clumsily horribly lazily awkwardly carelessly",
-        ),
-        "feeling": (
-            "happy thrilled delighted inspired satisfied enchanted grateful cheerful",
-            "angry bored annoyed disappointed frustrated depressed irritated furious",
-        ),
+        "noun": ("masterpiece triumph gem treat delight", "disaster mess failure bore disgrace"),
+        "verb": ("loved enjoyed", "hated disliked"),
+        "urge": ("recommend rewatch", "skip avoid"),
+        "adverb": ("brilliantly wonderfully beautifully superbly", "terribly horribly painfully dreadfully"),
+        "feeling": ("happy thrilled inspired grateful", "angry bored annoyed depressed"),
     }.items()
 }
 
 OPINIONS: tuple[str, ...] = (
-    "The {craft} was {degree} {adj} from start to finish.",
-    "The {craft} in this {work} was {degree} {adj}.",
+    "The {craft} was {adverb} {adj} from start to finish.",
+    "The {craft} in this {work} was {adverb} {adj}.",
     "The {craft} and the {part} were {not} {-adj}.",
     "The {crew} played every scene {adverb} and looked {adj}.",
     "The {crew} handled the {part} {adverb}, and the {craft} was {adj}.",
     "The {plain} {part} of this {work} was {adverb} filmed.",
     "The {part} in the {place} was {adj} and left me {feeling}.",
-    "{opener}, the {craft} of this {work} felt {degree} {adj}.",
+    "{opener}, the {craft} of this {work} felt {adverb} {adj}.",
     "{opener}, my {kin} and I {verb} this {adj} {work}.",
     "{opener}, I would tell my {kin} to {urge} it.",
     "My {kin} would {not} call this {genre} a {-noun}.",
     "In the {part}, the {crew} was {not} {-adj}.",
-    "When the {plain} {role} appeared, I felt {degree} {feeling}.",
+    "When the {plain} {role} appeared, we all felt {feeling}.",
     "Like my {kin}, I {verb} the {adj} {craft} of this {work}.",
     "At the {place}, my {kin} {verb} every minute of it.",
     "We left the {place} {feeling}, because the {part} was {adj}.",
     "Thanks to its {craft}, this {adj} {genre} is a {noun}.",
     "As a {plain} {genre}, this {work} is a {adj} {noun}.",
     "It is a {plain} {genre} with a {adj} {part}.",
-    "For a {plain} {genre}, the {craft} is {degree} {adj}.",
+    "For a {plain} {genre}, the {craft} is {adverb} {adj}.",
 )
 
 REMARKS: tuple[str, ...] = (

@@ -27,6 +27,8 @@ from prefsweep.pipeline.stage import Stage
 
 RECORD = "record.json"
 Record = dict[str, Any]
+# A path that holds no file: damage. Any other fault of reading (a permission, too many open files) is not.
+NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,7 @@ class Store:
     def find(self, stage: Stage) -> Record | None:
         """The record of a finished stage whose files are what they were when it was built; else None."""
         folder = self.folder(stage)
-        if not folder.is_dir():
-            return None
-        record, fault = self.read(folder)
-        if fault:
-            self.set_aside(folder, fault)
-        return record
+        return self.read(folder)[0] if folder.is_dir() else None
 
     def read(self, folder: Path) -> tuple[Record | None, str]:
         """The record, and what is wrong with the artifact if anything is."""
@@ -64,22 +61,25 @@ class Store:
             for name, digest in record["files"].items():
                 if self.hashes.of_file(folder / name) != digest:
                     return None, f"{name} has changed"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (*NO_FILE, ValueError, KeyError, TypeError, AttributeError) as error:
             return None, f"{type(error).__name__}: {error}"
         self.hashes.save()
         return record, ""
 
-    def set_aside(self, folder: Path, fault: str) -> None:
-        place = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
-        with contextlib.suppress(FileNotFoundError):  # another process was first
+    def set_damaged_aside(self, stage: Stage) -> None:
+        """Only under the lock: what looked damaged a moment ago may have been built again since."""
+        folder = self.folder(stage)
+        if folder.is_dir():
+            place = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
             folder.rename(place)
-            self.say(f"{folder} is damaged ({fault}); moved to {place.name}, will be built again")
+            self.say(f"{folder} is damaged ({self.read(place)[1]}); moved to {place.name} and built again")
 
     def build(self, stage: Stage, make: Callable[[Workplace], dict[str, Any]]) -> tuple[Record, bool]:
         """The stage's record, and whether this call built it: two processes that want one stage build it once."""
         with self.locked(stage):
             if (record := self.find(stage)) is not None:
                 return record, False
+            self.set_damaged_aside(stage)
             aside = self.root / stage.name / ".building" / stage.identity
             place = Workplace(aside / "artifact", aside / "checkpoints", aside / "history.jsonl")
             shutil.rmtree(place.artifact, ignore_errors=True)
@@ -93,7 +93,8 @@ class Store:
             write_json(place.artifact / RECORD, record)
             place.artifact.rename(self.folder(stage))
             self.remember(stage, record)
-            shutil.rmtree(aside)
+            # Renamed first: a kill in the midst of the removal must not leave half a checkpoint to go on from.
+            shutil.rmtree(aside.rename(aside.with_name(f".done-{stage.identity}")))
             return record, True
 
     @contextlib.contextmanager
@@ -136,11 +137,10 @@ class Store:
     def records(self, name: str) -> Iterator[Record]:
         """Every finished stage of a name, unverified: for showing what is near."""
         for path in sorted((self.root / name).glob(f"*/{RECORD}")):
-            if not path.parent.name.startswith("."):
-                with contextlib.suppress(OSError, ValueError):
-                    record = json.loads(path.read_text())
-                    if isinstance(record, dict) and record.get("identity") == path.parent.name:
-                        yield record
+            with contextlib.suppress(OSError, ValueError):
+                record = json.loads(path.read_text())
+                if isinstance(record, dict) and record.get("identity") == path.parent.name:  # not what is set aside
+                    yield record
 
 
 @functools.cache

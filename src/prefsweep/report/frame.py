@@ -82,8 +82,11 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def run_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    own = folder / "run.json"
+    own, manifest = folder / "run.json", folder / "sweep.json"
     files = [own] if own.is_file() else [path for path in folder.glob("*/run.json") if path.parent.name[0] != "."]
+    if manifest.is_file():  # jobs of an older grid may lie beside those of the last one
+        jobs = json.loads(manifest.read_text())["jobs"]
+        files = [path for path in files if path.parent.name in jobs]
     if not files:
         raise UserError(f"{folder}: no run.json in it or in its folders; name the folder of a run or of a sweep")
     return sorted(files, key=lambda path: natural(path.parent.name))

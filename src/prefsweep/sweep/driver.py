@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from prefsweep.console import console, say, show_plan
 from prefsweep.pipeline.files import write_json
-from prefsweep.run import Job, store_of
+from prefsweep.run import Job, RunFile, store_of
 from prefsweep.sweep.grid import Grid
 from prefsweep.sweep.worker import LOG, work
 
@@ -68,6 +68,9 @@ def sweep(grid: Grid) -> int:
             show_plan(job.plan, store_of(runtime), job.name)
         return 0
     write_json(folder / MANIFEST, {"jobs": [job.name for job in grid.jobs]})
+    for job in grid.jobs:  # so that the table knows of those that a killed sweep never reached
+        if not (folder / job.name / "run.json").is_file():
+            RunFile(job, folder / job.name).write("missing")
     say(f"{grid.name}: {len(grid.jobs)} jobs, {grid.jobs[0].config.jobs} at once, in {folder}")
     queue = Queue(list(grid.jobs), folder, grid.jobs[0].config.jobs, server())
     try:
@@ -117,7 +120,7 @@ def note_death(folder: Path, code: int) -> None:
     """A job that was killed could not write how it ended."""
     path = folder / "run.json"
     found = json.loads(path.read_text()) if path.is_file() else {"name": folder.name, "metrics": {}, "cost": {}}
-    if found.get("status") in (None, "running"):
+    if found.get("status") in (None, "missing", "running"):
         how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         write_json(path, found | {"status": "failed", "error": how})
 

@@ -1,0 +1,115 @@
+"""What the tests share: no network, one thread, and tiny models of real architectures in the hub's own layout."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+for key in ("WANDB_API_KEY", "WANDB_RUN_ID"):
+    os.environ.pop(key, None)
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here may leave the machine: a socket that tries is an error, not a wait."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and not str(address[0]).startswith(LOOPBACK):
+            raise AssertionError(f"a test tried to reach {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A byte-level BPE tokenizer like GPT-2's, trained on the world's reviews."""
+    from prefsweep.data.synthetic import reviews
+    from prefsweep.stages.pretrain import train_tokenizer
+
+    return train_tokenizer(reviews(400, seed=9, coherence=0.74), 600, 96)
+
+
+@pytest.fixture(scope="session")
+def model_folders(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Freshly initialised GPT-2 and OPT, small, saved as the hub saves them; OPT narrower inside like opt-350m."""
+    import torch
+    from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
+
+    torch.manual_seed(0)
+    special = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    shapes = {
+        "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=96, initializer_range=0.2, **special),
+        "opt": OPTConfig(
+            hidden_size=32,
+            word_embed_proj_dim=16,
+            do_layer_norm_before=False,
+            ffn_dim=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=96,
+            init_std=0.2,
+            **special,
+        ),
+    }
+    folders = {}
+    for name, shape in shapes.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        AutoModelForCausalLM.from_config(shape).save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Numbers are bit-identical at equal thread counts; and two tests' threads would only wait for each other."""
+    if "torch" in __import__("sys").modules:
+        import torch
+
+        torch.set_num_threads(1)
+    yield
+
+
+@pytest.fixture
+def composed() -> Callable[..., Any]:
+    """A checked config from words, as on the command line, with a small world."""
+    from prefsweep.compose import compose, composing
+
+    def make(*words: str) -> Any:
+        with composing():
+            return compose([*SMALL_WORLD, "runtime=cpu", "tracking=off", "runtime.progress=false", *words])
+
+    return make
+
+
+SMALL_WORLD = ["dataset.size=48", "dataset.validation=16", "dataset.test=16", "dataset.pretraining=300"]
+
+
+@pytest.fixture
+def new_context(tmp_path: Path, composed: Callable[..., Any]) -> Callable[..., Any]:
+    """The context of a stage that is built from nothing, or goes on in the folder `name`."""
+    from prefsweep.pipeline.history import History
+    from prefsweep.pipeline.stage import Context
+
+    def make(name: str = "work", **runtime: Any) -> Context:
+        settings = composed().runtime
+        for key, value in runtime.items():
+            setattr(settings, key, value)
+        checkpoints = tmp_path / name / "checkpoints"
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        return Context(settings, checkpoints, History(tmp_path / name / "history.jsonl"))
+
+    return make

@@ -1,0 +1,69 @@
+"""Sampling: the right distribution, and the same answer whatever it is batched with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from prefsweep.models.decoding import draw, sample, uniforms
+
+EOS, PAD = 0, 1
+
+
+@pytest.fixture(params=["gpt2", "opt"])
+def model(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> Any:
+    return AutoModelForCausalLM.from_pretrained(model_folders[request.param], dtype=torch.float32).eval()
+
+
+def prompts(count: int) -> list[list[int]]:
+    return [[(7 * row + place) % 500 + 5 for place in range(1 + row % 6)] for row in range(count)]
+
+
+def test_tokens_are_drawn_with_their_probabilities() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
+    draws = draw(logits.expand(200_000, -1), uniforms(["x"], 200_000, seed=3)[0], temperature=2.0)
+    shares = torch.bincount(draws, minlength=4) / 200_000
+    expected = (logits[0] / 2.0).softmax(-1)
+    error = (expected * (1 - expected) / 200_000).sqrt()
+    assert ((shares - expected).abs() < 4 * error).all()
+
+
+def test_the_ends_of_the_interval_draw_real_tokens() -> None:
+    logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]]).expand(2, -1)
+    assert draw(logits, torch.tensor([0.0, 1.0 - 1e-16], dtype=torch.float64), 1.0).tolist() == [1, 2]
+
+
+def test_an_answer_does_not_depend_on_its_batch(model: Any) -> None:
+    numbers = uniforms([f"{row}/0" for row in range(64)], 20, seed=0)
+    together = sample(model, prompts(64), numbers, EOS, PAD, 1.0)
+    alone = [sample(model, [row], numbers[[place]], EOS, PAD, 1.0)[0] for place, row in enumerate(prompts(64))]
+    assert together == alone
+
+
+def test_each_token_is_the_one_its_number_points_at(model: Any) -> None:
+    """Against a loop without cache, padding or batch."""
+    numbers = uniforms(["a", "b", "c"], 12, seed=5)
+    answers = sample(model, prompts(3), numbers, EOS, PAD, 1.0)
+    for prompt, answer, row in zip(prompts(3), answers, numbers, strict=True):
+        for step, token in enumerate(answer):
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + answer[:step]])).logits[:, -1]
+            assert token == int(draw(logits, row[[step]], 1.0))
+
+
+def test_answers_end_at_the_first_eos_or_at_the_cap(model: Any) -> None:
+    answers = sample(model, prompts(200), uniforms([str(row) for row in range(200)], 15, 1), EOS, PAD, 3.0)
+    assert any(answer[-1] == EOS and len(answer) < 15 for answer in answers)
+    for answer in answers:
+        assert EOS not in answer[:-1]
+        assert answer[-1] == EOS or len(answer) == 15
+
+
+def test_a_row_has_its_own_stream_of_numbers() -> None:
+    first = uniforms(["a", "b"], 8, seed=1)
+    assert torch.equal(first[1], uniforms(["b"], 8, seed=1)[0])
+    assert torch.equal(first[0, :5], uniforms(["a"], 5, seed=1)[0])
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], uniforms(["a"], 8, seed=2)[0])

@@ -1,0 +1,287 @@
+"""The training stages on real trainers: the numbers of the loss, its split, resume, guards, choice of a checkpoint."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trl
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from prefsweep.config import DPO_LOSSES
+from prefsweep.data.synthetic import preferences
+from prefsweep.data.views import answer_rows
+from prefsweep.errors import DivergedError
+from prefsweep.models.loading import load_policy
+from prefsweep.models.logprobs import answer_batch, answer_logprobs
+from prefsweep.pipeline.stage import Context
+from prefsweep.stages import callbacks, dpo, reference, sft
+from prefsweep.stages.training import checkpoints
+
+SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
+
+
+@pytest.fixture
+def config(composed: Callable[..., Any], model_folders: dict[str, Path]) -> Callable[..., Any]:
+    def make(stage: str, *words: str, model: str = "gpt2") -> Any:
+        short = [f"stages.{name}.{word}" for name in ("sft", "dpo") for word in SHORT]
+        said = [f"stages.{stage}.{word}" for word in words]
+        return composed("model=gpt2", f"model.path={model_folders[model]}", *short, *said)
+
+    return make
+
+
+def run_sft(config: Any, folder: Path, context: Context) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    return sft.run(config.stages.sft, model=config.model, dataset=config.dataset, folder=folder, context=context)
+
+
+def run_dpo(config: Any, folder: Path, context: Context, logps: Path) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    stage = config.stages.dpo
+    return dpo.run(stage, model=config.model, dataset=config.dataset, folder=folder, context=context, reference=logps)
+
+
+def run_reference(config: Any, folder: Path, context: Context) -> Path:
+    folder.mkdir(exist_ok=True)
+    stage = config.stages.reference
+    reference.run(stage, model=config.model, dataset=config.dataset, folder=folder, context=context)
+    return folder
+
+
+@pytest.fixture
+def logps(config: Any, new_context: Any, tmp_path: Path) -> Path:
+    return run_reference(config("dpo"), tmp_path / "reference", new_context("reference"))
+
+
+# ------------------------------------------------------------------------------------------------ the numbers
+
+
+PAIRS = {
+    "prompt_ids": [[5, 6, 7], [8, 9], [10, 11, 12, 13]],
+    "chosen_ids": [[20, 21, 0], [22, 0], [23, 24, 25, 26, 0]],
+    "rejected_ids": [[30, 0], [31, 32, 33, 0], [34, 0]],
+}
+
+
+def pair_trainer(folder: Path, output: Path, tokenizer: Any, **settings: Any) -> Any:
+    """A DPO trainer whose reference is a made-up number a pair."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    columns = {"ref_chosen_logps": [-9.0, -12.0, -40.0], "ref_rejected_logps": [-11.0, -9.5, -17.0]}
+    args = trl.DPOConfig(
+        output_dir=str(output),
+        precompute_ref_log_probs=True,
+        max_length=None,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        report_to="none",
+        **settings,
+    )
+    rows = Dataset.from_dict({**PAIRS, **columns})
+    trainer = dpo.PairTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
+    trainer.micro_batch = 8
+    return trainer
+
+
+def batch_of(trainer: Any) -> Any:
+    return trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.to_list()))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_the_dpo_loss_is_the_papers_formula(
+    name: str, model_folders: dict[str, Path], tmp_path: Path, tokenizer: Any
+) -> None:
+    """Rafailov et al. 2023, equation 7, from our own log-probabilities."""
+    trainer = pair_trainer(model_folders[name], tmp_path, tokenizer, beta=0.3)
+    model = trainer.model.eval()
+    with torch.no_grad():
+        found = float(trainer.compute_loss(model, batch_of(trainer)))
+        sides = [
+            answer_logprobs(model, answer_batch(PAIRS["prompt_ids"], PAIRS[side], 1, model.device))
+            for side in ("chosen_ids", "rejected_ids")
+        ]
+    chosen_ratio = sides[0] - torch.tensor([-9.0, -12.0, -40.0])
+    rejected_ratio = sides[1] - torch.tensor([-11.0, -9.5, -17.0])
+    expected = -torch.log(1 / (1 + torch.exp(-0.3 * (chosen_ratio - rejected_ratio)))).mean()
+    assert found == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_reference_log_probabilities_equal_an_independent_computation(
+    name: str, config: Any, new_context: Any, tmp_path: Path, tokenizer: Any
+) -> None:
+    from prefsweep.data.sources import load
+    from prefsweep.data.views import pair_rows
+
+    made = config("dpo", model=name)
+    folder = run_reference(made, tmp_path / "reference", new_context())
+    rows, _ = pair_rows(load(made.dataset, "train"), tokenizer, 96)
+    model = AutoModelForCausalLM.from_pretrained(made.model.path, dtype=torch.float32).eval()
+    stored = reference.read_reference(folder, "train", len(rows))
+    with torch.no_grad():
+        for side, column in enumerate(("chosen_ids", "rejected_ids")):
+            batch = answer_batch(list(rows["prompt_ids"]), list(rows[column]), 1, model.device)
+            assert stored[side].tolist() == pytest.approx(answer_logprobs(model, batch).tolist(), abs=2e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_the_first_dpo_loss_is_ln_2(name: str, config: Any, new_context: Any, tmp_path: Path) -> None:
+    made = config("dpo", "max_steps=1", model=name)
+    logps = run_reference(made, tmp_path / "reference", new_context("reference"))
+    context = new_context(log_every=1)
+    run_dpo(made, tmp_path / "dpo", context, logps)
+    first = next(context.history.rows())
+    assert first["loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert first["margin"] == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", DPO_LOSSES)
+def test_every_loss_of_trl_trains(loss: str, config: Any, new_context: Any, tmp_path: Path, logps: Path) -> None:
+    words = ["label_smoothing=0.01"] if loss == "exo_pair" else []
+    made = config("dpo", f"loss=[{loss}]", "max_steps=2", *words)
+    found = run_dpo(made, tmp_path / "dpo", new_context(micro_batch=8), logps)
+    assert np.isfinite(found["validation/loss"])
+
+
+# -------------------------------------------------------------------------------------------- the split of a batch
+
+
+def gradients(trainer: Any, inputs: Any, part: int) -> dict[str, Any]:
+    trainer.micro_batch = part
+    trainer.model.zero_grad()
+    loss = trainer.training_step(trainer.model, dict(inputs))
+    return {"loss": loss} | {name: weight.grad.clone() for name, weight in trainer.model.named_parameters()}
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_the_split_of_a_batch_changes_nothing(
+    stage: str, config: Any, new_context: Any, tmp_path: Path, tokenizer: Any, model_folders: dict[str, Path]
+) -> None:
+    """Rows of unequal lengths at once and one or two at a time: equal but for the order in which floats are added."""
+    if stage == "dpo":
+        trainer = pair_trainer(model_folders["gpt2"], tmp_path, tokenizer, beta=0.3)
+    else:
+        rows, _ = answer_rows(preferences(8, seed=1, coherence=0.7, noise=0.0), tokenizer, 96, "answer")
+        model = load_policy(config("sft").model, None)
+        trainer = sft.token_trainer(config("sft").stages.sft, model, tokenizer, rows, rows, new_context())
+    inputs = batch_of(trainer)
+    whole = gradients(trainer, inputs, 8)
+    for part in (1, 2):
+        parts = gradients(trainer, inputs, part)
+        for name, expected in whole.items():
+            assert torch.allclose(parts[name], expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max())), name
+
+
+# ----------------------------------------------------------------------------------------------- resume, guards
+
+
+def die_at(step: int, work: Callable[[], Any]) -> int | None:
+    """Run `work` in a fork that is killed after `step`; its exit code."""
+
+    def child() -> None:
+        def kill(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if state.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        callbacks.Progress.on_step_end = kill  # type: ignore[method-assign]
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_killed_training_ends_as_an_undisturbed_one(
+    stage: str, config: Any, new_context: Any, tmp_path: Path, logps: Path
+) -> None:
+    made = config(stage, "evaluate_every=2", "checkpoint=best")
+
+    def work(name: str) -> tuple[dict[str, Any], Context]:
+        context = new_context(name, log_every=1, save_every=2)
+        folder = tmp_path / f"{name}-artifact"
+        found = run_sft(made, folder, context) if stage == "sft" else run_dpo(made, folder, context, logps)
+        return found, context
+
+    assert die_at(5, lambda: work("killed")) == -signal.SIGKILL
+    killed = new_context("killed")
+    assert [found.name for found in checkpoints(killed.checkpoints)] == ["checkpoint-4"]
+    resumed, resumed_context = work("killed")
+    undisturbed, context = work("undisturbed")
+    assert resumed == undisturbed
+    assert list(resumed_context.history.rows()) == list(context.history.rows())
+    ours, theirs = (load_file(tmp_path / f"{name}-artifact/model.safetensors") for name in ("killed", "undisturbed"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_state_before_it(
+    config: Any, new_context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = sft.TokenTrainer.compute_loss
+
+    def sabotaged(self: Any, *args: Any, **rest: Any) -> Any:
+        loss = original(self, *args, **rest)
+        return loss * float("nan") if self.state.global_step == 3 else loss
+
+    monkeypatch.setattr(sft.TokenTrainer, "compute_loss", sabotaged)
+    context = new_context()
+    with pytest.raises(DivergedError, match=r"sft: the loss was nan at step 4; .*Lower stages.sft.learning_rate"):
+        run_sft(config("sft"), tmp_path / "sft", context)
+    (kept,) = checkpoints(context.checkpoints)
+    assert kept.name == "checkpoint-3"
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(kept / "model.safetensors").values())
+    assert not list((tmp_path / "sft").iterdir())
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
+    config: Any, new_context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poison(self: Any, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
+        if state.global_step == 2:
+            next(model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+
+    monkeypatch.setattr(callbacks.Progress, "on_step_end", poison)
+    context = new_context()
+    with pytest.raises(DivergedError, match="gradient norm"):
+        run_sft(config("sft"), tmp_path / "sft", context)
+    (kept,) = checkpoints(context.checkpoints)
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(kept / "model.safetensors").values())
+
+
+# --------------------------------------------------------------------------------------- the choice of a checkpoint
+
+
+def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(config: Any, new_context: Any, tmp_path: Path) -> None:
+    """A rate far too high: validation is best early, then never again."""
+    words = ("evaluate_every=1", "patience=2", "max_steps=30", "epochs=10", "learning_rate=0.3")
+    found, contexts = {}, {}
+    for which in ("best", "last"):
+        contexts[which] = new_context(which)
+        found[which] = run_sft(config("sft", *words, f"checkpoint={which}"), tmp_path / which, contexts[which])
+    rows = [row for row in contexts["best"].history.rows() if "validation/loss" in row]
+    best = min(rows, key=lambda row: row["validation/loss"])
+    assert found["best"]["step"] == best["step"]
+    assert found["best"]["validation/loss"] == best["validation/loss"]
+    assert found["best"]["steps"] == found["last"]["steps"] == best["step"] + 2 < 30
+    assert found["last"]["validation/loss"] > best["validation/loss"]
+    ours, theirs = (load_file(tmp_path / which / "model.safetensors") for which in ("best", "last"))
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_seed_moves_the_order_of_the_data_and_nothing_else(config: Any, new_context: Any, tmp_path: Path) -> None:
+    losses = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        context = new_context(name, log_every=1)
+        run_sft(config("sft", f"seed={seed}"), tmp_path / name, context)
+        losses.append([row["loss"] for row in context.history.rows() if "loss" in row])
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
