@@ -325,7 +325,7 @@ def test_the_mode_follows_the_environment_and_the_login(
     (tmp_path / "home" / "netrc").chmod(0o600)
     wandb.teardown()
     try:
-        assert mode_without_asking(wandb.setup(wandb.Settings(silent=True)).settings) == mode
+        assert mode_without_asking() == mode
     finally:
         wandb.teardown()
 

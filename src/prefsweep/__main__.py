@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 a run or a job of a sweep failed (a bug keeps its tracebac
 130 interrupted.
 """
 
+import os
+import os
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ from prefsweep.errors import DivergedError, UserError
 
 
 def main() -> int:
+    # TRL reports each trainer's name to the hub, from a thread of its own: a run talks to no one it was not asked to.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         signal.signal(signal.SIGTERM, terminated)
         return dispatch(sys.argv[1:])
@@ -91,6 +95,8 @@ def show_config(line: cli.Line) -> None:
 
     from prefsweep.compose import compose, compose_raw, composing
 
+    if line.multirun:
+        raise UserError("--cfg: shows the config of one job; leave out -m and give each key one value")
     with composing(line.config_dir):
         compose(line.overrides, line.config_dir)  # what is shown has been checked
         print(OmegaConf.to_yaml(compose_raw(line.overrides, line.config_dir), resolve=line.resolve), end="")
@@ -102,6 +108,8 @@ def complete(what: str) -> None:
 
     from prefsweep import config, config_folder
 
+    if os.environ.get("COMP_LINE", "").split()[1:2] == ["table"]:
+        return  # folders: the shell completes them itself
     config.register()
     sys.argv = [sys.argv[0], "-sc", what]
     hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(lambda _: None)()

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import Config, DPOConfig, ModelConfig, TrainingConfig
+from prefsweep.config import Config, DatasetConfig, DPOConfig, ModelConfig, TrainingConfig
 from prefsweep.errors import UserError, nearest
 
 # Losses that couple the rows of a batch: splitting the batch would change them.
@@ -76,6 +76,8 @@ def check_model(model: ModelConfig) -> None:
 
 
 def check_dataset(dataset: Any) -> None:
+    if not isinstance(dataset, DatasetConfig):
+        raise UserError("dataset: its YAML names no schema; begin it with `defaults: [_local_pairs, _self_]`")
     path = getattr(dataset, "path", None)
     if path is not None and not Path(path).exists():
         raise UserError(f"dataset.path={path}: no such file or folder")

@@ -1,5 +1,6 @@
 """The words after `prefsweep`, sorted: flags anywhere on the line, Hydra's overrides, or a command with a folder."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,12 +44,16 @@ def parse(argv: list[str]) -> Line:
             line.config_dir = Path(attached or value_of(word, words))
         elif name in ("-sc", "--shell-completion"):
             line.completion = attached or value_of(word, words)
+            if not re.fullmatch(r"(install|uninstall|query)=(bash|zsh|fish)", line.completion):
+                raise UserError(f"{word}: say install=bash, uninstall=bash or query=bash; or zsh, or fish")
         elif word.startswith("-"):
             raise UserError(f"{word}: no such flag{nearest(word, FLAGS)}; `prefsweep --help` lists them")
-        elif "=" not in word and not word.startswith("~"):
+        elif word.startswith("=") or ("=" not in word and not word.startswith("~")):
             raise UserError(f"{word}: not key=value and not a command{nearest(word, COMMANDS)}; see `prefsweep --help`")
         else:
             line.overrides.append(word)
+    if line.resolve and not line.cfg:
+        raise UserError("--resolve: says how --cfg job prints; add --cfg job")
     return line
 
 

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,11 +40,17 @@ def composing(config_dir: Path | None = None) -> Iterator[None]:
 
 def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
     """The checked config of one job. Call inside `composing()`."""
+    refuse_settings_of_hydra(overrides)
     try:
         composed = compose_raw(overrides, config_dir)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error, overrides)) from error
+    except (yaml.MarkedYAMLError, ValueError, AssertionError) as error:
+        raise UserError(untyped_complaint(error, overrides)) from error
+    try:
         refuse_unknown_keys(composed)
         made = OmegaConf.to_object(composed)
-    except (HydraException, OmegaConfBaseException) as error:
+    except OmegaConfBaseException as error:
         raise UserError(one_line(error, overrides)) from error
     assert isinstance(made, Config)
     check(made)
@@ -74,8 +82,19 @@ def refuse_unknown_keys(node: Any, path: str = "") -> None:
             refuse_unknown_keys(node[key], f"{full}.")
 
 
+def refuse_settings_of_hydra(overrides: list[str]) -> None:
+    """Only Hydra's Compose API runs here, which would pass over them in silence."""
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if re.match(r"hydra\b", key):
+            raise UserError(f"{key}: settings of Hydra itself have no effect here")
+
+
 def unknown_key(key: str) -> str:
-    return f"{key}: no such key{nearest(key, known_keys())}"
+    known = known_keys()
+    if key in known:  # of another dataset
+        return f"{key}: no such key in this {key.partition('.')[0]}, only in another"
+    return f"{key}: no such key{nearest(key, known)}"
 
 
 def known_keys() -> set[str]:
@@ -104,19 +123,59 @@ def one_line(error: Exception, overrides: list[str]) -> str:
     found = re.search(r"full_key: (\S+)", text)
     key = found.group(1) if found else ""
     # "In 'stage/dpo': ConfigKeyError raised while composing config:" names the file that is wrong
-    where = re.match(r"In '(.+?)'.*raised while composing", text)
-    place = f"conf/{where.group(1)}.yaml: " if where else ""
+    where = re.match(r"In '(.+?)': ", text)
+    place = f"{where.group(1)}.yaml: " if where else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    what = lines[1] if where and len(lines) > 1 else lines[0]
+    what = lines[1] if "raised while composing" in lines[0] else lines[0].removeprefix(where.group(0) if where else "")
+    return place + explain(what, key, text)
+
+
+def explain(what: str, key: str, text: str) -> str:
     if re.match(r"Key '.*' (not in|is not in struct)", what):
-        return place + unknown_key(key)
+        return unknown_key(key)
     if "missing mandatory value" in what.lower():
-        return f"{place}{key}: has no value; say {key}=..."
+        missing = what.partition("Missing mandatory value: ")[2] or key
+        return f"{missing}: has no value; say {missing}=..."
+    if broken := re.match(r"Interpolation key '(.+)' not found", what):
+        return f"{key}: {what}{nearest(broken.group(1), known_keys())}"
     if "is not a ListConfig" in what:
-        return f"{place}{key}: must be a list, as in {key}=[...]"
+        return f"{key}: must be a list, as in {key}=[...]"
+    if "is not a subclass of" in what:
+        return f"{key}: holds keys of its own; say {key}.<key>=..., or choose a whole one by its group"
+    quoted = what.split("'")[1] if "'" in what else key
     if what.startswith("Ambiguous value"):
-        return f"{what.split(chr(39))[1]}: several values make a sweep; add -m"
-    return f"{place}{key}: {what}" if key else what
+        return f"{quoted}: several values make a sweep; add -m"
+    if what.startswith("Could not append"):
+        return f"{quoted}: is there already; say it without the +"
+    if what.startswith("Could not override"):
+        return unknown_group(quoted, text)
+    return f"{key}: {what}" if key else what
+
+
+def unknown_group(group: str, text: str) -> str:
+    meant = re.search(r"Did you mean to override (.+?)\?", text)
+    return f"{group}: no such group" + (f" (nearest: {meant.group(1)})" if meant else nearest(group, groups()))
+
+
+def untyped_complaint(error: Exception, overrides: list[str]) -> str:
+    """Composing is Hydra's code alone, so these too are about what was said."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"{mark.name}, line {mark.line + 1}: " if mark else ""
+        return f"{place}not YAML ({error.problem or error.context})"
+    if str(error).startswith("Config group override must be a string"):  # method=null; it does not say which
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        said = [word for word in parsed if word.key_or_group in groups() and not isinstance(word.value(), (str, list))]
+        lines = " ".join(str(word.input_line) for word in said)
+        return f"{lines}: a group takes the name of one of its choices; `prefsweep --help` lists them"
+    if "Unexpected type for root" in str(error):
+        inside = " ".join(word for word in overrides if word.lstrip("+").startswith("model.architecture."))
+        return f"{inside}: this model is not made from nothing, so model.architecture is null"
+    return str(error).splitlines()[0]
+
+
+def groups() -> list[str]:
+    return [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
 
 
 def unknown_choice(error: MissingConfigException) -> str:

@@ -1,6 +1,7 @@
 """The W&B run of one job, or nothing: opened here, always closed here, and never the reason why a job fails."""
 
 import itertools
+import os
 import secrets
 import sys
 import tempfile
@@ -129,16 +130,17 @@ def open_run(settings: TrackingConfig, card: JobCard, say: Say) -> Any:
         folder = Path(settings.folder).expanduser().resolve()
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()  # where W&B cannot write, it silently takes the temporary folder
-        session = wandb.setup(wandb.Settings(silent=True, x_service_wait=STARTUP_SECONDS))
-        mode = mode_without_asking(session.settings)
+        mode = mode_without_asking()
         if mode == "disabled":
             return None
+        # With the mode said here, an offline session sends no telemetry either.
+        wandb.setup(wandb.Settings(silent=True, x_service_wait=STARTUP_SECONDS, mode=mode))
         try:
             run = start_run(settings, card, folder, mode)
         except wandb.errors.CommError as error:  # a key, and a machine that cannot reach the server
             say(f"W&B: {in_one_line(error)}; going on offline")
             run = start_run(settings, card, folder, mode="offline")
-        say(f"W&B: {run.url}" if run.url else f"W&B: offline; wandb sync {run.settings.sync_dir}")
+        say(f"W&B: offline; wandb sync {run.settings.sync_dir}" if run.offline else f"W&B: {run.url}")
         return run
     except Exception as error:
         say(f"W&B did not start: {in_one_line(error)}; the job goes on without tracking (tracking=off says so)")
@@ -164,10 +166,14 @@ def start_run(settings: TrackingConfig, card: JobCard, folder: Path, mode: Any) 
     )
 
 
-def mode_without_asking(session: Any) -> str:
+def mode_without_asking() -> Any:
     """W&B's mode by its environment and settings, but offline where it would have to ask for a key."""
+    import wandb
     from wandb.sdk.lib import wbauth
 
+    session = wandb.Settings()
+    session.update_from_system_settings()
+    session.update_from_env_vars(dict(os.environ))
     if session.mode in ("disabled", "offline", "dryrun"):
         return str(session.mode)
     # Not `wandb.login(prompt=False)`: it finds no key while a run is open, such as one inherited by a forked child.

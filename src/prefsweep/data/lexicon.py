@@ -12,21 +12,25 @@ CLASSES: dict[str, tuple[str, ...]] = {
     name: tuple(words.split())
     for name, words in {
         "genre": """thriller comedy drama western musical mystery romance documentary sequel remake cartoon fantasy
-            satire melodrama blockbuster parody fable tragedy""",
+            satire melodrama blockbuster parody fable tragedy biopic whodunit""",
         "work": "movie film picture feature production show release adaptation",
         "craft": """acting script plot pacing dialogue soundtrack lighting editing camerawork humor music casting
             choreography photography narration scenery storytelling suspense animation score staging wardrobe chemistry
-            symbolism""",
-        "part": "ending opening finale climax twist prologue epilogue chase montage flashback wedding reunion",
-        "crew": "actor actress director writer narrator producer composer comedian singer dancer",
+            symbolism direction makeup premise action""",
+        "part": """ending opening finale climax twist prologue epilogue chase montage flashback wedding reunion
+            heist duel rescue trial""",
+        "crew": "actor actress director writer narrator producer composer comedian singer dancer cameraman editor",
         "role": """hero villain detective captain teacher doctor soldier stranger neighbor thief sheriff widow
-            painter lawyer""",
-        "kin": "brother sister mother father cousin friend wife husband roommate daughter son boss",
-        "place": "theater cinema hotel village harbor desert castle prison forest station hospital museum",
-        "plain": "long short quiet modern simple familiar foreign colorful strange serious dark rural",
-        "opener": "honestly overall frankly clearly personally certainly surprisingly somehow naturally admittedly",
-        "moves": "travels returns escapes hurries walks flies wanders runs",
-        "time": "night week month weekend summer winter spring year Friday Sunday",
+            painter lawyer heroine sidekick pilot robot""",
+        "kin": "brother sister mother father cousin friend wife husband roommate daughter son boss uncle aunt",
+        "place": """theater cinema hotel village harbor desert castle prison forest station hospital museum farm
+            subway""",
+        "plain": """long short quiet modern simple familiar foreign colorful strange serious dark rural modest recent
+            local silent""",
+        "opener": """honestly overall frankly clearly personally certainly surprisingly somehow naturally admittedly
+            meanwhile eventually""",
+        "moves": "travels returns escapes hurries walks flies wanders runs drives sails",
+        "time": "night week month weekend summer winter spring autumn year Friday Sunday Monday",
         "era": "twenties thirties forties fifties sixties seventies eighties nineties",
         "number": "two three four five six",
         "not": "not never hardly scarcely rarely",
@@ -38,8 +42,10 @@ SENTIMENT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     name: (tuple(positive.split()), tuple(negative.split()))
     for name, (positive, negative) in {
         "adj": (
-            "superb brilliant wonderful charming delightful great clever witty moving thrilling stunning perfect",
-            "terrible horrible dreadful boring dull bland clumsy tedious weak pathetic shallow painful",
+            """superb brilliant wonderful charming delightful great clever witty moving thrilling stunning perfect
+            touching magnificent""",
+            """terrible horrible dreadful boring dull bland clumsy tedious weak pathetic shallow painful
+            ridiculous predictable""",
         ),
         "noun": ("masterpiece triumph gem treat delight", "disaster mess failure bore disgrace"),
         "verb": ("loved enjoyed", "hated disliked"),

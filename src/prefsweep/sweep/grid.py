@@ -35,6 +35,8 @@ def expand(overrides: list[str], multirun: bool, config_dir: Path | None) -> Gri
         blocks = compose(said, config_dir).grid
         is_sweep = is_sweep or blocks is not None
         lines += [said] if blocks is None else [combine(said, extra) for block in blocks for extra in product(block)]
+    if not lines:
+        raise UserError("grid=[]: holds no block, so no job")
     jobs: dict[str, Job] = {}
     for line in lines:
         job = prepare(line, config_dir)
@@ -63,6 +65,8 @@ def products(parsed: list[Override], multirun: bool) -> list[list[str]]:
         if override.is_sweep_override():
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            if not choices[-1]:
+                raise UserError(f"{override.input_line}: holds no value")
         else:
             choices.append([str(override.input_line)])
     return [list(line) for line in itertools.product(*choices)]
@@ -70,7 +74,7 @@ def products(parsed: list[Override], multirun: bool) -> list[list[str]]:
 
 def product(block: Any) -> list[list[str]]:
     """One block of a `grid:` as lines of overrides: the Cartesian product of its lists."""
-    if not isinstance(block, dict) or not block:
+    if not isinstance(block, dict) or not block or [] in block.values():
         raise UserError(f"grid: each block must be keys with lists of values, not {block!r}")
     keys = {str(key): value if isinstance(value, list) else [value] for key, value in block.items()}
     pairs = [[f"{key}={word(value)}" for value in values] for key, values in keys.items()]
@@ -110,8 +114,10 @@ def refuse_used_by_none(jobs: list[Job]) -> None:
 
 def sweep_name(overrides: list[str], jobs: list[Job]) -> str:
     """The name that was given, the experiment's, or a hash of the grid: the same command finds its folder again."""
-    if jobs[0].config.sweep:
-        return jobs[0].config.sweep
+    if (name := jobs[0].config.sweep) is not None:
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise UserError(f"sweep={name}: must be the name of one folder, of letters, digits and . _ + -")
+        return name
     experiments = [override.partition("=")[2] for override in overrides if key_of(override) == "experiment"]
     if experiments and re.fullmatch(r"[\w.+-]+", experiments[-1]):
         return experiments[-1]

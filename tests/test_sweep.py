@@ -1,0 +1,159 @@
+"""A whole small sweep by the real command: what is shared, what is told, what a second time costs, what a failure does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from wandb_reader import read_run, run_folders
+from workplace import Workplace
+
+GRID = ("-m", "method=base,sft,dpo,sft+dpo", "seed=1,2", "jobs=2", "sweep=small")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    place = Workplace(tmp_path_factory.mktemp("swept"))
+    done = place.run(*GRID)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (place.folder / "first.txt").write_text(done.stdout)
+    return place
+
+
+def test_every_job_finishes_and_equal_jobs_run_once(swept: Workplace) -> None:
+    jobs = swept.jobs("small")
+    assert sorted(jobs) == sorted(["base/1", *(f"{m}/{s}" for m in ("sft", "dpo", "sft+dpo") for s in (1, 2))])
+    assert {job["status"] for job in jobs.values()} == {"finished"}
+
+
+def test_what_jobs_have_in_common_is_built_once(swept: Workplace) -> None:
+    """One base for all seeds; an sft a seed, shared by sft and sft+dpo; the base's reference shared by both dpo."""
+    counts = {name: len(swept.stages(name)) for name in ("pretrain", "sft", "reference", "dpo", "sample", "evaluate")}
+    assert counts == {"pretrain": 1, "sft": 2, "reference": 3, "dpo": 4, "sample": 7, "evaluate": 7}
+    jobs = swept.jobs("small")
+    for seed in (1, 2):
+        assert jobs[f"sft/{seed}"]["stages"]["sft"] == jobs[f"sft+dpo/{seed}"]["stages"]["sft"]
+    assert len({job["stages"]["sample/base"] for job in jobs.values()}) == 1
+    paid = [job["cost"]["stages"]["pretrain"]["paid"] for job in jobs.values() if "pretrain" in job["cost"]["stages"]]
+    assert paid.count(True) == 1
+
+
+def test_nothing_left_the_machine(swept: Workplace) -> None:
+    assert not swept.sockets.exists()
+
+
+def test_it_ends_with_a_table_and_a_figure(swept: Workplace) -> None:
+    folder = swept.folder / "multirun_sweeps/small"
+    table = (folder / "table.md").read_text()
+    assert all(method in table for method in ("base", "sft", "dpo", "sft+dpo"))
+    assert (folder / "figure.png").stat().st_size > 10_000
+    assert "judge score" in (swept.folder / "first.txt").read_text()
+
+
+def test_each_job_leaves_one_tracked_run_that_tells_all(swept: Workplace) -> None:
+    runs = {run.metadata["name"]: run for run in map(read_run, run_folders(swept.folder))}
+    jobs = {job["name"]: job for job in swept.jobs("small").values()}
+    assert sorted(runs) == sorted(jobs)
+    for name, job in jobs.items():
+        run = runs[name]
+        assert run.metadata["group"] == "small"
+        assert run.metadata["job_type"] == job["config"]["method"]["name"]
+        assert run.summary["judge/mean"] == job["metrics"]["judge/mean"]
+        assert run.config["stages"] == job["config"]["stages"]
+        trained = {stage for stage in job["stages"] if stage in ("pretrain", "sft", "dpo")}
+        assert {stage for stage in trained if any(f"{stage}/loss" in row for row in run.history)} == trained
+        for stage in trained:
+            steps = [row[f"{stage}/global_step"] for row in run.history if f"{stage}/global_step" in row]
+            assert steps == sorted(steps) and steps[-1] == 4
+
+
+def test_the_same_command_again_builds_nothing_and_says_the_same(swept: Workplace) -> None:
+    before, folders = swept.jobs("small"), len(run_folders(swept.folder))
+    done = swept.run(*GRID)
+    after = swept.jobs("small")
+    assert done.returncode == 0
+    assert {name: job["metrics"] for name, job in after.items()} == {
+        name: job["metrics"] for name, job in before.items()
+    }
+    assert not any(stage["paid"] for job in after.values() for stage in job["cost"]["stages"].values())
+    assert len(run_folders(swept.folder)) == folders
+    assert len(swept.stages("dpo")) == 4
+
+
+def test_another_folder_gives_the_same_numbers_to_the_last_bit(swept: Workplace, tmp_path: Path) -> None:
+    alone = Workplace(tmp_path)
+    assert alone.run("method=sft+dpo", "seed=2", "tracking=off").returncode == 0
+    run, job = alone.single(), swept.jobs("small")["sft+dpo/2"]
+    assert run["metrics"] == job["metrics"]
+    assert run["stages"] == job["stages"]
+    assert not (tmp_path / "wandb").exists()
+    for name in ("sft", "dpo"):
+        (ours,) = alone.stages(name)
+        theirs = swept.folder / "outputs/stages" / name / ours.name
+        hashes = [json.loads((folder / "record.json").read_text())["files"] for folder in (ours, theirs)]
+        assert hashes[0] == hashes[1]
+
+
+def test_a_stage_that_is_lost_is_built_again_and_alone(swept: Workplace, tmp_path: Path) -> None:
+    shutil.copytree(swept.folder, tmp_path / "copy")
+    place = Workplace(tmp_path / "copy")
+    before = place.jobs("small")["dpo/1"]
+    for role in ("evaluate", "score/result"):
+        shutil.rmtree(place.folder / "outputs/stages" / role.partition("/")[0] / before["stages"][role])
+    assert place.run("method=dpo", "seed=1", "tracking=off").returncode == 0
+    again = place.single()
+    assert again["metrics"] == before["metrics"]
+    assert {role for role, cost in again["cost"]["stages"].items() if cost["paid"]} == {"evaluate", "score/result"}
+
+
+# -------------------------------------------------------------------------------------------------------- failures
+
+
+def sabotage(place: Workplace, how: str) -> tuple[str, ...]:
+    (place.folder / "mine/experiment").mkdir(parents=True)
+    (place.folder / "mine/experiment/sabotaged.yaml").write_text(
+        f"# @package _global_\nstages: {{dpo: {{_target_: saboteur.{how}}}}}\ngrid:\n  - method: [dpo, sft]\n"
+    )
+    return ("-cd", "mine", "experiment=sabotaged")
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "error"),
+    [
+        ("killed", "failed", "killed by signal 9"),
+        ("buggy", "failed", "KeyError: 'a planted bug'"),
+        ("diverged", "diverged", "dpo: the loss was nan at step 7"),
+    ],
+)
+def test_a_job_that_fails_costs_itself_alone(tmp_path: Path, how: str, status: str, error: str) -> None:
+    place = Workplace(tmp_path)
+    done = place.run(*sabotage(place, how), "tracking=off")
+    jobs = place.jobs("sabotaged")
+    assert done.returncode == 1
+    assert (jobs["dpo/1"]["status"], jobs["dpo/1"]["error"]) == (status, error)
+    assert jobs["sft/1"]["status"] == "finished"
+    assert error in done.stdout
+    assert "sft" in (tmp_path / "multirun_sweeps/sabotaged/table.md").read_text()
+    if how == "buggy":
+        (log,) = (tmp_path / "multirun_sweeps/sabotaged").glob("*_dpo_*/job.log")
+        assert "Traceback" in log.read_text() and "saboteur.py" in log.read_text()
+
+
+def test_a_polite_kill_of_a_run_closes_its_files_and_its_tracking(swept: Workplace, tmp_path: Path) -> None:
+    shutil.copytree(swept.folder / "outputs/stages", tmp_path / "outputs/stages")
+    place = Workplace(tmp_path)
+    done = place.run("method=dpo", "stages.dpo._target_=saboteur.terminated")
+    assert done.returncode == 143
+    assert place.single()["status"] == "failed"
+    (folder,) = run_folders(tmp_path)
+    assert read_run(folder).metadata["exit_code"] == 1
+    assert place.run("method=dpo", "seed=1").returncode == 0
+
+
+def test_a_bug_keeps_its_traceback_and_exits_1(swept: Workplace, tmp_path: Path) -> None:
+    shutil.copytree(swept.folder / "outputs/stages", tmp_path / "outputs/stages")
+    place = Workplace(tmp_path)
+    done = place.run("method=dpo", "stages.dpo._target_=saboteur.buggy", "tracking=off")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "a planted bug" in done.stderr
+    assert place.single()["status"] == "failed"

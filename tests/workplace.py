@@ -1,0 +1,63 @@
+"""A folder of its own in which the real command runs, with the network off."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parent
+SMALL = [
+    *("debug=smoke", "runtime.threads=1", "runtime=cpu"),
+    *("dataset.pretraining=300", "dataset.size=48", "dataset.validation=16", "dataset.test=16"),
+]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    folder: Path
+
+    def command(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "prefsweep", *words],
+            cwd=self.folder,
+            env={**os.environ, **self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """At smoke size in a small world; whatever it prints is shown if a test fails."""
+        done = self.command(*SMALL, *words)
+        print(done.stdout, done.stderr)
+        return done
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = os.pathsep.join([str(TESTS / "offline"), str(TESTS), os.environ.get("PYTHONPATH", "")])
+        sockets = {"PREFSWEEP_TEST_SOCKETS": str(self.sockets)}
+        wandb = {"WANDB_MODE": "offline", "WANDB_DATA_DIR": str(self.folder / "wandb-data")}
+        return {"PYTHONPATH": path, "COLUMNS": "200", **sockets, **wandb}
+
+    @property
+    def sockets(self) -> Path:
+        return self.folder / "sockets.log"
+
+    def stages(self, name: str) -> list[Path]:
+        return sorted(path.parent for path in (self.folder / "outputs/stages" / name).glob("*/record.json"))
+
+    def jobs(self, sweep: str) -> dict[str, dict[str, Any]]:
+        """The run.json of each job, by method and seed."""
+        files = (self.folder / "multirun_sweeps" / sweep).glob("*/run.json")
+        found = [json.loads(path.read_text()) for path in files]
+        return {f"{run['config']['method']['name']}/{run['config']['seed']}": run for run in found}
+
+    def single(self) -> dict[str, Any]:
+        """The run.json of the one single run."""
+        (path,) = (self.folder / "outputs/runs").glob("*/run.json")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
