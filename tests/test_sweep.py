@@ -1,10 +1,11 @@
-"""A whole small sweep by the real command: what is shared, what is told, what a second time costs, what a failure does."""
+"""A whole small sweep by the real command: what is shared and told, what a second time costs, what a failure does."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+
 from wandb_reader import read_run, run_folders
 from workplace import Workplace
 

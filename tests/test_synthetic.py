@@ -1,6 +1,6 @@
 """The synthetic world promises an exact grammar, an exact reward, and the same rows on every machine."""
 
-from itertools import chain
+from itertools import chain, pairwise
 from statistics import fmean
 
 import pytest
@@ -8,21 +8,24 @@ import pytest
 from prefsweep.data.lexicon import CLASSES, OPINIONS, REMARKS, SENTIMENT
 from prefsweep.data.synthetic import PROMPT_WORDS, preferences, reviews, true_reward, well_formed_share
 
-GOOD = "The acting was very superb from start to finish."
-BAD = "The script in this movie was really dull."
+GOOD = "The acting was wonderfully superb from start to finish."
+BAD = "The script in this movie was terribly dull."
 NOT_BAD = "My boss would never call this comedy a disaster."
 PLAIN = "I watched this drama last Friday with my sister."
 
 
 def test_equal_arguments_give_equal_texts_on_every_machine() -> None:
-    assert reviews(1, seed=0, coherence=0.74) == [
-        "As a simple tragedy, this release is a letdown. The staging in this film was truly weak. Clearly, the staging of this picture felt completely tedious."
-    ]
-    row = preferences(1, seed=0, coherence=0.74, noise=0.1)[0]
-    assert (row.id, row.group) == ("synthetic-0-0", row.prompt)
-    assert (
-        row.prompt + "|" + row.chosen
-        == "When the familiar lawyer appeared, I| felt completely thrilled. When the simple hero appeared, I felt quite charmed. Surprisingly, the editing of this film felt really great. Thanks to its scenery, this mystery is a gem."
+    (review,) = reviews(1, seed=0, coherence=0.74)
+    assert review == (
+        "As a familiar whodunit, this release is a shallow disaster. Meanwhile, the acting of this "
+        "picture felt terribly bland. Thanks to its camerawork, this painful romance is a disgrace."
+    )
+    (row,) = preferences(1, seed=0, coherence=0.74, noise=0.1)
+    assert (row.id, row.group, row.prompt) == ("synthetic-0-0", row.prompt, "Like my friend, I hated the")
+    assert row.chosen == (
+        " dull casting of this show. The opening in the subway was great and left me happy. The "
+        "local flashback of this production was painfully filmed. The long opening of this movie "
+        "was dreadfully filmed."
     )
 
 
@@ -64,7 +67,7 @@ def test_the_grammar_check_is_exact(text: str, share: float) -> None:
 
 
 def test_a_sentence_that_praises_and_blames_is_well_formed_and_earns_nothing() -> None:
-    mixed = "The director handled the finale brilliantly, and the score was dull."
+    mixed = "The director handled the finale beautifully, and the score was dull."
     assert well_formed_share(mixed) == 1.0
     assert true_reward(mixed) == 0.0
 
@@ -72,17 +75,17 @@ def test_a_sentence_that_praises_and_blames_is_well_formed_and_earns_nothing() -
 @pytest.mark.parametrize(
     ("text", "reward"),
     [
-        (GOOD, 1 / 2),
-        (BAD, -1 / 2),
+        (GOOD, 2 / 3),
+        (BAD, -2 / 3),
         (PLAIN, 0.0),
         (NOT_BAD, 1 / 2),  # "never ... disaster" praises
         ("In the climax, the actor was hardly brilliant.", -1 / 2),
-        ("The writer played every scene badly and looked boring.", -2 / 3),
-        (f"{GOOD} {NOT_BAD}", 2 / 3),
+        ("The writer played every scene painfully and looked boring.", -2 / 3),
+        (f"{GOOD} {NOT_BAD}", 3 / 4),
         (f"{GOOD} {BAD}", 0.0),
-        (f"{GOOD} {NOT_BAD} {BAD}", 1 / 4),
-        (f"{GOOD} {GOOD} {GOOD}", 1 / 2),  # the same word again earns nothing
-        (f"{GOOD} The acting was very brilliant from start to", 1 / 2),  # nor does an unfinished sentence
+        (f"{GOOD} {NOT_BAD} {BAD}", 1 / 6),
+        (f"{GOOD} {GOOD} {GOOD}", 2 / 3),  # the same word again earns nothing
+        (f"{GOOD} The acting was wonderfully brilliant from start to", 2 / 3),  # nor does an unfinished sentence
         ("superb brilliant wonderful charming delightful.", 0.0),  # nor does word salad
         ("The superb superb brilliant acting loved masterpiece. Superb. Gem.", 0.0),
         ("", 0.0),
@@ -105,7 +108,7 @@ def test_coherence_makes_the_sentences_of_a_review_agree() -> None:
         for coherence in (0.4, 0.74, 1.0)
     ]
     assert strengths == sorted(strengths)
-    assert all(abs(true_reward(text)) > 2 / 3 for text in reviews(200, seed=5, coherence=1.0))
+    assert all(abs(true_reward(text)) >= 1 / 2 for text in reviews(200, seed=5, coherence=1.0))
 
 
 def test_both_answers_continue_the_prompt_into_a_whole_review() -> None:
@@ -151,10 +154,8 @@ def test_wrong_arguments_are_refused_by_name() -> None:
 def test_the_lexicon_keeps_its_three_rules() -> None:
     sentiment = chain.from_iterable(chain.from_iterable(SENTIMENT.values()))
     words = [word.lower() for word in chain(chain.from_iterable(CLASSES.values()), sentiment)]
-    assert len(words) == len(set(words)) >= 300
+    assert len(words) == len(set(words)) >= 250
     assert all(len(template.split()) > max(PROMPT_WORDS) for template in OPINIONS + REMARKS)
     for text in reviews(2000, seed=10, coherence=0.74):
         words = text.split()
-        assert not any(
-            word.lower() == "a" and after[0] in "aeiou" for word, after in zip(words, words[1:], strict=False)
-        )
+        assert not any(word.lower() == "a" and after[0] in "aeiou" for word, after in pairwise(words))

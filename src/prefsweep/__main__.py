@@ -4,7 +4,8 @@ Exit codes: 0 done; 1 a run or a job of a sweep failed (a bug keeps its tracebac
 130 interrupted.
 """
 
-import os
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -103,16 +104,23 @@ def show_config(line: cli.Line) -> None:
 
 
 def complete(what: str) -> None:
-    """Hydra's own tab completion, over our config."""
+    """Hydra's own tab completion, over our config; files that others are made of are left out."""
     import hydra
 
     from prefsweep import config, config_folder
 
-    if os.environ.get("COMP_LINE", "").split()[1:2] == ["table"]:
+    if what.startswith("query") and os.environ.get("COMP_LINE", "").split()[1:2] == ["table"]:
         return  # folders: the shell completes them itself
     config.register()
     sys.argv = [sys.argv[0], "-sc", what]
-    hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(lambda _: None)()
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(lambda _: None)()
+    if what.startswith("query"):
+        words = said.getvalue().split()
+        print(" ".join(word for word in words if "=_" not in word and not word.startswith("hydra")))
+    else:
+        print(said.getvalue(), end="")
 
 
 if __name__ == "__main__":

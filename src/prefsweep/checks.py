@@ -17,6 +17,7 @@ F_DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "r
 def check(config: Config) -> None:
     """Raise a `UserError` at the first thing that cannot be right."""
     check_ranges(config)
+    check_pipeline(config.method.pipeline)
     check_model(config.model)
     check_dataset(config.dataset)
     for name, stage in vars(config.stages).items():
@@ -57,6 +58,12 @@ def check_value(key: str, value: Any, limits: Any) -> None:
         raise UserError(f"{key}={value}: must be below {limits['below']}")
     if "at_most" in limits and not value <= limits["at_most"]:
         raise UserError(f"{key}={value}: must be at most {limits['at_most']}")
+
+
+def check_pipeline(pipeline: dict[str, Any]) -> None:
+    for role, inputs in pipeline.items():
+        if not isinstance(inputs, dict) or not all(isinstance(source, str) for source in inputs.values()):
+            raise UserError(f"method.pipeline.{role}={inputs}: must name its inputs, as in {role}: {{policy: base}}")
 
 
 def check_model(model: ModelConfig) -> None:

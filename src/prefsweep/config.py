@@ -212,7 +212,7 @@ class MethodConfig:
     """A small graph: `pipeline` names the stages and each one's inputs; `a/b` is the stage `a` in the role `b`."""
 
     name: str = setting()
-    pipeline: dict[str, dict[str, str]] = setting()
+    pipeline: dict[str, Any] = setting()  # each {input: role}, see checks: typed so, OmegaConf cannot merge two files
     start: str = setting()
     result: str = setting()
 

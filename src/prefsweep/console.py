@@ -22,7 +22,8 @@ def say(line: str) -> None:
 
 def show_plan(plan: Plan, store: Store, title: str) -> None:
     """Each stage, built or missing, and for a missing one the nearest built one and what it differs in."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    console.print(escape(title), style="italic", soft_wrap=True)  # whole, so that it can be copied
+    table = Table(box=None, pad_edge=False)
     for heading in ("stage", "identity", "state", ""):
         table.add_column(heading)
     for stage in plan.stages:

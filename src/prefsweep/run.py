@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from prefsweep import console
-from prefsweep.compose import as_container, compose
+from prefsweep.compose import as_container
 from prefsweep.config import Config, RuntimeConfig
 from prefsweep.errors import DivergedError, UserError
 from prefsweep.pipeline import runner
@@ -48,16 +49,30 @@ class Job:
         return whole
 
 
-def prepare(overrides: list[str], config_dir: Path | None = None) -> Job:
-    """Composed, checked and planned; nothing imported, written or loaded that a run needs."""
-    config = compose(overrides, config_dir)
+def prepare(overrides: list[str], config: Config) -> Job:
+    """Planned and named; nothing imported, written or loaded that a run needs."""
     hashes = file_hashes(config.runtime)
     configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
     sections = {"model": config.model, "dataset": config.dataset, "judge": config.judge}
     aliases = {"base": config.model.base}
     plan = make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hashes.of_content)
+    check_targets(plan)
     _ = plan.identity  # now: from here on no file that names it may be edited under the run
     return Job(overrides, config, plan)
+
+
+def check_targets(plan: Plan) -> None:
+    """The module that builds a stage must be there. It is not imported: that would take seconds and may need torch."""
+    for stage in plan.stages:
+        module, _, function = stage.config._target_.rpartition(".")
+        try:
+            found = find_spec(module) if module and function else None
+        except ImportError:
+            found = None
+        if found is None:
+            raise UserError(
+                f"stages.{stage.name}._target_={stage.config._target_}: no such module; say package.module.function"
+            )
 
 
 def file_hashes(runtime: RuntimeConfig) -> FileHashes:

@@ -37,7 +37,9 @@ CLASSES: dict[str, tuple[str, ...]] = {
     }.items()
 }
 
-# Positive and negative lists of one class are equally long: that is what makes the world symmetric.
+# Positive and negative lists of one class are equally long: that is what makes the world symmetric. They are short,
+# and `{adverb} {adj}` stand side by side in many templates, because a small model finds out that there are two
+# sentiments at all only from pairs of words it meets often; it then learns that a whole review keeps to one of them.
 SENTIMENT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     name: (tuple(positive.split()), tuple(negative.split()))
     for name, (positive, negative) in {

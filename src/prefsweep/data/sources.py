@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,35 @@ def pretraining_texts(dataset: DatasetConfig) -> list[str]:
 
 
 def synthetic_reviews(dataset: SyntheticReviewsConfig, split: str) -> list[PreferenceExample]:
-    """Pairs of the embedded world. Train and validation are labelled with noise, as people label; test is clean."""
-    counts = {"train": dataset.size, "validation": dataset.validation, "test": dataset.test}
-    # Each split and the pretraining text have a stream of their own: a larger one never shifts another.
+    """Pairs of the embedded world. Train and validation are labelled with noise, as people label; test is clean.
+
+    The world's prompts are short, so the streams of two splits share some: test keeps its own, then validation.
+    """
+    taken: set[str] = set()
+    for name in ("test", "validation", "train"):
+        rows = unseen_pairs(dataset, name, taken)
+        if name == split:
+            return rows
+        taken |= {row.group for row in rows}
+    raise ValueError(f"no such split: {split}")
+
+
+def unseen_pairs(dataset: SyntheticReviewsConfig, split: str, taken: set[str]) -> list[PreferenceExample]:
+    """The first rows of a split's own stream whose prompts are not `taken`."""
+    wanted = {"train": dataset.size, "validation": dataset.validation, "test": dataset.test}[split]
     seed = dataset.seed * 1_000 + 1 + SPLITS.index(split)
     noise = 0.0 if split == "test" else dataset.noise
-    return synthetic.preferences(counts[split], seed=seed, coherence=dataset.coherence, noise=noise)
+    drawn, rows = wanted, list[PreferenceExample]()
+    while len(rows) < wanted:  # fewer rows of a stream are a prefix of more
+        drawn += wanted // 2 + 1
+        rows = [row for row in stream(drawn, seed, dataset.coherence, noise) if row.group not in taken]
+    return rows[:wanted]
+
+
+@lru_cache(maxsize=8)
+def stream(count: int, seed: int, coherence: float, noise: float) -> tuple[PreferenceExample, ...]:
+    """Remembered: a stage that reads two splits draws the third only once."""
+    return tuple(synthetic.preferences(count, seed=seed, coherence=coherence, noise=noise))
 
 
 def local_pairs(dataset: LocalPairsConfig, split: str) -> list[PreferenceExample]:

@@ -6,7 +6,7 @@ list of templates and nothing else, a text can be checked exactly, and a policy 
 grammar is seen doing so: only complete, well-formed sentences earn anything.
 
 Equal arguments give equal output on every machine: all randomness comes from `random.Random.random`, the one
-generator method whose sequence Python promises to keep, and nothing iterates over a set.
+generator method whose sequence Python promises to keep, and no result depends on the order of a set.
 """
 
 import re

@@ -70,8 +70,14 @@ def from_nothing(architecture: Architecture, tokenizer: Any) -> PreTrainedModel:
     """A GPT-2 of this shape with fresh weights; the vocabulary is what the tokenizer ended up with."""
     shape = {key: value for key, value in vars(architecture).items() if key != "vocab_size"}
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    config = GPT2Config(**shape, **special, **dropout, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    config = GPT2Config(
+        **shape,
+        **special,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own function in one kernel: three times as fast
+        **{field: 0.0 for field in DROPOUT_FIELDS if field.endswith("pdrop")},
+    )
     made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     assert isinstance(made, PreTrainedModel)
     return made

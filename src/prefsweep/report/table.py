@@ -19,7 +19,7 @@ HEADINGS = {
     "preference/accuracy": "preference accuracy",
     "text/length": "answer length",
     "text/ended": "ended with EOS",
-    "text/well_formed": "well-formed",
+    "judge/well_formed": "well-formed",
 }
 NOTHING = "–"
 

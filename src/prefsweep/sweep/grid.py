@@ -6,18 +6,23 @@ Every job is composed, checked and planned here, before the first one starts.
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import OverrideParseException
 
 from prefsweep.compose import compose, one_line
 from prefsweep.errors import UserError
 from prefsweep.pipeline.fingerprint import fingerprint
 from prefsweep.run import Job, prepare, refuse_unused, unused_keys
+
+BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line, unless it is
+NOT_A_STRING = "null|true|false|nan|inf"  # in Hydra's grammar
 
 
 @dataclass(frozen=True)
@@ -29,27 +34,31 @@ class Grid:
 
 def expand(overrides: list[str], multirun: bool, config_dir: Path | None) -> Grid:
     """The jobs of a command line; those that compute the same are one."""
-    lines: list[list[str]] = []
+    jobs: dict[str, Job] = {}
     is_sweep = multirun
     for said in products(parse(overrides), multirun):
-        blocks = compose(said, config_dir).grid
-        is_sweep = is_sweep or blocks is not None
-        lines += [said] if blocks is None else [combine(said, extra) for block in blocks for extra in product(block)]
-    if not lines:
+        config = compose(said, config_dir)
+        is_sweep = is_sweep or config.grid is not None
+        for job in [prepare(said, config)] if config.grid is None else within(said, config.grid, config_dir):
+            jobs.setdefault(job.plan.identity, job)
+    if not jobs:
         raise UserError("grid=[]: holds no block, so no job")
-    jobs: dict[str, Job] = {}
-    for line in lines:
-        job = prepare(line, config_dir)
-        jobs.setdefault(job.plan.identity, job)
     found = list(jobs.values())
     if is_sweep:
         refuse_used_by_none(found)
     return Grid(is_sweep, sweep_name(overrides, found), found)
 
 
+def within(said: list[str], blocks: list[Any], config_dir: Path | None) -> Iterator[Job]:
+    """The jobs of an experiment's grid."""
+    for extra in (extra for block in blocks for extra in product(block)):
+        line = combine(said, extra)
+        yield prepare(line, compose(line, config_dir))
+
+
 def parse(overrides: list[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(overrides)
+        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(overrides)
     except OverrideParseException as error:
         raise UserError(one_line(error, overrides)) from error
 
@@ -64,12 +73,18 @@ def products(parsed: list[Override], multirun: bool) -> list[list[str]]:
             raise UserError(f"{override.input_line}: an interval has no finite grid; list its values")
         if override.is_sweep_override():
             key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            values = (value for value in override.sweep_string_iterator() if not is_hidden(override, value))
+            choices.append([f"{key}={value}" for value in values])
             if not choices[-1]:
                 raise UserError(f"{override.input_line}: holds no value")
         else:
             choices.append([str(override.input_line)])
     return [list(line) for line in itertools.product(*choices)]
+
+
+def is_hidden(override: Override, value: str) -> bool:
+    """`glob(*)` means the choices, not the parts that they are made of."""
+    return override.value_type == ValueType.GLOB_CHOICE_SWEEP and value.startswith("_")
 
 
 def product(block: Any) -> list[list[str]]:
@@ -89,8 +104,8 @@ def word(value: Any) -> str:
         return "[" + ",".join(map(word, value)) + "]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{word(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9_./+@:-]+", value):
-        return "'" + value.replace("'", "\\'") + "'"
+    if isinstance(value, str) and (not re.fullmatch(BARE, value) or re.fullmatch(NOT_A_STRING, value.lower())):
+        return QuotedString(value, Quote.single).with_quotes()
     return str(value)
 
 

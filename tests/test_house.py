@@ -1,0 +1,192 @@
+"""How the house is kept: imports flow one way, the README's tree is the tree, the text speaks of the project alone."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src/prefsweep"
+HEAVY = {"torch", "transformers", "trl", "datasets", "accelerate", "wandb"}
+
+# ----------------------------------------------------------------------------------------------------------- imports
+
+# A part of the package → the parts of ours that it may import beside itself. Parts not named here are free.
+ALLOWED = {
+    "config": set(),
+    "errors": set(),
+    "pipeline": {"errors", "config"},
+    "report": {"errors", "config", "pipeline"},
+    "data": {"errors", "config", "pipeline"},
+    "models": {"errors", "config", "pipeline", "data"},
+    "evaluation": {"errors", "config", "pipeline", "data", "models"},
+    "stages": {"errors", "config", "pipeline", "data", "models", "evaluation"},
+    "tracking": {"errors", "config", "pipeline"},
+}
+# Parts that must start fast: no heavy library, not even inside a function.
+LIGHT = {"config", "errors", "checks", "compose", "cli", "pipeline", "report"}
+
+
+def imported(source: str, known: set[str]) -> Iterator[str]:
+    """Top-level names of other projects, and `prefsweep.<part>` for ours; also those inside functions."""
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "say whose module it is: from prefsweep.x import y"
+            ours = node.module == "prefsweep"
+            names = (
+                [f"prefsweep.{alias.name}" for alias in node.names if alias.name in known]
+                if ours
+                else [str(node.module)]
+            )
+        for name in names:
+            parts = name.split(".")
+            yield ".".join(parts[:2]) if parts[0] == "prefsweep" else parts[0]
+
+
+def parts() -> dict[str, list[Path]]:
+    """`pipeline` → its files, `config` → config.py."""
+    found = {path.stem: [path] if path.suffix == ".py" else sorted(path.rglob("*.py")) for path in PACKAGE.iterdir()}
+    return {name: files for name, files in found.items() if files and not name.startswith("__")}
+
+
+def imports_of(part: str) -> set[str]:
+    return {name for file in parts()[part] for name in imported(file.read_text(), set(parts()))}
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_flow_one_way(part: str) -> None:
+    ours = {name.partition(".")[2] for name in imports_of(part) if name.startswith("prefsweep")}
+    assert ours <= ALLOWED[part] | {part, ""}
+
+
+@pytest.mark.parametrize("part", sorted(LIGHT))
+def test_what_runs_before_a_job_imports_nothing_heavy(part: str) -> None:
+    assert not imports_of(part) & HEAVY
+
+
+def test_the_package_knows_nothing_of_its_tests() -> None:
+    helpers = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"tests", "conftest", "pytest"}
+    assert not {name for part in parts() for name in imports_of(part)} & helpers
+
+
+def test_the_search_for_imports_sees_all_of_them() -> None:
+    source = "import torch.nn\nfrom prefsweep import cli, x\ndef f():\n from prefsweep.stages.dpo import run\n"
+    assert set(imported(source, {"cli"})) == {"torch", "prefsweep.cli", "prefsweep.stages"}
+
+
+# ---------------------------------------------------------------------------------------------------------- the tree
+
+
+def known_to_git() -> list[Path]:
+    """Every file that is in git or would be: relative to the top."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a checkout")
+    return [Path(line) for line in sorted(set(listed.stdout.splitlines())) if (ROOT / line).is_file()]
+
+
+def read_tree(readme: str) -> dict[Path, str]:
+    """The block after `## The tree`: a line is a path under the less indented one above it, then free text."""
+    block = re.search(r"^## The tree\n+```\w*\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
+    assert block, "README.md needs a fenced block right after the heading `## The tree`"
+    found: dict[Path, str] = {}
+    above: list[tuple[int, Path]] = []
+    for line in filter(str.strip, block[1].splitlines()):
+        word, _, text = line.strip().partition(" ")
+        indent = len(line) - len(line.lstrip())
+        above = [(depth, path) for depth, path in above if depth < indent]
+        path = (above[-1][1] if above else Path()) / word
+        above.append((indent, path))
+        found[path] = text.strip()
+    return found
+
+
+def must_be_listed(files: list[Path]) -> set[Path]:
+    """Every entry of the top, every group of conf/, and every folder and module of the package."""
+    top = {Path(file.parts[0]) for file in files}
+    groups = {file.parent for file in files if file.parts[0] == "conf" and len(file.parts) == 3}
+    package = [file for file in files if file.is_relative_to("src/prefsweep")]
+    folders = {folder for file in package for folder in file.parents if folder != Path()}
+    modules = {file for file in package if file.suffix == ".py" and file.name != "__init__.py"}
+    return top | groups | folders | modules
+
+
+def choices(files: list[Path]) -> dict[Path, set[str]]:
+    """conf/<group> → the names of its choices."""
+    found: dict[Path, set[str]] = {}
+    for file in files:
+        if file.parts[0] == "conf" and len(file.parts) == 3 and not file.stem.startswith("_"):
+            found.setdefault(file.parent, set()).add(file.stem)
+    return found
+
+
+def test_the_readmes_tree_is_the_tree_on_disk() -> None:
+    tree, files = read_tree((ROOT / "README.md").read_text()), known_to_git()
+    there = {path for file in files for path in (file, *file.parents)}
+    assert must_be_listed(files) - set(tree) == set()
+    assert set(tree) - there == set()
+
+
+def test_the_readmes_tree_names_the_choices_of_each_group() -> None:
+    tree = read_tree((ROOT / "README.md").read_text())
+    for group, names in choices(known_to_git()).items():
+        assert names <= set(re.split(r"[\s,:;]+", tree.get(group, ""))), group
+
+
+SAMPLE = """
+## The tree
+
+```
+README.md      what it does
+conf/          what can be said
+  method/      base sft+dpo: a small graph
+src/
+  prefsweep/
+    cli.py     words
+    sweep/     several jobs
+      grid.py
+tests/
+```
+"""
+
+
+def test_a_tree_reads_as_it_is_indented() -> None:
+    tree = read_tree(SAMPLE)
+    assert tree[Path("conf/method")] == "base sft+dpo: a small graph"
+    files = [
+        "README.md",
+        "conf/method/sft+dpo.yaml",
+        "src/prefsweep/sweep/grid.py",
+        "src/prefsweep/cli.py",
+        "tests/a.py",
+    ]
+    known = [Path(name) for name in [*files, "src/prefsweep/__init__.py"]]
+    assert must_be_listed(known) == set(tree)
+    assert must_be_listed([*known, Path("src/prefsweep/new/thing.py")]) - set(tree) == {
+        Path("src/prefsweep/new"),
+        Path("src/prefsweep/new/thing.py"),
+    }
+    assert choices(known) == {Path("conf/method"): {"sft+dpo"}}
+
+
+# ---------------------------------------------------------------------------------------------------------- the text
+
+# The places and papers in which this was written mean nothing to who reads it. (Written so as not to find themselves.)
+FOREIGN = re.compile(r"\bissue[ ]#?\d|\bsittin[g]s?\b|/wor[k]/|/tmp/[w]\b", flags=re.IGNORECASE)
+
+
+def test_the_text_speaks_of_the_project_alone() -> None:
+    found = []
+    for file in known_to_git():
+        content = (ROOT / file).read_bytes()
+        if b"\0" not in content:
+            found += [f"{file}: {hit[0]}" for hit in FOREIGN.finditer(content.decode(errors="replace"))]
+    assert not found
