@@ -101,7 +101,7 @@ def refuse_unused(job: Job) -> None:
         raise UserError(f"{key}: method={job.config.method.name} does not run that stage; it runs {used}")
 
 
-def execute(job: Job, folder: Path, group: str | None = None, share: int = 1) -> None:
+def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, silent: bool = False) -> None:
     """Run the job; whatever happens, `folder/run.json` says how it ended. `share` jobs use this machine at once."""
     store = store_of(job.config.runtime)
     todo = runner.missing(job.plan, store)
@@ -114,7 +114,7 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1) ->
             if not todo:  # a job with nothing to do leaves no run behind
                 settings = dataclasses.replace(settings, enabled=False)
             tracker = stack.enter_context(tracking(settings, card(job, group), console.say))
-            state.listeners = [console.Listener(), tracker]
+            state.listeners = [tracker] if silent else [console.Listener(), tracker]
             if todo:
                 share_threads(job.config.runtime, share)
             records = runner.run(job.plan, store, job.config.runtime, state)

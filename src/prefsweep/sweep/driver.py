@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from prefsweep.console import console, say, show_plan
 from prefsweep.pipeline.files import write_json
-from prefsweep.run import Job, RunFile, store_of
+from prefsweep.pipeline.runner import missing
+from prefsweep.run import Job, RunFile, execute, store_of
 from prefsweep.sweep.grid import Grid
 from prefsweep.sweep.worker import LOG, work
 
@@ -72,10 +73,16 @@ def sweep(grid: Grid) -> int:
         if not (folder / job.name / "run.json").is_file():
             RunFile(job, folder / job.name).write("missing")
     say(f"{grid.name}: {len(grid.jobs)} jobs, {grid.jobs[0].config.jobs} at once, in {folder}")
-    queue = Queue(list(grid.jobs), folder, grid.jobs[0].config.jobs, server())
+    queue = Queue([], folder, grid.jobs[0].config.jobs, server())
     try:
+        for job in grid.jobs:
+            if missing(job.plan, store_of(runtime)):
+                queue.waiting.append(job)
+            else:  # nothing to build is nothing to fork for: the server of the libraries is not even started
+                execute(job, folder / job.name, grid.name, silent=True)
+                say(ending(folder / job.name, job.name, 0))
         with progress_bar() as bar:
-            follow(queue, bar.add_task("", total=len(grid.jobs)), bar)
+            follow(queue, bar.add_task("", total=len(queue.waiting)), bar)
     except BaseException:
         queue.stop()
         raise
