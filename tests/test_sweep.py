@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from prefsweep.data.synthetic import preferences
 from wandb_reader import read_run, run_folders
 from workplace import Workplace
 
@@ -157,4 +158,33 @@ def test_a_bug_keeps_its_traceback_and_exits_1(swept: Workplace, tmp_path: Path)
     done = place.run("method=dpo", "stages.dpo._target_=saboteur.buggy", "tracking=off")
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "a planted bug" in done.stderr
+    assert place.single()["status"] == "failed"
+
+
+# ------------------------------------------------------------------------------- pairs and a model of one's own
+
+
+def test_a_local_model_and_local_pairs_go_the_same_way(tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    pairs = preferences(60, seed=8, coherence=0.74, noise=0.0)
+    rows = [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in pairs]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    place = Workplace(tmp_path)
+    mine = (f"model.path={model_folders['opt']}", "dataset.path=pairs.jsonl", "dataset.validation=8", "dataset.test=8")
+    done = place.command(
+        *("model=gpt2", "dataset=local", "method=sft+dpo", "debug=smoke", "tracking=off", "runtime=cpu"), *mine
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = place.single()
+    assert run["status"] == "finished"
+    assert "pretrain" not in run["stages"]
+    assert run["metrics"]["kl/base"] > 0 and not place.sockets.exists()
+
+
+def test_a_model_that_is_nowhere_is_one_line_that_says_how_to_get_it(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    done = place.command("model=gpt2", "method=base", "tracking=off", HF_HOME=str(tmp_path / "empty"))
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "openai-community/gpt2: not in the local cache" in line
+    assert "hf download openai-community/gpt2 --revision" in line and "model.path=FOLDER" in line
     assert place.single()["status"] == "failed"

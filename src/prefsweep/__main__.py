@@ -69,11 +69,13 @@ def run(line: cli.Line) -> int:
     (job,) = grid.jobs
     from prefsweep import console
     from prefsweep.run import execute, refuse_unused, store_of
+    from prefsweep.sweep.devices import gpus, least_used, see_only
 
     refuse_unused(job)
     console.show_plan(job.plan, store_of(job.config.runtime), job.name)
     if job.config.runtime.dry_run:
         return 0
+    see_only(least_used(gpus(), []))
     folder = Path(job.config.runtime.outputs) / "runs" / job.name
     execute(job, folder)
     console.show_metrics_of(folder)

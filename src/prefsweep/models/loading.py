@@ -1,10 +1,14 @@
 """Tokenizers and policies, from a stage's folder, a local folder or the hub. fp32 weights, dropout off."""
 
+import socket
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
+from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -84,13 +88,33 @@ def from_nothing(architecture: Architecture, tokenizer: Any) -> PreTrainedModel:
 
 
 def from_pretrained(kind: Any, where: str, options: dict[str, Any]) -> Any:
+    """From disk where it lies there: a pinned commit that is cached never asks the network."""
     try:
-        return kind.from_pretrained(where, trust_remote_code=False, **options)
+        return kind.from_pretrained(where, trust_remote_code=False, local_files_only=True, **options)
     except OSError as error:
         if Path(where).exists():
             raise UserError(f"{where}: cannot be read as a model ({str(error).splitlines()[0]})") from error
+    try:
+        if not hub_answers():
+            raise OSError("no connection")
+        return kind.from_pretrained(where, trust_remote_code=False, **options)
+    except OSError as error:
         pin = f" --revision {options['revision']}" if options.get("revision") else ""
         raise UserError(
             f"{where}: not in the local cache and the hub cannot be reached; run `hf download {where}{pin}` on a "
             "machine with network, or say model.path=FOLDER"
         ) from error
+
+
+def hub_answers() -> bool:
+    """Asked first, because the hub's client waits through five retries, most of a minute, to find out."""
+    if HF_HUB_OFFLINE:
+        return False
+    if getproxies():  # a connection of our own would go around the proxy
+        return True
+    address = urlsplit(ENDPOINT)
+    try:
+        socket.create_connection((address.hostname, address.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -18,6 +18,7 @@ from prefsweep.console import console, say, show_plan
 from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.runner import missing
 from prefsweep.run import Job, RunFile, execute, store_of
+from prefsweep.sweep.devices import gpus, least_used
 from prefsweep.sweep.grid import Grid
 from prefsweep.sweep.worker import LOG, work
 
@@ -30,22 +31,24 @@ class Queue:
     folder: Path
     at_once: int
     context: Any
-    running: dict[Any, tuple[Any, Job]] = field(default_factory=dict)  # by sentinel
+    gpus: list[str]
+    running: dict[Any, tuple[Any, Job, str | None]] = field(default_factory=dict)  # by sentinel
     failed: list[Job] = field(default_factory=list)
 
     def start(self) -> None:
         while self.waiting and len(self.running) < self.at_once:
             job = self.waiting.pop(0)
-            arguments = (job, self.folder / job.name, self.folder.name, self.at_once)
+            gpu = least_used(self.gpus, (gpu for _, _, gpu in self.running.values()))
+            arguments = (job, self.folder / job.name, self.folder.name, self.at_once, gpu)
             process = self.context.Process(target=work, args=arguments, name=job.name)
             process.start()
-            self.running[process.sentinel] = (process, job)
+            self.running[process.sentinel] = (process, job, gpu)
 
     def collect(self) -> list[tuple[Job, int]]:
         """The jobs that have ended since, with their exit codes; waits for the first."""
         ended = []
         for sentinel in wait(list(self.running)):
-            process, job = self.running.pop(sentinel)
+            process, job, _ = self.running.pop(sentinel)
             process.join()
             if process.exitcode:
                 self.failed.append(job)
@@ -55,9 +58,9 @@ class Queue:
 
     def stop(self) -> None:
         """On an interrupt: a polite end to every job, so that each closes its files."""
-        for process, _ in self.running.values():
+        for process, _, _ in self.running.values():
             process.terminate()
-        for process, _ in self.running.values():
+        for process, _, _ in self.running.values():
             process.join()
 
 
@@ -73,7 +76,7 @@ def sweep(grid: Grid) -> int:
         if not (folder / job.name / "run.json").is_file():
             RunFile(job, folder / job.name).write("missing")
     say(f"{grid.name}: {len(grid.jobs)} jobs, {grid.jobs[0].config.jobs} at once, in {folder}")
-    queue = Queue([], folder, grid.jobs[0].config.jobs, server())
+    queue = Queue([], folder, grid.jobs[0].config.jobs, server(), gpus())
     try:
         for job in grid.jobs:
             if missing(job.plan, store_of(runtime)):
@@ -108,7 +111,7 @@ def follow(queue: Queue, task: Any, bar: Progress) -> None:
     """Start, wait, tell, until nothing is left."""
     while queue.waiting or queue.running:
         queue.start()
-        bar.update(task, description=escape(" ".join(job.name for _, job in queue.running.values())))
+        bar.update(task, description=escape(" ".join(job.name for _, job, _ in queue.running.values())))
         for job, code in queue.collect():
             bar.advance(task)
             say(ending(queue.folder / job.name, job.name, code))

@@ -9,13 +9,15 @@ from pathlib import Path
 from prefsweep.__main__ import terminated
 from prefsweep.errors import DivergedError, UserError
 from prefsweep.run import Job, execute
+from prefsweep.sweep.devices import see_only
 
 LOG = "job.log"
 
 
-def work(job: Job, folder: Path, group: str, share: int) -> None:
+def work(job: Job, folder: Path, group: str, share: int, gpu: str | None) -> None:
     """Everything it prints goes to job.log; how it ended stands in run.json and in the exit code."""
     signal.signal(signal.SIGTERM, terminated)
+    see_only(gpu)
     folder.mkdir(parents=True, exist_ok=True)
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
