@@ -22,7 +22,7 @@ from prefsweep.errors import DivergedError
 from prefsweep.models.loading import load_policy
 from prefsweep.models.logprobs import answer_batch, answer_logprobs
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import callbacks, dpo, reference, sft
+from prefsweep.stages import callbacks, dpo, reference, sft, trainers
 from prefsweep.stages.training import checkpoints
 
 SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
@@ -86,7 +86,7 @@ def pair_trainer(folder: Path, output: Path, tokenizer: Any, **settings: Any) ->
         **settings,
     )
     rows = Dataset.from_dict({**PAIRS, **columns})
-    trainer = dpo.PairTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
+    trainer = trainers.PairTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
     trainer.micro_batch = 8
     return trainer
 
@@ -171,7 +171,7 @@ def test_the_split_of_a_batch_changes_nothing(
     else:
         rows, _ = answer_rows(preferences(8, seed=1, coherence=0.7, noise=0.0), tokenizer, 96, "answer")
         model = load_policy(config("sft").model, None)
-        trainer = sft.token_trainer(config("sft").stages.sft, model, tokenizer, rows, rows, new_context())
+        trainer = trainers.token_trainer(config("sft").stages.sft, model, tokenizer, rows, rows, new_context())
     inputs = batch_of(trainer)
     whole = gradients(trainer, inputs, 8)
     for part in (1, 2):
@@ -226,13 +226,13 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state_before_it(
     config: Any, new_context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = sft.TokenTrainer.compute_loss
+    original = trainers.TokenTrainer.compute_loss
 
     def sabotaged(self: Any, *args: Any, **rest: Any) -> Any:
         loss = original(self, *args, **rest)
         return loss * float("nan") if self.state.global_step == 3 else loss
 
-    monkeypatch.setattr(sft.TokenTrainer, "compute_loss", sabotaged)
+    monkeypatch.setattr(trainers.TokenTrainer, "compute_loss", sabotaged)
     context = new_context()
     with pytest.raises(DivergedError, match=r"sft: the loss was nan at step 4; .*Lower stages.sft.learning_rate"):
         run_sft(config("sft"), tmp_path / "sft", context)

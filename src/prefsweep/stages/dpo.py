@@ -4,12 +4,10 @@ The reference is not in memory: its log-probabilities come from the `reference` 
 reference shares. At the first step the policy is the reference, so the sigmoid loss is ln 2.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import trl
-from datasets import Dataset
 
 from prefsweep.config import DatasetConfig, DPOConfig, ModelConfig
 from prefsweep.data.sources import load
@@ -17,30 +15,8 @@ from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.reference import REFERENCE_COLUMNS, read_reference
-from prefsweep.stages.training import Batch, SteadyTrainer, arguments, seeded, train, trimmed
-
-SEQUENCES = ("input_ids", "attention_mask", "completion_mask")
-
-
-class PairTrainer(SteadyTrainer, trl.DPOTrainer):
-    """DPOTrainer over pairs that are tokenised already and carry the reference's log-probabilities."""
-
-    micro_batch: int
-
-    def _prepare_dataset(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
-        return dataset
-
-    def _precompute_ref_logps(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
-        return dataset
-
-    def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
-        """TRL stacks chosen on rejected: row i and row pairs + i are one pair."""
-        pairs = len(inputs["input_ids"]) // 2
-        for first in range(0, pairs, self.micro_batch):
-            last = min(first + self.micro_batch, pairs)
-            rows = [*range(first, last), *range(pairs + first, pairs + last)]
-            part = {name: value[rows if name in SEQUENCES else slice(first, last)] for name, value in inputs.items()}
-            yield trimmed(part, SEQUENCES), (last - first) / pairs
+from prefsweep.stages.trainers import PairTrainer
+from prefsweep.stages.training import arguments, seeded, train
 
 
 def losses(config: DPOConfig) -> dict[str, Any]:

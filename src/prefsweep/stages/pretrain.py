@@ -12,7 +12,7 @@ from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.views import text_rows
 from prefsweep.models.loading import from_nothing
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.sft import token_trainer
+from prefsweep.stages.trainers import token_trainer
 from prefsweep.stages.training import seeded, train
 
 END, PAD = "<|endoftext|>", "<|pad|>"

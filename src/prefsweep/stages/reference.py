@@ -16,6 +16,7 @@ from prefsweep.data.sources import load
 from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
+from prefsweep.stages.trainers import PairTrainer
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 CHUNK = 4096  # pairs between two saves
@@ -50,8 +51,6 @@ def run(
 
 def forward_trainer(config: ReferenceConfig, model: Any, tokenizer: Any, rows: Dataset, context: Context) -> Any:
     """A DPOTrainer that trains nothing: it owns the forward whose numbers the dpo stage must meet again."""
-    from prefsweep.stages.dpo import PairTrainer  # the two stages are one computation cut in two
-
     settings = trl.DPOConfig(
         output_dir=str(context.checkpoints),
         precompute_ref_log_probs=True,
