@@ -143,6 +143,15 @@ def test_the_first_dpo_loss_is_ln_2(name: str, config: Any, new_context: Any, tm
     assert first["margin"] == pytest.approx(0.0, abs=1e-4)
 
 
+def test_it_is_near_ln_2_in_bf16_too_wherever_it_runs(config: Any, new_context: Any, tmp_path: Path) -> None:
+    """bf16 keeps 8 bits: the policy's and the reference's sums differ by their paddings, and no more."""
+    made = config("dpo", "max_steps=1", "precision=bf16")
+    logps = run_reference(made, tmp_path / "reference", new_context("reference", device="auto"))
+    context = new_context(log_every=1, device="auto")
+    run_dpo(made, tmp_path / "dpo", context, logps)
+    assert next(context.history.rows())["loss"] == pytest.approx(np.log(2), abs=0.02)
+
+
 @pytest.mark.parametrize("loss", DPO_LOSSES)
 def test_every_loss_of_trl_trains(loss: str, config: Any, new_context: Any, tmp_path: Path, logps: Path) -> None:
     words = ["label_smoothing=0.01"] if loss == "exo_pair" else []

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from prefsweep.config import DatasetConfig, ModelConfig, ReferenceConfig
 from prefsweep.data.sources import load
 from prefsweep.data.views import pair_rows
-from prefsweep.models.loading import load_policy, load_tokenizer
+from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.trainers import PairTrainer
 
@@ -59,7 +59,7 @@ def forward_trainer(config: ReferenceConfig, model: Any, tokenizer: Any, rows: D
         max_length=None,
         disable_dropout=True,
         gradient_checkpointing=False,
-        use_cpu=context.runtime.device == "cpu",
+        use_cpu=device(context.runtime).type == "cpu",
         report_to="none",
         disable_tqdm=True,
     )

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, Trainer, set_seed
 
 from prefsweep.config import RuntimeConfig, TrainingConfig
 from prefsweep.errors import DivergedError
+from prefsweep.models.loading import device
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import Keeper, Progress, Reporter
 
@@ -58,7 +59,7 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
         "save_steps": runtime.save_every,
         "eval_strategy": "no" if config.evaluate_every is None else "steps",
         "eval_steps": config.evaluate_every,
-        "use_cpu": runtime.device == "cpu",
+        "use_cpu": device(runtime).type == "cpu",
         "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",
         "disable_tqdm": True,
