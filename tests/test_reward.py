@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from architectures import save_classifier
 from prefsweep.data.sources import load
 from prefsweep.data.synthetic import preferences
+from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
 from prefsweep.models.heads import HEAD, REWARD, RewardModel
 from prefsweep.models.scorers import load_scorer
@@ -158,6 +159,14 @@ def test_nothing_is_dropped_for_being_long_and_what_is_cut_is_counted(
     assert found["rows"] == 2 * 48
     assert found["answers_truncated"] > 48
     assert found["prompts_truncated"] >= found["answers_truncated"]
+
+
+def test_a_length_that_the_backbone_has_no_positions_for_is_refused(
+    config: Any, new_context: Any, tmp_path: Path
+) -> None:
+    for backbone in ("gpt2", "bert"):
+        with pytest.raises(UserError, match=r"^stages.reward.max_length=97: the backbone has 96 positions$"):
+            run(config("max_length=97", backbone=backbone), tmp_path / "artifact", new_context())
 
 
 # ------------------------------------------------------------------------------------------ the artifact and its use

@@ -72,6 +72,12 @@ def load_fp32(kind: Any, where: str, options: dict[str, Any], key: str = "model.
     return made
 
 
+def longest_row(model: PreTrainedModel) -> int:
+    """As many tokens as it has positions for; RoBERTa's begin after its pad token's id."""
+    found: int = model.config.max_position_embeddings
+    return found - model.config.pad_token_id - 1 if "roberta" in model.config.model_type else found
+
+
 def from_nothing(architecture: Architecture, tokenizer: Any) -> PreTrainedModel:
     """A GPT-2 of this shape with fresh weights; the vocabulary is what the tokenizer ended up with."""
     shape = {key: value for key, value in vars(architecture).items() if key != "vocab_size"}

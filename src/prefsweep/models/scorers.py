@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prefsweep.config import (
     ClassifierConfig,
@@ -27,7 +27,7 @@ from prefsweep.data import synthetic
 from prefsweep.data.frames import Rows, joined_rows, paired_rows, templated_rows
 from prefsweep.errors import UserError, nearest
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
-from prefsweep.models.loading import from_pretrained, load_fp32
+from prefsweep.models.loading import from_pretrained, load_fp32, longest_row
 
 BATCH_TOKENS = 8192  # of one forward, padding included: 16 texts of 512
 NOT_A_TOKEN = -1
@@ -149,7 +149,7 @@ class Published(ModelScorer):
         self.config = config
         self.tokenizer = from_pretrained(AutoTokenizer, where, options, key)
         self.model = load_fp32(AutoModelForSequenceClassification, where, options, key).to(device).eval()
-        self.room = min(config.max_length, self.tokenizer.model_max_length, positions(self.model))
+        self.room = min(config.max_length, self.tokenizer.model_max_length, longest_row(self.model))
         if self.tokenizer.pad_token_id in (None, self.tokenizer.eos_token_id):
             # These find a text's end by the pad token's id, and would take an EOS for padding: none is given.
             self.model.config.pad_token_id = NOT_A_TOKEN
@@ -165,12 +165,6 @@ class Published(ModelScorer):
             del inputs["token_type_ids"]
         logits: Tensor = self.model(**inputs).logits
         return logits.float()
-
-
-def positions(model: PreTrainedModel) -> int:
-    """The longest row it has positions for; RoBERTa's begin after its pad token's id."""
-    found: int = model.config.max_position_embeddings
-    return found - model.config.pad_token_id - 1 if "roberta" in model.config.model_type else found
 
 
 class Classifier(Published):

@@ -20,9 +20,10 @@ from prefsweep.data.frames import templated_rows
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
 from prefsweep.data.views import Truncation
+from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
-from prefsweep.models.loading import from_pretrained, load_fp32, load_tokenizer, place
+from prefsweep.models.loading import from_pretrained, load_fp32, load_tokenizer, longest_row, place
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.training import Batch, SteadyTrainer, arguments, seeded, train, trimmed
 
@@ -40,6 +41,10 @@ def run(
 ) -> dict[str, Any]:
     seeded(config)
     backbone, tokenizer = start(config, model, policy)
+    if config.max_length > longest_row(backbone):
+        raise UserError(
+            f"stages.reward.max_length={config.max_length}: the backbone has {longest_row(backbone)} positions"
+        )
     train_rows, cut = pair_rows(load(dataset, "train"), tokenizer, config)
     held_out = load(dataset, "validation")
     validation, _ = pair_rows(held_out, tokenizer, config)
