@@ -17,6 +17,8 @@ from prefsweep.errors import UserError
 from prefsweep.models import scorers
 from prefsweep.models.heads import REWARD, RewardModel, pooled
 from prefsweep.models.scorers import load_scorer
+from prefsweep.stages import score
+from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
 
 CPU = torch.device("cpu")
 PROMPTS = ["This quiet drama", "", "My sister would never", "The actor handled the climax beautifully, and", "The"]
@@ -302,6 +304,20 @@ def test_the_score_command_asks_a_scorer(say: Any, hub: Callable[..., Path], tmp
     assert (code, out) == (0, f"score        {expected:.4f}\ntruncated    0.0000\n")
     folder = trained_folder(hub("gpt2", LABELS), tmp_path)
     assert say("trained", "runtime=cpu", f"reward.path={folder}", "The plot was witty.")[0] == 0
+
+
+def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, composed: Any, tmp_path: Path) -> None:
+    """Through the stage: every sample scored by the judge, in its order, and what could not be read whole is told."""
+    judge = composed("scorer@judge=deberta-v3", f"judge.path={hub('deberta', ('LABEL_0',))}").judge
+    rows = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    write_rows(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "answer": " No."}])
+    (tmp_path / "scored").mkdir()
+    settings = composed().stages.score
+    found = score.run(settings, judge=judge, folder=tmp_path / "scored", context=new_context(), samples=tmp_path)
+    scored = read_rows(tmp_path / "scored" / SAMPLES)
+    expected = pair_input(Path(judge.path)).score(PROMPTS, ANSWERS)["score"]
+    assert [row["scores"]["score"] for row in scored[:-1]] == pytest.approx(expected, abs=1e-5)
+    assert found["truncated"] == pytest.approx(1 / 6)
 
 
 def test_the_score_command_refuses_in_one_line(say: Any, hub: Callable[..., Path], tmp_path: Path) -> None:
