@@ -107,7 +107,7 @@ def test_help_shows_every_group_and_every_choice(say: Say) -> None:
         names = [file.stem for file in folder.glob("*.yaml") if not file.stem.startswith("_")]
         if not names:
             continue
-        assert re.search(rf"^  {folder.name}(@judge)?$", text, flags=re.MULTILINE)
+        assert re.search(rf"^  {folder.name}(@judge, scorer@reward)?$", text, flags=re.MULTILINE)
         for name in names:
             assert re.search(rf"^      {re.escape(name)}: \S|the stages:.*\b{name}\b", text, flags=re.MULTILINE), name
     assert not re.search(r"^ *_", text, flags=re.MULTILINE)

@@ -64,7 +64,7 @@ def test_every_group_has_choices() -> None:
 @pytest.mark.parametrize("choice", choices())
 def test_every_choice_of_every_group_composes(choice: str, tmp_path: Path) -> None:
     group, _, name = choice.partition("=")
-    words = {"stage": [f"stage@stages.{name}={name}"], "scorer": [f"scorer@judge={name}"]}.get(group, [choice])
+    words = {"stage": [f"stage@stages.{name}={name}"], "scorer": [f"scorer@reward={name}"]}.get(group, [choice])
     if choice == "dataset=local":
         (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
         words.append(f"dataset.path={tmp_path / 'pairs.jsonl'}")
@@ -112,7 +112,7 @@ def explained(file: Path) -> set[str]:
 
 
 def explainable() -> list[Path]:
-    groups = ("stage", "model", "dataset", "runtime", "tracking")
+    groups = ("stage", "model", "dataset", "scorer", "runtime", "tracking")
     return [CONF / "config.yaml", *(file for group in groups for file in sorted((CONF / group).glob("*.yaml")))]
 
 
@@ -176,6 +176,9 @@ SAID = [
     ("stages.dpo.loss=sigmoid", "stages.dpo.loss", "stages.dpo.loss=[...]"),
     ("stages.dpo=3", "stages.dpo", "holds keys"),
     ("judge=oracle", "judge", "by its group"),
+    ("reward=oracle", "reward", "by its group"),
+    ("reward.lable=GOOD scorer@reward=distilbert-imdb", "reward.lable", "nearest: reward.label)"),
+    ("judge.label=GOOD", "judge.label", "no such key in this judge"),
     # out of range, or no number
     ("stages.dpo.beta=-1", "stages.dpo.beta=-1", "above 0"),
     ("stages.dpo.beta=nan", "stages.dpo.beta=nan", "finite"),
@@ -197,7 +200,7 @@ SAID = [
     ("scorer@judge=orcale", "scorer=orcale", "nearest: oracle)"),
     ("stage@stages.dpo=dpoo", "stage=dpoo", "nearest: dpo)"),
     ("metod=dpo", "metod", "nearest: method)"),
-    ("scorer=oracle", "scorer", "nearest: scorer@judge)"),
+    ("scorer=oracle", "scorer", "nearest: scorer@judge, scorer@reward)"),
     ("method=null", "method=null", "--help"),
     ("model=3", "model=3", "--help"),
     ("hydra.run.dir=x", "hydra.run.dir", "no effect"),
@@ -234,7 +237,22 @@ SAID = [
     ("stages.dpo.loss_weights=[1,2]", "stages.dpo.loss_weights", "one weight"),
     ("stages.dpo.loss=[aot] stages.dpo.weighting=true", "stages.dpo.weighting=true", "false"),
     ("stages.dpo.loss=[apo_zero] stages.dpo.f_divergence=forward_kl", "stages.dpo.f_divergence", "reverse_kl"),
+    ("stages.reward.template='{prompt}'", "stages.reward.template", "must end with {answer}"),
+    ("stages.reward.reads=[dataset]", "stages.reward.reads", "[model,dataset]"),
+    ("scorer@judge=trained", "judge.path", "finished reward stage"),
+    ("method=dpo scorer@reward=oracle stages.dpo.reads=[model,dataset,reward]", "scorer@judge=oracle", "same_judge"),
     # what is not there
+    ("scorer@judge=deberta-v3 judge.path=/nowhere", "judge.path=/nowhere", "no such model folder"),
+    (
+        "stages.reward.backbone=encoder stages.reward.encoder.path=/no",
+        "stages.reward.encoder.path=/no",
+        "no such model",
+    ),
+    ("score", "score", "needs a scorer"),
+    ("score orcale x", "scorer=orcale", "nearest: oracle)"),
+    ("score oracle", "score", "one text"),
+    ("score oracle a b c", "score", "not 3"),
+    ("score distilbert-imdb lable=GOOD x", "reward.lable", "nearest: reward.label)"),
     ("model.path=/nowhere", "model.path=/nowhere", "no such model folder"),
     ("dataset=local dataset.path=/nowhere", "dataset.path=/nowhere", "no such file"),
     ("method.start=nope", "method.pipeline.evaluate.start_policy", "no stage nope"),

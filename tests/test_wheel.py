@@ -29,7 +29,7 @@ with composing():
         group, name = file.parent.name, file.stem
         if name.startswith("_"):
             continue
-        key = {"stage": f"stage@stages.{name}", "scorer": "scorer@judge"}.get(group, group)
+        key = {"stage": f"stage@stages.{name}", "scorer": "scorer@reward"}.get(group, group)
         compose([f"{key}={name}", *(["dataset.path=pairs.jsonl"] if name == "local" else [])])
         print(f"{group}/{file.name}")
 """

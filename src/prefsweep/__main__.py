@@ -41,6 +41,8 @@ def terminated(number: int, frame: FrameType | None) -> None:
 def dispatch(argv: list[str]) -> int:
     if argv and argv[0] == "table":
         return table(argv[1:])
+    if argv and argv[0] == "score":
+        return score(argv[1:])
     line = cli.parse(argv)
     if line.help:
         print(cli.help_text())
@@ -90,6 +92,22 @@ def table(folders: list[str]) -> int:
         raise UserError("table: needs a folder, as in: prefsweep table multirun_sweeps/demo")
     for folder in folders:
         report(Path(folder), console)
+    return 0
+
+
+def score(words: list[str]) -> int:
+    """What a scorer says of one text: a look at it before a run depends on it."""
+    from prefsweep.compose import compose, composing
+
+    overrides, prompt, answer = cli.parse_score(words)
+    with composing():
+        config = compose(overrides)
+    from prefsweep.models.loading import device
+    from prefsweep.models.scorers import load_scorer
+
+    scorer = load_scorer(config.reward, device(config.runtime))
+    for name, (value,) in scorer.score([prompt], [answer]).items():
+        print(f"{name:<12} {value:.4f}")
     return 0
 
 

@@ -5,7 +5,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import Config, DatasetConfig, DPOConfig, ModelConfig, TrainingConfig
+from prefsweep.config import (
+    Config,
+    DatasetConfig,
+    DPOConfig,
+    ModelConfig,
+    RewardConfig,
+    ScorerConfig,
+    TrainedConfig,
+    TrainingConfig,
+)
 from prefsweep.errors import UserError, nearest
 
 # Losses that couple the rows of a batch: splitting the batch would change them.
@@ -24,6 +33,9 @@ def check(config: Config) -> None:
         if isinstance(stage, TrainingConfig):
             check_training(f"stages.{name}", stage)
     check_dpo(config.stages.dpo, config.runtime.micro_batch)
+    check_reward(config.stages.reward)
+    for role in ("reward", "judge"):
+        check_scorer(role, getattr(config, role))
     check_lengths(config)
     if config.runtime.save_every % config.runtime.log_every:
         raise UserError(
@@ -67,8 +79,7 @@ def check_pipeline(pipeline: dict[str, Any]) -> None:
 
 
 def check_model(model: ModelConfig) -> None:
-    if model.path is not None and not (Path(model.path) / "config.json").is_file():
-        raise UserError(f"model.path={model.path}: no such model folder (it must hold a config.json)")
+    check_model_folder("model.path", model.path)
     if model.base == "pretrain":
         if model.architecture is None:
             raise UserError("model.architecture=null: model.base=pretrain makes a model from nothing, so it needs one")
@@ -117,13 +128,40 @@ def check_dpo(dpo: DPOConfig, micro_batch: int) -> None:
         raise UserError(f"stages.dpo.f_divergence={dpo.f_divergence}: undefined for {wrong[0]}; say reverse_kl")
 
 
+def check_reward(reward: RewardConfig) -> None:
+    if not reward.template.endswith("{answer}") or reward.template.count("{answer}") > 1:
+        raise UserError(f"stages.reward.template={reward.template}: must end with {{answer}}, and say it once")
+    if reward.backbone == "policy" and "model" not in reward.reads:
+        raise UserError("stages.reward.reads: backbone=policy starts from the model; say [model,dataset]")
+    if reward.backbone == "encoder":
+        check_model_folder("stages.reward.encoder.path", reward.encoder.path)
+
+
+def check_scorer(role: str, scorer: Any) -> None:
+    if isinstance(scorer, str):
+        raise UserError(
+            f"{role}={scorer}: holds keys of its own; choose a whole one by its group, scorer@{role}={scorer}"
+        )
+    if not isinstance(scorer, ScorerConfig):
+        raise UserError(f"{role}: its YAML names no schema; begin it with `defaults: [_classifier, _self_]`")
+    check_model_folder(f"{role}.path", getattr(scorer, "path", None))
+    if role == "judge" and isinstance(scorer, TrainedConfig) and scorer.path is None:
+        raise UserError("judge.path=null: a trained judge needs the folder of a finished reward stage")
+
+
+def check_model_folder(key: str, path: str | None) -> None:
+    if path is not None and not (Path(path) / "config.json").is_file():
+        raise UserError(f"{key}={path}: no such model folder (it must hold a config.json)")
+
+
 def check_lengths(config: Config) -> None:
     """Nothing longer than a model from nothing has positions for."""
     if config.model.architecture is None or config.model.base is None:
         return
     longest = config.model.architecture.n_positions
     for name, stage in vars(config.stages).items():
-        if getattr(stage, "max_length", 0) > longest:
+        another = getattr(stage, "backbone", "policy") == "encoder"  # with positions of its own
+        if not another and getattr(stage, "max_length", 0) > longest:
             raise UserError(f"stages.{name}.max_length={stage.max_length}: the model has {longest} positions")
     if config.stages.sample.max_new_tokens >= longest:
         raise UserError(

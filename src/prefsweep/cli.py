@@ -8,7 +8,10 @@ from pathlib import Path
 from prefsweep import config_folder
 from prefsweep.errors import UserError, nearest
 
-COMMANDS = {"table": "prefsweep table DIR...      the table of finished and unfinished runs"}
+COMMANDS = {
+    "table": "prefsweep table DIR...                   the table of finished and unfinished runs",
+    "score": 'prefsweep score SCORER "text" ["answer"]  what a scorer says of a text, or of an answer to a prompt',
+}
 FLAGS = ("-m", "--multirun", "-h", "--help", "--version", "--resolve", "-c", "--cfg", "-cd", "--config-dir")
 
 
@@ -57,6 +60,19 @@ def parse(argv: list[str]) -> Line:
     return line
 
 
+def parse_score(words: list[str]) -> tuple[list[str], str, str]:
+    """`SCORER [key=value...] "text" ["answer"]` → overrides, prompt, answer; one text is an answer to nothing."""
+    scorer, *rest = words or [""]
+    if not scorer or "=" in scorer:
+        raise UserError('score: needs a scorer and a text, as in: prefsweep score oracle "The plot was witty."')
+    settings = [word for word in rest if re.match(r"[a-z_][a-z_.]*=", word)]
+    texts = [word for word in rest if word not in settings]
+    if len(texts) not in (1, 2):
+        raise UserError(f"score: takes one text, or a prompt and an answer, not {len(texts)}; put quotes around each")
+    whole = [word if word.startswith(("runtime", "reward.")) else f"reward.{word}" for word in settings]
+    return [f"scorer@reward={scorer}", *whole], texts[0] if len(texts) == 2 else "", texts[-1]
+
+
 def value_of(flag: str, words: Iterator[str]) -> str:
     value = next(words, None)
     if value is None:
@@ -97,7 +113,7 @@ def is_group(folder: Path) -> bool:
 
 
 def group_help(folder: Path) -> str:
-    name = "scorer@judge" if folder.name == "scorer" else folder.name
+    name = "scorer@judge, scorer@reward" if folder.name == "scorer" else folder.name
     if folder.name == "stage":
         return f"  stage\n      stages.<name>.<key>=value; the stages: {', '.join(choices(folder))}\n"
     lines = [f"      {first_comment(folder / f'{choice}.yaml')}" for choice in choices(folder)]

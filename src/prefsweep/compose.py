@@ -118,14 +118,16 @@ def refuse_settings_of_hydra(overrides: list[str]) -> None:
 
 def unknown_key(key: str) -> str:
     known = known_keys()
-    if key in known:  # of another dataset
+    if key in known:  # of another dataset or scorer
         return f"{key}: no such key in this {key.partition('.')[0]}, only in another"
     return f"{key}: no such key{nearest(key, known)}"
 
 
 def known_keys() -> set[str]:
-    """Every key of the schema, full and dotted; a dataset's are those of all datasets."""
-    kinds = [(Config, "")] + [(kind, "dataset.") for kind in config.DATASETS.values()]
+    """Every key of the schema, full and dotted; a dataset's are those of all datasets, and so are a scorer's."""
+    kinds: list[tuple[type, str]] = [(Config, "")]
+    kinds += [(kind, "dataset.") for kind in config.DATASETS.values()]
+    kinds += [(kind, f"{role}.") for kind in config.SCORERS.values() for role in ("reward", "judge")]
     return {key for kind, prefix in kinds for key in keys_of(kind, prefix)}
 
 
@@ -179,7 +181,7 @@ def explain(what: str, key: str, text: str) -> str:
 
 
 def unknown_group(group: str, text: str) -> str:
-    meant = re.search(r"Did you mean to override (.+?)\?", text)
+    meant = re.search(r"Did you mean to override (?:one of )?(.+?)\?", text)
     return f"{group}: no such group" + (f" (nearest: {meant.group(1)})" if meant else nearest(group, groups()))
 
 

@@ -164,6 +164,24 @@ class DPOConfig(TrainingConfig):
 
 
 @dataclass
+class EncoderConfig:
+    """A bidirectional model to start a reward model from."""
+
+    id: str | None = setting(unless="path")
+    revision: str | None = setting(unless="path")
+    path: str | None = setting(is_content=True)
+
+
+@dataclass
+class RewardConfig(TrainingConfig):
+    best_by: str = setting(choices=("loss", "accuracy", "margin"))
+    backbone: str = setting(choices=("policy", "encoder"))
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
+    template: str = setting()
+    pooling: str = setting(choices=("last", "mean"))
+
+
+@dataclass
 class ReferenceConfig(StageConfig):
     precision: str = setting(choices=("fp32", "bf16"))
     max_length: int = setting(at_least=2)
@@ -197,6 +215,7 @@ class EvaluateConfig(StageConfig):
 class Stages:
     pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
     sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
+    reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
     reference: ReferenceConfig = dataclasses.field(default_factory=ReferenceConfig)
     dpo: DPOConfig = dataclasses.field(default_factory=DPOConfig)
     sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
@@ -215,13 +234,51 @@ class MethodConfig:
     pipeline: dict[str, Any] = setting()  # each {input: role}, see checks: typed so, OmegaConf cannot merge two files
     start: str = setting()
     result: str = setting()
+    same_judge: bool = setting()
 
 
 @dataclass
 class ScorerConfig:
+    """What every scorer has; each adds its own."""
+
     _target_: str = setting()
     name: str = setting(in_identity=False)
     revision: int = setting(at_least=1)
+
+
+@dataclass
+class OracleConfig(ScorerConfig):
+    pass
+
+
+@dataclass
+class TrainedConfig(ScorerConfig):
+    """The gates decide whether a reward model is used, not what it is: no part of an identity."""
+
+    path: str | None = setting(is_content=True)
+    minimum_accuracy: float = setting(in_identity=False, at_least=0, at_most=1)
+    must_beat_length: bool = setting(in_identity=False)
+
+
+@dataclass
+class PublishedConfig(ScorerConfig):
+    """A scorer somebody else trained: on the hub at a commit, or a local copy."""
+
+    id: str | None = setting(unless="path")
+    commit: str | None = setting(unless="path")
+    path: str | None = setting(is_content=True)
+    max_length: int = setting(at_least=8)
+
+
+@dataclass
+class ClassifierConfig(PublishedConfig):
+    label: str = setting()
+    output: str = setting(choices=("logit", "probability"))
+
+
+@dataclass
+class PairInputConfig(PublishedConfig):
+    pass
 
 
 @dataclass
@@ -260,7 +317,8 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     dataset: Any = setting()
     method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
-    judge: ScorerConfig = dataclasses.field(default_factory=ScorerConfig)
+    reward: Any = setting()
+    judge: Any = setting()
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
 
@@ -269,11 +327,19 @@ DATASETS: dict[str, type[DatasetConfig]] = {
     "synthetic_reviews": SyntheticReviewsConfig,
     "local_pairs": LocalPairsConfig,
 }
+SCORERS: dict[str, type[ScorerConfig]] = {
+    "oracle": OracleConfig,
+    "trained": TrainedConfig,
+    "classifier": ClassifierConfig,
+    "pair_input": PairInputConfig,
+}
 
 
 def register() -> None:
-    """Tell Hydra the schemas: `schema` is the root, `dataset/_synthetic_reviews` and the like are the datasets'."""
+    """Tell Hydra the schemas: `schema` is the root's, `dataset/_local_pairs`, `scorer/_oracle` are its parts'."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for name, node in DATASETS.items():
         store.store(group="dataset", name=f"_{name}", package="dataset", node=node)
+    for name, kind in SCORERS.items():
+        store.store(group="scorer", name=f"_{name}", node=kind)

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from prefsweep import console
 from prefsweep.compose import as_container
-from prefsweep.config import Config, RuntimeConfig
+from prefsweep.config import Config, RuntimeConfig, ScorerConfig, TrainedConfig
 from prefsweep.errors import DivergedError, UserError
 from prefsweep.pipeline import runner
 from prefsweep.pipeline.files import FileHashes, write_json, write_text
@@ -53,12 +53,28 @@ def prepare(overrides: list[str], config: Config) -> Job:
     """Planned and named; nothing imported, written or loaded that a run needs."""
     hashes = file_hashes(config.runtime)
     configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
-    sections = {"model": config.model, "dataset": config.dataset, "judge": config.judge}
-    aliases = {"base": config.model.base}
+    sections = {"model": config.model, "dataset": config.dataset, "reward": config.reward, "judge": config.judge}
+    aliases = {"base": config.model.base, "reward_model": reward_stage(config.reward)}
     plan = make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hashes.of_content)
     check_targets(plan)
+    check_judge(plan, config)
     _ = plan.identity  # now: from here on no file that names it may be edited under the run
     return Job(overrides, config, plan)
+
+
+def reward_stage(reward: ScorerConfig) -> str | None:
+    """The stage that makes the reward model; None for a scorer that is there already, which needs no stage."""
+    return "reward" if isinstance(reward, TrainedConfig) and reward.path is None else None
+
+
+def check_judge(plan: Plan, config: Config) -> None:
+    """What was optimised does not decide the table: a policy learns the scorer's mistakes first."""
+    seen = {name: stage.payload["sections"][name] for stage in plan.stages for name in stage.sections}
+    if not config.method.same_judge and "reward" in seen and seen["reward"] == seen.get("judge"):
+        raise UserError(
+            f"scorer@judge={config.judge.name}: is the reward that the method trains on; choose another judge, or say "
+            "method.same_judge=true to reproduce a paper that did so"
+        )
 
 
 def check_targets(plan: Plan) -> None:

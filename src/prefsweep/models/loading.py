@@ -12,13 +12,14 @@ from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from prefsweep.config import Architecture, ModelConfig, RuntimeConfig
+from prefsweep.config import Architecture, EncoderConfig, ModelConfig, RuntimeConfig
 from prefsweep.errors import UserError
 
-# Each architecture's own names for dropout. Off everywhere: a policy and its reference must agree on every forward.
+# Each architecture's own names for dropout. Off everywhere: two forwards of one model must agree.
 DROPOUT_FIELDS = (
     *("resid_pdrop", "embd_pdrop", "attn_pdrop", "summary_first_dropout"),
     *("dropout", "attention_dropout", "activation_dropout", "layerdrop"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
 )
 
 transformers_logging.set_verbosity_error()
@@ -37,7 +38,7 @@ def autocast(precision: str, where: torch.device) -> AbstractContextManager[Any]
     return torch.autocast(where.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def place(model: ModelConfig, policy: Path | None) -> tuple[str, dict[str, Any]]:
+def place(model: ModelConfig | EncoderConfig, policy: Path | None) -> tuple[str, dict[str, Any]]:
     """Where transformers finds it: the folder of a finished stage, a local folder, or a pinned commit of the hub."""
     if policy is not None:
         return str(policy), {}
@@ -59,15 +60,26 @@ def load_tokenizer(model: ModelConfig, policy: Path | None) -> Any:
 
 
 def load_policy(model: ModelConfig, policy: Path | None) -> PreTrainedModel:
-    """fp32 whatever the checkpoint was saved in (opt-350m's is fp16, and would train to NaN)."""
     where, options = place(model, policy)
-    config = from_pretrained(AutoConfig, where, options)
+    return load_fp32(AutoModelForCausalLM, where, options)
+
+
+def load_fp32(kind: Any, where: str, options: dict[str, Any], key: str = "model.path") -> PreTrainedModel:
+    """fp32 whatever the checkpoint was saved in (opt-350m's is fp16, and would train to NaN). `key` is what the user
+    sets to say where it is."""
+    config = from_pretrained(AutoConfig, where, options, key)
     for field in DROPOUT_FIELDS:
         if hasattr(config, field):
             setattr(config, field, 0.0)
-    made = from_pretrained(AutoModelForCausalLM, where, {**options, "config": config, "dtype": torch.float32})
+    made = from_pretrained(kind, where, {**options, "config": config, "dtype": torch.float32}, key)
     assert isinstance(made, PreTrainedModel)
     return made
+
+
+def longest_row(model: PreTrainedModel) -> int:
+    """As many tokens as it has positions for; RoBERTa's begin after its pad token's id."""
+    found: int = model.config.max_position_embeddings
+    return found - model.config.pad_token_id - 1 if "roberta" in model.config.model_type else found
 
 
 def from_nothing(architecture: Architecture, tokenizer: Any) -> PreTrainedModel:
@@ -87,7 +99,7 @@ def from_nothing(architecture: Architecture, tokenizer: Any) -> PreTrainedModel:
     return made
 
 
-def from_pretrained(kind: Any, where: str, options: dict[str, Any]) -> Any:
+def from_pretrained(kind: Any, where: str, options: dict[str, Any], key: str = "model.path") -> Any:
     """From disk where it lies there: a pinned commit that is cached never asks the network."""
     try:
         return kind.from_pretrained(where, trust_remote_code=False, local_files_only=True, **options)
@@ -102,7 +114,7 @@ def from_pretrained(kind: Any, where: str, options: dict[str, Any]) -> Any:
         pin = f" --revision {options['revision']}" if options.get("revision") else ""
         raise UserError(
             f"{where}: not in the local cache and the hub cannot be reached; run `hf download {where}{pin}` on a "
-            "machine with network, or say model.path=FOLDER"
+            f"machine with network, or say {key}=FOLDER"
         ) from error
 
 

@@ -1,33 +1,206 @@
-"""Scorers: texts in, scores out. A reward or a judge; which one it is, the method says."""
+"""Scorers: texts in, scores out. A reward or a judge; which one it is, the method says.
 
+Each has its own tokenizer, reads texts of like length together whatever order they came in, and says which it had to
+cut. A text's score does not depend on the texts beside it.
+"""
+
+import json
+from collections.abc import Iterator
 from importlib import import_module
-from typing import Protocol
+from inspect import signature
+from pathlib import Path
+from typing import Any, Protocol
 
-from prefsweep.config import ScorerConfig
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from prefsweep.config import (
+    ClassifierConfig,
+    OracleConfig,
+    PairInputConfig,
+    PublishedConfig,
+    ScorerConfig,
+    TrainedConfig,
+)
 from prefsweep.data import synthetic
+from prefsweep.data.frames import Rows, joined_rows, paired_rows, templated_rows
+from prefsweep.errors import UserError, nearest
+from prefsweep.models.heads import REWARD, RewardModel, pad_right
+from prefsweep.models.loading import from_pretrained, load_fp32, longest_row
+
+BATCH_TOKENS = 8192  # of one forward, padding included: 16 texts of 512
+NOT_A_TOKEN = -1
+Measures = dict[str, list[float]]
 
 
 class Scorer(Protocol):
-    def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+    def score(self, prompts: list[str], answers: list[str]) -> Measures:
         """One list a measure, `score` among them: higher is better. Others are reported beside it."""
         ...
 
 
-def load_scorer(config: ScorerConfig) -> Scorer:
+def load_scorer(config: ScorerConfig, device: torch.device, trained: Path | None = None) -> Scorer:
+    """`trained` is the folder of a finished `reward` stage; the scorer of that name alone reads it."""
     module, _, name = config._target_.rpartition(".")
-    scorer: Scorer = getattr(import_module(module), name)(config)
+    scorer: Scorer = getattr(import_module(module), name)(config, device, trained)
     return scorer
 
 
 class Oracle:
     """The true reward of the synthetic world, and the share of sentences that are well-formed."""
 
-    def __init__(self, config: ScorerConfig):
+    def __init__(self, config: OracleConfig, device: torch.device, trained: Path | None):
         pass
 
-    def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+    def score(self, prompts: list[str], answers: list[str]) -> Measures:
         texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         return {
             "score": [synthetic.true_reward(text) for text in texts],
             "well_formed": [synthetic.well_formed_share(text) for text in texts],
         }
+
+
+class ModelScorer:
+    """What the scorers that are models share; each says how it reads texts and which number is the score."""
+
+    model: Any
+    tokenizer: Any
+    same_length_only = False
+
+    def rows(self, prompts: list[str], answers: list[str]) -> Rows:
+        raise NotImplementedError
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[B] scores."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def score(self, prompts: list[str], answers: list[str]) -> Measures:
+        rows = self.rows(prompts, answers)
+        where = next(self.model.parameters()).device
+        scores = [0.0] * len(rows.ids)
+        for batch in batches([len(ids) for ids in rows.ids], self.same_length_only):
+            ids, attention = pad_right([rows.ids[index] for index in batch], self.tokenizer.pad_token_id)
+            segments, _ = pad_right([rows.segments[index] for index in batch], 0)
+            inputs = {"input_ids": ids, "attention_mask": attention, "token_type_ids": segments}
+            found = self.forward({name: value.to(where) for name, value in inputs.items()})
+            for index, value in zip(batch, found.tolist(), strict=True):
+                scores[index] = value
+        return {"score": scores, "truncated": [float(cut) for cut in rows.was_cut]}
+
+
+def batches(lengths: list[int], same_only: bool) -> Iterator[list[int]]:
+    """Indices of rows of like length, the shortest first, BATCH_TOKENS or one row at a time."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        full = (len(batch) + 1) * lengths[index] > BATCH_TOKENS
+        if batch and (full or (same_only and lengths[index] != lengths[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+class Trained(ModelScorer):
+    """The reward model of the `reward` stage, if it passes the gates."""
+
+    def __init__(self, config: TrainedConfig, device: torch.device, trained: Path | None):
+        folder = trained or (Path(config.path) if config.path else None)
+        if folder is None:
+            raise UserError("scorer trained: needs path=FOLDER, the folder of a finished reward stage")
+        if not (folder / REWARD).is_file():
+            raise UserError(f"{folder}: holds no {REWARD}; say the folder of a finished reward stage")
+        self.asked = json.loads((folder / REWARD).read_text())
+        check_gates(config, self.asked["metrics"])
+        self.tokenizer = from_pretrained(AutoTokenizer, str(folder), {})
+        self.model = RewardModel.load(folder, self.asked["pooling"]).to(device).eval()
+
+    def rows(self, prompts: list[str], answers: list[str]) -> Rows:
+        return templated_rows(prompts, answers, self.tokenizer, self.asked["template"], self.asked["max_length"])
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        rewards: Tensor = self.model(inputs["input_ids"], inputs["attention_mask"])
+        return rewards
+
+
+def check_gates(config: TrainedConfig, found: dict[str, float]) -> None:
+    """Its own validation decides. The model is kept: lowering a gate trains nothing again."""
+    accuracy, by_length = found["validation/accuracy"], found["validation/length_accuracy"]
+    if accuracy < config.minimum_accuracy:
+        raise UserError(
+            f"reward.minimum_accuracy={config.minimum_accuracy}: the reward model ranks {accuracy:.3f} of validation"
+            " pairs rightly; train it longer or on more pairs, or lower reward.minimum_accuracy to take it as it is"
+        )
+    if config.must_beat_length and accuracy <= by_length:
+        raise UserError(
+            f"reward.must_beat_length=true: the reward model ranks {accuracy:.3f} of the validation pairs rightly, and "
+            f"length alone {by_length:.3f}; train it longer, or say reward.must_beat_length=false to take it as it is"
+        )
+
+
+class Published(ModelScorer):
+    """A sequence classifier from the hub or a folder, in the state in which it was published."""
+
+    def __init__(self, config: PublishedConfig, device: torch.device, trained: Path | None):
+        where, options = (config.path, {}) if config.path else (str(config.id), {"revision": config.commit})
+        key = "the scorer's path"
+        self.config = config
+        self.tokenizer = from_pretrained(AutoTokenizer, where, options, key)
+        self.model = load_fp32(AutoModelForSequenceClassification, where, options, key).to(device).eval()
+        self.room = min(config.max_length, self.tokenizer.model_max_length, longest_row(self.model))
+        if self.tokenizer.pad_token_id in (None, self.tokenizer.eos_token_id):
+            # These find a text's end by the pad token's id, and would take an EOS for padding: none is given.
+            self.model.config.pad_token_id = NOT_A_TOKEN
+            self.same_length_only = True
+        self.reads_segments = (
+            "token_type_ids" in self.tokenizer.model_input_names
+            and "token_type_ids" in signature(self.model.forward).parameters
+        )
+
+    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[B, labels]."""
+        if not self.reads_segments:
+            del inputs["token_type_ids"]
+        logits: Tensor = self.model(**inputs).logits
+        return logits.float()
+
+
+class Classifier(Published):
+    """The logit or the probability of one label, found by its name: models agree on no order of labels."""
+
+    def __init__(self, config: ClassifierConfig, device: torch.device, trained: Path | None):
+        super().__init__(config, device, trained)
+        self.output = config.output
+        labels = {name.lower(): index for index, name in self.model.config.id2label.items()}
+        if config.label.lower() not in labels:
+            known = [str(name) for name in self.model.config.id2label.values()]
+            raise UserError(
+                f"label={config.label}: scorer {config.name} has no such label{nearest(config.label.lower(), labels)}; "
+                f"there are: {', '.join(known)}"
+            )
+        self.label = labels[config.label.lower()]
+
+    def rows(self, prompts: list[str], answers: list[str]) -> Rows:
+        return joined_rows(prompts, answers, self.tokenizer, self.room)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        logits = self.logits(inputs)
+        return (logits.softmax(-1) if self.output == "probability" else logits)[:, self.label]
+
+
+class PairInput(Published):
+    """A reward model that reads (question, answer) as two texts and gives one logit."""
+
+    def __init__(self, config: PairInputConfig, device: torch.device, trained: Path | None):
+        super().__init__(config, device, trained)
+        if self.model.config.num_labels != 1:
+            names = ", ".join(map(str, self.model.config.id2label.values()))
+            raise UserError(f"scorer {config.name}: gives several logits ({names}), not one; it is a classifier")
+
+    def rows(self, prompts: list[str], answers: list[str]) -> Rows:
+        return paired_rows(prompts, answers, self.tokenizer, self.room)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.logits(inputs)[:, 0]

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer, set_seed
+from transformers import Trainer, set_seed
 
 from prefsweep.config import RuntimeConfig, TrainingConfig
 from prefsweep.errors import DivergedError
@@ -67,7 +67,7 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
 
 
 class SteadyTrainer(Trainer):
-    """Mixed in before one of TRL's trainers, which says how its batches split."""
+    """Mixed in before one of TRL's trainers, or alone: the subclass says how its batches split."""
 
     aside: Path | None = None
     stage_name: str = ""
@@ -159,8 +159,7 @@ def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context:
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A plain transformers folder."""
-    assert isinstance(model, PreTrainedModel)
+    """A plain transformers folder, with what else the model is made of beside it."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -1,0 +1,84 @@
+"""A scalar for every text: a pooled hidden state through one linear map."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from prefsweep.data.views import Ids
+from prefsweep.models.loading import load_fp32
+
+HEAD = "head.safetensors"
+REWARD = "reward.json"  # beside it: how the model is asked, and how it did on validation
+
+
+def pad_right(rows: list[Ids], pad: int | None) -> tuple[Tensor, Tensor]:
+    """ids and attention mask [B, L], padded on the right. The mask is by length: `pad` may be any token."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [pad or 0] * (longest - len(row)) for row in rows])
+    attention = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return ids, attention
+
+
+def pooled(hidden: Tensor, attention: Tensor, pooling: str) -> Tensor:
+    """[B, L, H] → [B, H]: the state of the last real token, or the mean over all real ones.
+
+    By the mask, which is by length: finding the end by the pad token's id would skip an EOS that is also the pad.
+    """
+    if pooling == "mean":
+        weights = attention[..., None].to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1)
+    last = (attention * torch.arange(attention.shape[1], device=attention.device)).argmax(-1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+class RewardModel(nn.Module):
+    """A transformer without its own head, and ours: input_ids, attention_mask [B, L] → reward [B] in fp32.
+
+    The head starts at zero: every reward is 0, the first loss ln 2, and no seed is in the start.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, pooling: str):
+        super().__init__()
+        self.backbone = without_extras(backbone)
+        self.pooling = pooling
+        self.head = nn.Linear(width(backbone), 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        rewards: Tensor = self.head(pooled(hidden, attention_mask, self.pooling)).squeeze(-1).float()
+        return rewards
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        self.backbone.gradient_checkpointing_enable(**options)
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.backbone.save_pretrained(folder)
+        save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, Path(folder) / HEAD)
+
+    @classmethod
+    def load(cls, folder: Path, pooling: str) -> "RewardModel":
+        made = cls(load_fp32(AutoModel, str(folder), {}), pooling)
+        made.head.load_state_dict(load_file(folder / HEAD))
+        return made
+
+
+def without_extras(backbone: PreTrainedModel) -> PreTrainedModel:
+    """Without BERT's own pooler, which we do not read, and the cache, which only generation reads."""
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None
+    if hasattr(backbone.config, "use_cache"):
+        backbone.config.use_cache = False
+    return backbone
+
+
+@torch.no_grad()
+def width(backbone: PreTrainedModel) -> int:
+    """Of the hidden state itself: opt-350m's is 512 wide where its config says 1024."""
+    one = torch.ones(1, 1, dtype=torch.long, device=backbone.device)
+    return int(backbone(input_ids=one, attention_mask=one).last_hidden_state.shape[-1])

@@ -1,0 +1,143 @@
+"""reward: a reward model from pairs, −log σ(r(x, y_w) − r(x, y_l)) (Bradley and Terry 1952).
+
+transformers' Trainer, not TRL's RewardTrainer: that one drops what is too long, needs an EOS that encoders lack, and
+pools by the pad token's id. Each text here is read alone, cut as it will be when it is scored.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from transformers import AutoModel, AutoTokenizer, TrainingArguments
+
+from prefsweep.config import DatasetConfig, ModelConfig, RewardConfig
+from prefsweep.data.frames import templated_rows
+from prefsweep.data.schema import PreferenceExample
+from prefsweep.data.sources import load
+from prefsweep.data.views import Truncation
+from prefsweep.errors import UserError
+from prefsweep.evaluation import ranking
+from prefsweep.models.heads import REWARD, RewardModel, pad_right
+from prefsweep.models.loading import from_pretrained, load_fp32, load_tokenizer, longest_row, place
+from prefsweep.pipeline.stage import Context
+from prefsweep.stages.training import Batch, SteadyTrainer, arguments, seeded, train, trimmed
+
+SIDES = ("chosen", "rejected")
+
+
+def run(
+    config: RewardConfig,
+    *,
+    dataset: DatasetConfig,
+    folder: Path,
+    context: Context,
+    model: ModelConfig | None = None,
+    policy: Path | None = None,
+) -> dict[str, Any]:
+    seeded(config)
+    backbone, tokenizer = start(config, model, policy)
+    if config.max_length > longest_row(backbone):
+        raise UserError(
+            f"stages.reward.max_length={config.max_length}: the backbone has {longest_row(backbone)} positions"
+        )
+    train_rows, cut = pair_rows(load(dataset, "train"), tokenizer, config)
+    held_out = load(dataset, "validation")
+    validation, _ = pair_rows(held_out, tokenizer, config)
+    trainer = trainer_of(config, RewardModel(backbone, config.pooling), tokenizer, train_rows, validation, context)
+    trainer.length_accuracy = ranking.length_accuracy(
+        *([len(getattr(pair, side)) for pair in held_out] for side in SIDES)
+    )
+    metrics = train(trainer, config, folder, context, "reward") | cut.metrics()
+    asked = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
+    (folder / REWARD).write_text(json.dumps({**asked, "metrics": metrics}, indent=2) + "\n")
+    return metrics
+
+
+def start(config: RewardConfig, model: ModelConfig | None, policy: Path | None) -> tuple[Any, Any]:
+    """The backbone before training, and its tokenizer."""
+    if config.backbone == "policy":
+        assert model is not None  # checked with the config
+        where, options = place(model, policy)
+        return load_fp32(AutoModel, where, options), load_tokenizer(model, policy)
+    where, options = place(config.encoder, None)
+    key = "stages.reward.encoder.path"
+    return load_fp32(AutoModel, where, options, key), from_pretrained(AutoTokenizer, where, options, key)
+
+
+def pair_rows(examples: list[PreferenceExample], tokenizer: Any, config: RewardConfig) -> tuple[Dataset, Truncation]:
+    """Two rows of ids a pair. Nothing is dropped; what is cut is counted, a text at a time."""
+    chosen, rejected = ([getattr(example, side) for example in examples] for side in SIDES)
+    prompts = [example.prompt for example in examples] * 2
+    rows = templated_rows(prompts, chosen + rejected, tokenizer, config.template, config.max_length)
+    return Dataset.from_dict({"chosen": rows.ids[: len(examples)], "rejected": rows.ids[len(examples) :]}), rows.cut
+
+
+class Collator:
+    """Chosen stacked on rejected: row i and row pairs + i are one pair."""
+
+    def __init__(self, pad: int | None):
+        self.pad = pad
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
+        ids, attention = pad_right([row[side] for side in SIDES for row in rows], self.pad)
+        return {"input_ids": ids, "attention_mask": attention}
+
+
+class RewardTrainer(SteadyTrainer):
+    micro_batch: int
+    control: Any
+    length_accuracy: float  # on the validation pairs: what a reward model must beat to be worth its name
+
+    def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
+        pairs = len(inputs["input_ids"]) // 2
+        for first in range(0, pairs, self.micro_batch):
+            last = min(first + self.micro_batch, pairs)
+            rows = [*range(first, last), *range(pairs + first, pairs + last)]
+            part = {name: value[rows] for name, value in inputs.items()}
+            yield trimmed(part, ("input_ids", "attention_mask")), (last - first) / pairs
+
+    def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Tensor:
+        return -logsigmoid(margins(model, inputs)).mean()
+
+    @torch.no_grad()
+    def evaluate(self, *rest: Any, **options: Any) -> dict[str, float]:
+        """Over all validation pairs at once: calibration is no mean over batches."""
+        self.model.eval()
+        found = []
+        for batch in self.get_eval_dataloader():
+            with self.compute_loss_context_manager():
+                found.append(margins(self.model, self._prepare_inputs(batch)).cpu())
+        measured = ranking.metrics(torch.cat(found)) | {"length_accuracy": self.length_accuracy}
+        metrics = {f"eval_{name}": value for name, value in measured.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def margins(model: Any, inputs: Batch) -> Tensor:
+    """[pairs] r(chosen) − r(rejected)."""
+    chosen, rejected = model(**inputs).chunk(2)
+    margin: Tensor = chosen - rejected
+    return margin
+
+
+def trainer_of(
+    config: RewardConfig, model: RewardModel, tokenizer: Any, train_rows: Dataset, validation: Dataset, context: Context
+) -> RewardTrainer:
+    settings = arguments(config, context.runtime, len(train_rows), context.checkpoints)
+    del settings["max_length"]  # TRL's word; our rows are cut already
+    trainer = RewardTrainer(
+        model=model,
+        args=TrainingArguments(**settings, remove_unused_columns=False),
+        data_collator=Collator(tokenizer.pad_token_id),
+        train_dataset=train_rows,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+    )
+    trainer.micro_batch = context.runtime.micro_batch
+    return trainer

@@ -1,0 +1,300 @@
+"""The reward stage: its loss, its split, resume, what it learns, and what stands between it and who uses it."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+from architectures import save_classifier
+from prefsweep.data.sources import load
+from prefsweep.data.synthetic import preferences
+from prefsweep.errors import UserError
+from prefsweep.evaluation import ranking
+from prefsweep.models.heads import HEAD, REWARD, RewardModel
+from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.stage import Context
+from prefsweep.run import prepare
+from prefsweep.stages import callbacks, reward
+from prefsweep.stages.training import checkpoints
+
+SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
+NO_GATE = ("reward.minimum_accuracy=0", "reward.must_beat_length=false")
+USER = "User: {prompt}\nAssistant:{answer}"
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_classifier("bert", ("LABEL_0",), tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture
+def config(composed: Callable[..., Any], model_folders: dict[str, Path], encoder: Path) -> Callable[..., Any]:
+    def make(*words: str, backbone: str = "gpt2") -> Any:
+        if backbone == "bert":
+            start = ["backbone=encoder", f"encoder.path={encoder}", "reads=[dataset]"]
+            said = [f"stages.reward.{word}" for word in (*SHORT, *start, *words)]
+            return composed(*said, *NO_GATE)
+        said = [f"stages.reward.{word}" for word in (*SHORT, *words)]
+        return composed("model=gpt2", f"model.path={model_folders[backbone]}", *said, *NO_GATE)
+
+    return make
+
+
+def run(config: Any, folder: Path, context: Context) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    sections = {name: getattr(config, name) for name in config.stages.reward.reads}
+    return reward.run(config.stages.reward, **sections, folder=folder, context=context)
+
+
+def trainer_of(config: Any, context: Context, rows: int = 8, micro_batch: int = 64) -> Any:
+    """A trainer over a few pairs of the world, with a head that says something; and its first batch."""
+    stage = config.stages.reward
+    backbone, tokenizer = reward.start(stage, config.model, None)
+    pairs, _ = reward.pair_rows(preferences(rows, seed=1, coherence=0.7, noise=0.0), tokenizer, stage)
+    model = RewardModel(backbone, stage.pooling)
+    torch.manual_seed(1)
+    torch.nn.init.normal_(model.head.weight, std=0.3)
+    trainer = reward.trainer_of(stage, model, tokenizer, pairs, pairs, context)
+    trainer.micro_batch = micro_batch
+    return trainer, trainer._prepare_inputs(trainer.data_collator(list(pairs)))
+
+
+# --------------------------------------------------------------------------------------------------------- the numbers
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("backbone", ["gpt2", "opt", "bert"])
+def test_the_loss_is_bradley_and_terrys(backbone: str, pooling: str, config: Any, new_context: Any) -> None:
+    """By plain transformers, one text at a time, nothing padded: −log of the odds' share of the chosen answer."""
+    made = config(f"pooling={pooling}", backbone=backbone)
+    trainer, inputs = trainer_of(made, new_context())
+    with torch.no_grad():
+        found = float(trainer.compute_loss(trainer.model.eval(), inputs))
+    where = made.stages.reward.encoder.path if backbone == "bert" else made.model.path
+    plain, tokenizer = (
+        AutoModel.from_pretrained(where, dtype=torch.float32).eval(),
+        AutoTokenizer.from_pretrained(where),
+    )
+
+    def score(prompt: str, answer: str) -> float:
+        ids = tokenizer(prompt)["input_ids"][: -1 if backbone == "bert" else None]
+        ids += tokenizer(answer, add_special_tokens=False)["input_ids"]
+        ids.append(tokenizer.sep_token_id if backbone == "bert" else tokenizer.eos_token_id)
+        with torch.no_grad():
+            states = plain(torch.tensor([ids])).last_hidden_state[0]
+            return float(trainer.model.head(states[-1] if pooling == "last" else states.mean(0)))
+
+    expected = 0.0
+    for pair in (pairs := preferences(8, seed=1, coherence=0.7, noise=0.0)):
+        better, worse = math.exp(score(pair.prompt, pair.chosen)), math.exp(score(pair.prompt, pair.rejected))
+        expected -= math.log(better / (better + worse)) / len(pairs)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_first_loss_is_ln_2_and_no_seed_is_in_the_start(config: Any, new_context: Any, tmp_path: Path) -> None:
+    contexts = [new_context(name, log_every=1, save_every=100) for name in ("a", "b", "c")]
+    for seed, context in zip((1, 1, 2), contexts, strict=True):
+        run(config(f"seed={seed}"), tmp_path / f"artifact-{context.checkpoints.parent.name}", context)
+    losses = [[row["loss"] for row in context.history.rows() if "loss" in row] for context in contexts]
+    assert losses[0][0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_head_is_as_wide_as_the_state_and_not_as_the_config_says(config: Any, new_context: Any) -> None:
+    trainer, _ = trainer_of(config(backbone="opt"), new_context())
+    assert trainer.model.head.in_features == 16 != trainer.model.backbone.config.hidden_size
+
+
+@pytest.mark.parametrize("backbone", ["gpt2", "bert"])
+def test_the_split_of_a_batch_changes_nothing(backbone: str, config: Any, new_context: Any) -> None:
+    def gradients(part: int) -> dict[str, Any]:
+        trainer, inputs = trainer_of(config(backbone=backbone), new_context(), rows=7, micro_batch=part)
+        loss = trainer.training_step(trainer.model, inputs)
+        named = {name: weight.grad for name, weight in trainer.model.named_parameters() if weight.grad is not None}
+        return {"loss": loss, **named}
+
+    whole = gradients(7)
+    assert len(whole) > 10
+    # What moves both rewards alike has a gradient of 0 up to rounding: one scale for all.
+    scale = max(float(gradient.abs().max()) for gradient in whole.values())
+    for part in (1, 2):
+        for name, found in gradients(part).items():
+            assert torch.allclose(found, whole[name], rtol=1e-4, atol=4e-6 * scale), name
+
+
+def test_calibration_is_confidence_against_accuracy_by_bins() -> None:
+    torch.manual_seed(0)
+    margin = torch.randn(500) * 2 + 0.5
+    expected = 0.0
+    for low in [0.5 + 0.05 * index for index in range(10)]:
+        held = [float(m) for m in margin if low <= 1 / (1 + math.exp(-abs(float(m)))) < low + 0.05]
+        if held:
+            confidence = sum(1 / (1 + math.exp(-abs(m))) for m in held) / len(held)
+            accuracy = sum(m > 0 for m in held) / len(held)
+            expected += len(held) / 500 * abs(confidence - accuracy)
+    assert ranking.calibration_error(margin) == pytest.approx(expected, abs=1e-5)
+    assert ranking.calibration_error(torch.full((10,), 40.0)) == pytest.approx(0.0)
+    assert ranking.calibration_error(torch.tensor([40.0, -40.0])) == pytest.approx(0.5)
+
+
+def test_ties_count_half_and_length_is_judged_both_ways() -> None:
+    assert ranking.metrics(torch.tensor([1.0, 0.0, -1.0, 2.0]))["accuracy"] == 0.625
+    assert ranking.length_accuracy([5, 5, 5, 5], [1, 5, 1, 9]) == 0.625
+    assert ranking.length_accuracy([1, 1, 9], [5, 5, 5]) == pytest.approx(2 / 3)
+
+
+def test_nothing_is_dropped_for_being_long_and_what_is_cut_is_counted(
+    config: Any, new_context: Any, tmp_path: Path
+) -> None:
+    found = run(config("max_length=24"), tmp_path / "artifact", new_context())
+    assert found["rows"] == 2 * 48
+    assert found["answers_truncated"] > 48
+    assert found["prompts_truncated"] >= found["answers_truncated"]
+
+
+def test_a_length_that_the_backbone_has_no_positions_for_is_refused(
+    config: Any, new_context: Any, tmp_path: Path
+) -> None:
+    for backbone in ("gpt2", "bert"):
+        with pytest.raises(UserError, match=r"^stages.reward.max_length=97: the backbone has 96 positions$"):
+            run(config("max_length=97", backbone=backbone), tmp_path / "artifact", new_context())
+
+
+# ------------------------------------------------------------------------------------------ the artifact and its use
+
+
+@pytest.mark.parametrize("backbone", ["gpt2", "opt", "bert"])
+def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_context: Any, tmp_path: Path) -> None:
+    made = config(f'template="{USER}"', "pooling=mean", backbone=backbone)
+    found = run(made, tmp_path / "artifact", new_context())
+    scorer = load_scorer(made.reward, torch.device("cpu"), tmp_path / "artifact")
+    pairs = load(made.dataset, "validation")
+    prompts = [pair.prompt for pair in pairs]
+    chosen, rejected = (
+        torch.tensor(scorer.score(prompts, [getattr(pair, side) for pair in pairs])["score"])
+        for side in ("chosen", "rejected")
+    )
+    measured = ranking.metrics(chosen - rejected)
+    for name, value in measured.items():
+        assert found[f"validation/{name}"] == pytest.approx(value, abs=1e-5)
+    asked = json.loads((tmp_path / "artifact" / REWARD).read_text())
+    assert asked == {"template": USER, "pooling": "mean", "max_length": made.stages.reward.max_length, "metrics": found}
+
+
+def test_a_model_of_the_world_beats_chance_and_length(
+    config: Any, composed: Any, new_context: Any, tmp_path: Path
+) -> None:
+    made = config("epochs=2", "max_steps=null", "batch_size=16", "learning_rate=2e-3", "pooling=mean")
+    made.dataset.size, made.dataset.validation, made.dataset.noise = 600, 200, 0.0
+    found = run(made, tmp_path / "artifact", new_context(micro_batch=16, forward_batch=64))
+    assert found["validation/accuracy"] > 0.62
+    assert found["validation/accuracy"] > found["validation/length_accuracy"] + 0.05
+    assert found["validation/loss"] < math.log(2)
+
+
+def test_the_best_state_is_kept_whole(config: Any, new_context: Any, tmp_path: Path) -> None:
+    """A rate far too high: the last state is not the best, and the head belongs to its backbone."""
+    context = new_context()
+    found = run(config("evaluate_every=1", "checkpoint=best", "learning_rate=0.3"), tmp_path / "artifact", context)
+    rows = [row for row in context.history.rows() if "validation/loss" in row]
+    assert found["validation/loss"] == min(row["validation/loss"] for row in rows) < rows[-1]["validation/loss"]
+    best = context.checkpoints / "best"
+    assert torch.equal(load_file(best / HEAD)["weight"], load_file(tmp_path / "artifact" / HEAD)["weight"])
+
+
+# ---------------------------------------------------------------------------------------------------------- resume
+
+
+def die_at(step: int, work: Callable[[], Any]) -> int | None:
+    """Run `work` in a fork that is killed after `step`; its exit code."""
+
+    def child() -> None:
+        def kill(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if state.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        callbacks.Progress.on_step_end = kill  # type: ignore[method-assign]
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+@pytest.mark.parametrize("backbone", ["gpt2", "bert"])
+def test_a_killed_training_ends_as_an_undisturbed_one(
+    backbone: str, config: Any, new_context: Any, tmp_path: Path
+) -> None:
+    made = config("evaluate_every=2", "checkpoint=best", backbone=backbone)
+
+    def work(name: str) -> tuple[dict[str, Any], Context]:
+        context = new_context(name, log_every=1, save_every=2)
+        return run(made, tmp_path / f"{name}-artifact", context), context
+
+    assert die_at(5, lambda: work("killed")) == -signal.SIGKILL
+    assert [found.name for found in checkpoints(new_context("killed").checkpoints)] == ["checkpoint-4"]
+    resumed, resumed_context = work("killed")
+    undisturbed, context = work("undisturbed")
+    assert resumed == undisturbed
+    assert list(resumed_context.history.rows()) == list(context.history.rows())
+    for name in ("model.safetensors", HEAD):
+        ours, theirs = (load_file(tmp_path / f"{which}-artifact" / name) for which in ("killed", "undisturbed"))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+# ------------------------------------------------------------------------------------------------------------- plans
+
+ON_A_REWARD = (
+    "method=dpo",
+    "+method.pipeline.reward={policy: base}",
+    "+method.pipeline.dpo.reward_model=reward_model",
+    "stages.dpo.reads=[model,dataset,reward]",
+)
+
+
+def identities(made: Any) -> dict[str, str]:
+    return {stage.role: stage.identity for stage in prepare([], made).plan.stages}
+
+
+def test_a_scorer_that_is_there_needs_no_reward_stage(composed: Any, encoder: Path, tmp_path: Path) -> None:
+    trained, given = identities(composed(*ON_A_REWARD)), identities(composed(*ON_A_REWARD, "scorer@reward=deberta-v3"))
+    finished = identities(composed(*ON_A_REWARD, f"reward.path={encoder}"))
+    assert "reward" in trained
+    assert "reward" not in given and "reward" not in finished
+    assert len({plan["dpo"] for plan in (trained, given, finished)}) == 3
+
+
+def test_a_gate_is_in_no_identity_and_a_label_is(composed: Any) -> None:
+    trained, lax = identities(composed(*ON_A_REWARD)), identities(composed(*ON_A_REWARD, *NO_GATE))
+    assert trained == lax
+    words = (*ON_A_REWARD, "scorer@reward=distilbert-imdb")
+    positive, negative = identities(composed(*words)), identities(composed(*words, "reward.label=NEGATIVE"))
+    assert positive["dpo"] != negative["dpo"]
+
+
+def test_an_encoders_reward_model_is_shared_by_every_model(composed: Any, model_folders: dict[str, Path]) -> None:
+    def reward_of(model: str) -> str:
+        words = ("stages.reward.backbone=encoder", "stages.reward.reads=[dataset]", "model=gpt2")
+        return identities(composed(*ON_A_REWARD, *words, f"model.path={model_folders[model]}"))["reward"]
+
+    assert reward_of("gpt2") == reward_of("opt")
+
+
+def test_another_judge_retrains_nothing(composed: Any) -> None:
+    ours, theirs = (identities(composed(*ON_A_REWARD, f"scorer@judge={name}")) for name in ("oracle", "deberta-v3"))
+    assert ours["dpo"] == theirs["dpo"] and ours["reward"] == theirs["reward"]
+    assert ours["score/result"] != theirs["score/result"]
+
+
+def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
+    assert "dpo" in identities(composed(*ON_A_REWARD, "scorer@reward=oracle", "method.same_judge=true"))

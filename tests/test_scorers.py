@@ -1,0 +1,332 @@
+"""Scorers on small models of each real architecture, saved in the hub's layout with tokenizers of their own kind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from architectures import DECODERS, ENCODERS, save_classifier
+from prefsweep import __main__
+from prefsweep.config import ClassifierConfig, PairInputConfig, TrainedConfig
+from prefsweep.data.frames import Frame, joined_rows, paired_rows, templated_rows
+from prefsweep.errors import UserError
+from prefsweep.models import scorers
+from prefsweep.models.heads import REWARD, RewardModel, pooled
+from prefsweep.models.scorers import load_scorer
+from prefsweep.stages import score
+from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
+
+CPU = torch.device("cpu")
+PROMPTS = ["This quiet drama", "", "My sister would never", "The actor handled the climax beautifully, and", "The"]
+ANSWERS = [
+    " was filmed near the harbor.",
+    "A witty script.",
+    " call this comedy a bore. The plot was dull.",
+    " the score was witty. Not once was it dull, and the ending was charming. I would watch it again.",
+    " end.",
+]
+
+
+# ----------------------------------------------------------------------------------------------------- what is asked
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A folder with a freshly initialised classifier of this architecture and its tokenizer."""
+    made: dict[Any, Path] = {}
+
+    def make(kind: str, labels: tuple[str, ...]) -> Path:
+        if (kind, labels) not in made:
+            made[kind, labels] = save_classifier(kind, labels, tmp_path_factory.mktemp(kind))
+        return made[kind, labels]
+
+    return make
+
+
+def classifier(folder: Path, label: str = "positive", output: str = "logit", max_length: int = 64) -> Any:
+    target = "prefsweep.models.scorers.Classifier"
+    return load_scorer(ClassifierConfig(target, "mine", 1, None, None, str(folder), max_length, label, output), CPU)
+
+
+def pair_input(folder: Path, max_length: int = 64) -> Any:
+    target = "prefsweep.models.scorers.PairInput"
+    return load_scorer(PairInputConfig(target, "mine", 1, None, None, str(folder), max_length), CPU)
+
+
+def trained_folder(folder: Path, to: Path, pooling: str = "last", **metrics: float) -> Path:
+    """What the reward stage leaves, with a head that is not zero."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = RewardModel(AutoModel.from_pretrained(folder), pooling)
+    torch.manual_seed(5)
+    torch.nn.init.normal_(model.head.weight)
+    to.mkdir(exist_ok=True)
+    model.save_pretrained(to)
+    tokenizer.save_pretrained(to)
+    found = {"validation/accuracy": 0.9, "validation/length_accuracy": 0.6, **metrics}
+    asked = {"template": "{prompt}{answer}", "pooling": pooling, "max_length": 64, "metrics": found}
+    (to / REWARD).write_text(json.dumps(asked))
+    return to
+
+
+def trained(folder: Path, **gates: Any) -> Any:
+    settings = {"minimum_accuracy": 0.55, "must_beat_length": True, **gates}
+    return load_scorer(TrainedConfig("prefsweep.models.scorers.Trained", "trained", 1, str(folder), **settings), CPU)
+
+
+# ------------------------------------------------------------------------------------------------------- labels
+
+LABELS = ("NEGATIVE", "POSITIVE")
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_a_label_is_found_by_name_whatever_the_order(kind: str, hub: Callable[..., Path], tmp_path: Path) -> None:
+    folder = hub(kind, LABELS)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    head = [weight for name, weight in model.named_parameters() if len(weight) == 2 and "embed" not in name]
+    with torch.no_grad():
+        for weight in head:
+            weight.copy_(weight.flip(0))
+    model.config.id2label = {0: "Positive", 1: "Negative"}
+    model.save_pretrained(tmp_path)
+    PreTrainedTokenizerFast.from_pretrained(folder).save_pretrained(tmp_path)
+    assert head
+    for label in ("POSITIVE", "negative"):
+        ours = classifier(folder, label).score(PROMPTS, ANSWERS)["score"]
+        swapped = classifier(tmp_path, label).score(PROMPTS, ANSWERS)["score"]
+        assert ours == pytest.approx(swapped, abs=1e-5)
+
+
+def test_an_unknown_label_is_one_line_that_lists_them(hub: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=r"^label=positiv: .*nearest: positive\); there are: NEGATIVE, POSITIVE$"):
+        classifier(hub("bert", ("NEGATIVE", "POSITIVE")), "positiv")
+
+
+def test_a_probability_is_the_softmax_of_the_logits(hub: Callable[..., Path]) -> None:
+    folder = hub("bert", LABELS)
+    positive, negative = (
+        torch.tensor(classifier(folder, name).score(PROMPTS, ANSWERS)["score"]) for name in ("positive", "negative")
+    )
+    found = classifier(folder, output="probability").score(PROMPTS, ANSWERS)["score"]
+    assert found == pytest.approx((positive - negative).sigmoid().tolist(), abs=1e-6)
+
+
+def test_a_classifier_is_refused_as_a_pair_scorer(hub: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match="NEGATIVE, POSITIVE"):
+        pair_input(hub("bert", LABELS))
+
+
+# -------------------------------------------------------------------------------- the numbers are transformers' own
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_a_classifier_scores_as_its_model_does_one_text_at_a_time(kind: str, hub: Callable[..., Path]) -> None:
+    folder = hub(kind, LABELS)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = [
+            model(**tokenizer(prompt + answer, return_tensors="pt")).logits[0, 1].item()
+            for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
+        ]
+    assert classifier(folder).score(PROMPTS, ANSWERS)["score"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_pair_scorer_scores_as_its_model_does_one_pair_at_a_time(kind: str, hub: Callable[..., Path]) -> None:
+    folder = hub(kind, ("LABEL_0",))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = [
+            model(**tokenizer(prompt, answer, return_tensors="pt")).logits[0, 0].item()
+            for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
+        ]
+    assert pair_input(folder).score(PROMPTS, ANSWERS)["score"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_a_trained_scorer_pools_the_states_of_the_whole_text(
+    kind: str, pooling: str, hub: Callable[..., Path], tmp_path: Path
+) -> None:
+    """EOS is part of it, also where the pad token is the same (GPT-2) or the tokenizer puts none there."""
+    folder = hub(kind, LABELS)
+    scorer = trained(trained_folder(folder, tmp_path, pooling))
+    tokenizer, backbone = PreTrainedTokenizerFast.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    expected = []
+    for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
+        head, tail = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer))
+        around = {"gpt2": ([], [2]), "opt": ([2], [2]), "roberta": ([0], [2])}.get(kind, ([2], [3]))
+        ids = torch.tensor([[*around[0], *head, *tail, *around[1]]])
+        with torch.no_grad():
+            states = backbone(ids).last_hidden_state[0]
+            expected.append(scorer.model.head(states[-1] if pooling == "last" else states.mean(0)).item())
+    assert scorer.score(PROMPTS, ANSWERS)["score"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_last_state_is_found_by_length_and_not_by_the_pad_token() -> None:
+    hidden = torch.arange(24.0).reshape(2, 4, 3)
+    attention = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+    assert torch.equal(pooled(hidden, attention, "last"), torch.stack([hidden[0, 1], hidden[1, 3]]))
+    assert torch.equal(pooled(hidden, attention, "mean"), torch.stack([hidden[0, :2].mean(0), hidden[1].mean(0)]))
+
+
+# ----------------------------------------------------------------------------------------- batches, order, padding
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_a_score_does_not_depend_on_the_texts_beside_it(
+    kind: str, hub: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = hub(kind, LABELS)
+    for scorer in (classifier(folder), trained(trained_folder(folder, tmp_path))):
+        together = scorer.score(PROMPTS, ANSWERS)["score"]
+        backwards = scorer.score(PROMPTS[::-1], ANSWERS[::-1])["score"][::-1]
+        monkeypatch.setattr(scorers, "BATCH_TOKENS", 1)
+        alone = scorer.score(PROMPTS, ANSWERS)["score"]
+        monkeypatch.undo()
+        assert together == pytest.approx(alone, abs=1e-5)
+        assert together == pytest.approx(backwards, abs=1e-5)
+        assert len({round(value, 3) for value in together}) == len(PROMPTS)
+
+
+def test_batches_hold_rows_of_like_length_and_each_row_once() -> None:
+    lengths = [4000, 10, 4000, 10, 9000, 12]
+    assert list(scorers.batches(lengths, same_only=False)) == [[1, 3, 5], [0, 2], [4]]
+    assert list(scorers.batches(lengths, same_only=True)) == [[1, 3], [5], [0, 2], [4]]
+    assert list(scorers.batches([], same_only=False)) == []
+
+
+# -------------------------------------------------------------------------------------------------------- truncation
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_a_text_that_is_too_long_loses_its_prompt_and_says_so(kind: str, hub: Callable[..., Path]) -> None:
+    scorer = classifier(hub(kind, LABELS))
+    answer = " The plot was dull."
+    long = scorer.score([20 * "The script was witty. ", "Short."], [answer, answer])
+    assert long["truncated"] == [1.0, 0.0]
+    tail = scorer.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    (ids,) = joined_rows([20 * "The script was witty. "], [answer], scorer.tokenizer, 64).ids
+    end = len(scorer.tokenizer("")["input_ids"]) // 2 if kind in ENCODERS else 0
+    assert len(ids) == 64
+    assert ids[len(ids) - end - len(tail) : len(ids) - end] == tail
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_question_that_is_too_long_is_cut_and_its_answer_kept(kind: str, hub: Callable[..., Path]) -> None:
+    scorer = pair_input(hub(kind, ("LABEL_0",)))
+    answer = " The plot was dull."
+    found = scorer.score([40 * "Was it witty? ", "Was it?", "Was it?"], [answer, answer, 40 * answer])
+    assert found["truncated"] == [1.0, 0.0, 1.0]
+    rows = paired_rows([40 * "Was it witty? "], [answer], scorer.tokenizer, 64)
+    tail = scorer.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    assert rows.ids[0][-1 - len(tail) : -1] == tail
+    assert rows.cut.metrics() == {"rows": 1, "prompts_truncated": 1, "answers_truncated": 0}
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_rows_are_what_the_tokenizer_makes_of_them(kind: str, hub: Callable[..., Path]) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(hub(kind, LABELS))
+    joined = joined_rows(PROMPTS, ANSWERS, tokenizer, 64)
+    whole = [prompt + answer for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    assert joined.ids == tokenizer(whole)["input_ids"]
+    if kind in ENCODERS:
+        both = tokenizer(PROMPTS, ANSWERS)
+        rows = paired_rows(PROMPTS, ANSWERS, tokenizer, 64)
+        assert rows.ids == both["input_ids"]
+        if "token_type_ids" in both:
+            assert rows.segments == both["token_type_ids"]
+
+
+def test_a_template_says_who_speaks_and_keeps_the_answer_last(tokenizer: Any) -> None:
+    rows = templated_rows(["Is it {good}?"], [" Yes."], tokenizer, "User: {prompt}\nAssistant:{answer}", 96)
+    assert tokenizer.decode(rows.ids[0]) == f"User: Is it {{good}}?\nAssistant: Yes.{tokenizer.eos_token}"
+
+
+def test_the_end_of_a_text_is_kept_when_the_answer_is_cut(tokenizer: Any) -> None:
+    rows = templated_rows(["The plot"], [50 * " was witty"], tokenizer, "{prompt}{answer}", 16)
+    assert (len(rows.ids[0]), rows.ids[0][-1]) == (16, tokenizer.eos_token_id)
+    assert rows.cut.metrics() == {"rows": 1, "prompts_truncated": 1, "answers_truncated": 1}
+
+
+def test_a_frame_ends_a_text_once(tokenizer: Any) -> None:
+    frame = Frame.of(tokenizer, 1).ended(7)
+    assert frame.around([1, 2]) == [1, 2, 7]
+    assert frame.ended(8) == frame
+    assert Frame.of(tokenizer, 1).ended(None).around([1]) == [1]
+
+
+# ------------------------------------------------------------------------------------------------- gates, the command
+
+
+@pytest.mark.parametrize(
+    ("found", "key"),
+    [
+        ({"validation/accuracy": 0.5}, "minimum_accuracy=0.5"),
+        ({"validation/length_accuracy": 0.95}, "must_beat_length"),
+    ],
+)
+def test_a_reward_model_that_learned_nothing_is_refused_in_one_line(
+    found: dict[str, float], key: str, hub: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = trained_folder(hub("gpt2", LABELS), tmp_path, **found)
+    with pytest.raises(UserError, match=f"^reward.{key}") as refused:
+        trained(folder)
+    assert "\n" not in str(refused.value)
+    trained(folder, minimum_accuracy=0.0, must_beat_length=False)
+
+
+def test_a_folder_without_a_reward_model_is_refused(hub: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=f"{REWARD}; say the folder"):
+        trained(hub("gpt2", LABELS))
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def typed(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["prefsweep", "score", *words])
+        return __main__.main(), *capsys.readouterr()
+
+    return typed
+
+
+def test_the_score_command_asks_a_scorer(say: Any, hub: Callable[..., Path], tmp_path: Path) -> None:
+    praise = "The actor handled the climax beautifully, and the score was witty."
+    assert say("oracle", praise)[:2] == (0, "score        0.6667\nwell_formed  1.0000\n")
+    folder = hub("distilbert", LABELS)
+    (expected,) = classifier(folder).score([PROMPTS[0]], [ANSWERS[0]])["score"]
+    code, out, _ = say("distilbert-imdb", f"path={folder}", PROMPTS[0], ANSWERS[0])
+    assert (code, out) == (0, f"score        {expected:.4f}\ntruncated    0.0000\n")
+    folder = trained_folder(hub("gpt2", LABELS), tmp_path)
+    assert say("trained", "runtime=cpu", f"reward.path={folder}", "The plot was witty.")[0] == 0
+
+
+def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, composed: Any, tmp_path: Path) -> None:
+    """Through the stage: every sample scored by the judge, in its order, and what could not be read whole is told."""
+    judge = composed("scorer@judge=deberta-v3", f"judge.path={hub('deberta', ('LABEL_0',))}").judge
+    rows = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    write_rows(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "answer": " No."}])
+    (tmp_path / "scored").mkdir()
+    settings = composed().stages.score
+    found = score.run(settings, judge=judge, folder=tmp_path / "scored", context=new_context(), samples=tmp_path)
+    scored = read_rows(tmp_path / "scored" / SAMPLES)
+    expected = pair_input(Path(judge.path)).score(PROMPTS, ANSWERS)["score"]
+    assert [row["scores"]["score"] for row in scored[:-1]] == pytest.approx(expected, abs=1e-5)
+    assert found["truncated"] == pytest.approx(1 / 6)
+
+
+def test_the_score_command_refuses_in_one_line(say: Any, hub: Callable[..., Path], tmp_path: Path) -> None:
+    folder = trained_folder(hub("gpt2", LABELS), tmp_path, **{"validation/accuracy": 0.5})
+    for words, help in (
+        (("trained", "x"), "needs path=FOLDER"),
+        (("trained", f"path={folder}", "x"), "minimum_accuracy"),
+        (("distilbert-imdb", f"path={hub('bert', LABELS)}", "label=good", "x"), "there are: NEGATIVE, POSITIVE"),
+    ):
+        code, out, err = say(*words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert help in err
