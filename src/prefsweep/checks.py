@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import Config, DatasetConfig, DPOConfig, ModelConfig, TrainingConfig
+from prefsweep.config import Config, DatasetConfig, DPOConfig, ModelConfig, PPOConfig, TrainingConfig
 from prefsweep.errors import UserError, nearest
 
 # Losses that couple the rows of a batch: splitting the batch would change them.
@@ -24,6 +24,7 @@ def check(config: Config) -> None:
         if isinstance(stage, TrainingConfig):
             check_training(f"stages.{name}", stage)
     check_dpo(config.stages.dpo, config.runtime.micro_batch)
+    check_ppo(config.stages.ppo)
     check_lengths(config)
     if config.runtime.save_every % config.runtime.log_every:
         raise UserError(
@@ -115,6 +116,27 @@ def check_dpo(dpo: DPOConfig, micro_batch: int) -> None:
     wrong = [loss for loss in dpo.loss if loss not in F_DIVERGENCE_LOSSES]
     if dpo.f_divergence != "reverse_kl" and wrong:
         raise UserError(f"stages.dpo.f_divergence={dpo.f_divergence}: undefined for {wrong[0]}; say reverse_kl")
+
+
+def check_ppo(ppo: PPOConfig) -> None:
+    if ppo.batch_size % ppo.minibatch_size:
+        raise UserError(
+            f"stages.ppo.minibatch_size={ppo.minibatch_size}: must divide stages.ppo.batch_size={ppo.batch_size}"
+        )
+    for name in ("query_tokens", "response_tokens"):
+        bounds = getattr(ppo, name)
+        if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
+            raise UserError(f"stages.ppo.{name}={bounds}: must be the shortest and the longest, as in [4,16]")
+    longest = ppo.response_tokens[1] + (ppo.query_tokens[1] if ppo.query_tokens else 1)
+    if longest > ppo.max_length:
+        raise UserError(
+            f"stages.ppo.max_length={ppo.max_length}: query and response may be {longest} tokens; raise it, or lower "
+            "stages.ppo.response_tokens"
+        )
+    if ppo.checkpoint == "best" and ppo.evaluate_every is None:
+        raise UserError(
+            "stages.ppo.checkpoint=best: needs stages.ppo.evaluate_every, or there is nothing to choose from"
+        )
 
 
 def check_lengths(config: Config) -> None:

@@ -1,7 +1,10 @@
 """Scorers: texts in, scores out. A reward or a judge; which one it is, the method says."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from prefsweep.config import ScorerConfig
 from prefsweep.data import synthetic
@@ -13,7 +16,8 @@ class Scorer(Protocol):
         ...
 
 
-def load_scorer(config: ScorerConfig) -> Scorer:
+def load_scorer(config: ScorerConfig, device: torch.device, trained: Path | None = None) -> Scorer:
+    """`trained` is the folder of the stage that made the scorer, where one did."""
     module, _, name = config._target_.rpartition(".")
     scorer: Scorer = getattr(import_module(module), name)(config)
     return scorer

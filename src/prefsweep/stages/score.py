@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config import ScoreConfig, ScorerConfig
+from prefsweep.models.loading import device
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
@@ -11,7 +12,8 @@ from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
 
 def run(config: ScoreConfig, *, judge: ScorerConfig, folder: Path, context: Context, samples: Path) -> dict[str, Any]:
     rows = read_rows(samples / SAMPLES)
-    measures = load_scorer(judge).score([row["prompt"] for row in rows], [row["answer"] for row in rows])
+    scorer = load_scorer(judge, device(context.runtime))
+    measures = scorer.score([row["prompt"] for row in rows], [row["answer"] for row in rows])
     for number, row in enumerate(rows):
         row["scores"] = {name: values[number] for name, values in measures.items()}
     write_rows(folder / SAMPLES, rows)

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer, set_seed
+from transformers import Trainer, set_seed
 
 from prefsweep.config import RuntimeConfig, TrainingConfig
 from prefsweep.errors import DivergedError
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.callbacks import Keeper, Progress, Reporter
+from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
 
 Batch = dict[str, Tensor]
 
@@ -155,13 +155,6 @@ def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context:
     else:
         save(trainer.model, trainer.processing_class, folder)
     return {"steps": trainer.state.global_step, **keeper.metrics(best)}
-
-
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A plain transformers folder."""
-    assert isinstance(model, PreTrainedModel)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def seeded(config: TrainingConfig) -> None:
