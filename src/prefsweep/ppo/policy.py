@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from prefsweep.models.logprobs import AnswerBatch, positions
@@ -18,8 +19,8 @@ class Beliefs:
     """What a forward says of an answer's tokens, each [B, A]; meaningless outside the batch's answer mask."""
 
     logprobs: Tensor
-    entropy: Tensor  # of the whole distribution, in nats; no gradient
     values: Tensor
+    entropy: Tensor | None  # of the whole distribution, in nats; None in a forward that is differentiated
 
 
 class ActorCritic(nn.Module):
@@ -36,11 +37,12 @@ class ActorCritic(nn.Module):
 
     def forward(self, batch: AnswerBatch) -> Beliefs:
         hidden = answer_states(self.policy, batch)
-        logprobs, entropy = token_logprobs(self.policy, hidden, batch, self.temperature)
+        logits = answer_logits(self.policy, hidden, self.temperature)
         states = hidden if self.critic is None else answer_states(self.critic, batch)
         with torch.autocast(states.device.type, enabled=False):  # in bf16 a value would move in steps of a percent
             values = self.value_head(states.float()).squeeze(-1)
-        return Beliefs(logprobs, entropy, values)
+        entropy = None if torch.is_grad_enabled() else entropies(logits)
+        return Beliefs(token_logprobs(logits, batch.answers), values, entropy)
 
     def critic_parameters(self) -> list[nn.Parameter]:
         return [*self.value_head.parameters(), *(self.critic.parameters() if self.critic is not None else [])]
@@ -56,22 +58,27 @@ def answer_states(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
     return states
 
 
-def token_logprobs(
-    policy: PreTrainedModel, hidden: Tensor, batch: AnswerBatch, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """([B, A], [B, A]) log π(y_t) at the sampling temperature, and the entropy; only answers see the vocabulary."""
-    logits = policy.get_output_embeddings()(hidden).float() / temperature
-    normaliser = logits.logsumexp(-1)
-    chosen = logits.gather(-1, batch.answers[..., None]).squeeze(-1) - normaliser
-    with torch.no_grad():
-        entropy = normaliser - (logits.softmax(-1) * logits).sum(-1)
-    return chosen, entropy
+def answer_logits(policy: PreTrainedModel, hidden: Tensor, temperature: float) -> Tensor:
+    """[B, A, V] fp32, at the temperature of sampling. Only answers see the vocabulary."""
+    logits: Tensor = policy.get_output_embeddings()(hidden).float() / temperature
+    return logits
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """[B, A] log π(y_t). In one kernel each way: beside a small trunk the vocabulary is most of the work."""
+    return -cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
 
 
 @torch.no_grad()
 def reference_logprobs(reference: PreTrainedModel, batch: AnswerBatch, temperature: float) -> Tensor:
     """[B, A] by the same operations as the policy's, so that an unmoved policy differs by exactly 0."""
-    return token_logprobs(reference, answer_states(reference, batch), batch, temperature)[0]
+    return token_logprobs(answer_logits(reference, answer_states(reference, batch), temperature), batch.answers)
+
+
+def entropies(logits: Tensor) -> Tensor:
+    """[B, A] −Σ_v π(v) log π(v)."""
+    logs = logits.log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1)
 
 
 @torch.no_grad()

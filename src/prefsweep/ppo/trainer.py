@@ -115,6 +115,7 @@ class Trainer:
             with autocast(self.config.precision, lengths.device):
                 now = self.model(batch)
                 reference = reference_logprobs(self.task.reference, batch, self.config.temperature)
+            assert now.entropy is not None  # nothing is differentiated here
             beliefs = torch.stack([now.logprobs, reference, now.values, now.entropy])
             found[:, rows, -batch.answer_mask.shape[1] :] = beliefs.where(batch.answer_mask, 0.0)
         # a row was looked at by one process and is 0 in the others
