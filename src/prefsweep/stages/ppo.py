@@ -88,6 +88,9 @@ def make_task(
     where: torch.device,
 ) -> Task:
     learner = load_policy(model, policy).to(where)
+    positions = learner.config.max_position_embeddings
+    if config.max_length > positions:
+        raise UserError(f"stages.ppo.max_length={config.max_length}: the policy has {positions} positions")
     reference = load_policy(model, policy).to(where).eval().requires_grad_(False)
     critic = None
     if config.critic == "separate":
@@ -147,7 +150,7 @@ class Optimisation:
         try:
             self.loop()
             # 3. a last validation, where the loop did not end on one
-            if self.choice.last_step != self.trainer.iteration:
+            if self.config.evaluate_every is None or self.config.iterations % self.config.evaluate_every:
                 self.validate()
         except TrippedError as trip:
             diverged = {"diverged": f"ppo: {trip}"}
@@ -168,7 +171,7 @@ class Optimisation:
     def resume(self) -> None:
         found = checkpoints(self.context.checkpoints)
         if found:
-            self.trainer.restore(torch.load(found[-1], map_location=self.trainer.accelerator.device))
+            self.trainer.restore(torch.load(found[-1], map_location="cpu"))
         if self.main:
             for rows in (self.context.history, *self.tables.values()):
                 rows.rewind(step_of(found[-1]) if found else -1)
