@@ -67,7 +67,13 @@ def config(composed: Callable[..., Any]) -> Callable[..., PPOConfig]:
 
     def make(**changes: Any) -> PPOConfig:
         short = {"batch_size": 24, "minibatch_size": 8, "iterations": 3, "normalisation_samples": 24}
-        fast = {"learning_rate": 1e-2, "response_tokens": [8, 12], "max_length": 32}
+        fast = {
+            "learning_rate": 1e-2,
+            "warmup_iterations": 0,
+            "response_tokens": [8, 12],
+            "max_length": 32,
+            "epochs": 4,
+        }
         return replace(stage, **{**short, **fast, **changes})
 
     return make
@@ -241,6 +247,15 @@ def test_the_scale_is_the_starting_policys_once_or_that_of_all_answers(config: C
         start.iterate()
         running.iterate()
     assert (start.moments.count, running.moments.count) == (24, 48)
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_nothing(config: Callable[..., PPOConfig]) -> None:
+    rising = {"warmup_iterations": 1, "critic_learning_rate": 5e-2}
+    for schedule, expected in (("linear", [5e-3, 7.5e-3, 5e-3, 2.5e-3]), ("constant", [5e-3, 1e-2, 1e-2, 1e-2])):
+        updater = make_trainer(config(iterations=4, schedule=schedule, **rising), make_task()).updater
+        for iteration, rate in enumerate(expected):
+            updater.set_learning_rate(iteration)
+            assert [group["lr"] for group in updater.optimizer.param_groups] == pytest.approx([rate, 5 * rate])
 
 
 def test_queries_are_cut_to_a_drawn_number_of_first_tokens_or_to_what_fits(config: Callable[..., PPOConfig]) -> None:

@@ -182,6 +182,7 @@ class PPOConfig(StageConfig):
     learning_rate: float = setting(above=0)
     critic_learning_rate: float | None = setting(above=0)
     schedule: str = setting(choices=("linear", "constant"))
+    warmup_iterations: int = setting(at_least=0)
     adam_epsilon: float = setting(above=0)
     max_grad_norm: float = setting(above=0)
     precision: str = setting(choices=("fp32", "bf16"))

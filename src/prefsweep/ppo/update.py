@@ -76,10 +76,11 @@ class Updater:
 
     def set_learning_rate(self, iteration: int) -> None:
         config = self.config
-        left = 1 - iteration / config.iterations if config.schedule == "linear" else 1.0
+        height = 1 - iteration / config.iterations if config.schedule == "linear" else 1.0
+        height *= min(1.0, (iteration + 1) / (config.warmup_iterations + 1))
         policy, critic = self.optimizer.param_groups
-        policy["lr"] = config.learning_rate * left
-        critic["lr"] = (config.critic_learning_rate or config.learning_rate) * left
+        policy["lr"] = config.learning_rate * height
+        critic["lr"] = (config.critic_learning_rate or config.learning_rate) * height
 
     def differentiate(self, minibatch: Minibatch, rollouts: Rollouts, before: Snapshot, targets: Targets) -> Tensor:
         """[6] STATISTICS of the whole minibatch, means over its tokens; its gradient is left in the parameters."""
