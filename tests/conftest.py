@@ -99,6 +99,15 @@ SMALL_WORLD = ["dataset.size=48", "dataset.validation=16", "dataset.test=16", "d
 
 
 @pytest.fixture
+def ppo_config(composed: Callable[..., Any]) -> Callable[..., Any]:
+    """A short PPO on the tiny policies of `ppo_toy`."""
+    from ppo_toy import short
+
+    stage = composed().stages.ppo
+    return lambda **changes: short(stage, **changes)
+
+
+@pytest.fixture
 def new_context(tmp_path: Path, composed: Callable[..., Any]) -> Callable[..., Any]:
     """The context of a stage that is built from nothing, or goes on in the folder `name`."""
     from prefsweep.pipeline.history import History

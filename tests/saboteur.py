@@ -26,3 +26,10 @@ def diverged(config: Any, **rest: Any) -> dict[str, Any]:
     from prefsweep.errors import DivergedError
 
     raise DivergedError("dpo: the loss was nan at step 7")
+
+
+def tripped(config: Any, **rest: Any) -> dict[str, Any]:
+    """A training that a guard stopped: it leaves its last finite state."""
+    from prefsweep.stages import dpo
+
+    return dpo.run(config, **rest) | {"diverged": "dpo: the entropy fell to 0.0001"}

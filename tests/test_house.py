@@ -22,8 +22,9 @@ ALLOWED = {
     "report": {"errors", "config", "pipeline"},
     "data": {"errors", "config", "pipeline"},
     "models": {"errors", "config", "pipeline", "data"},
+    "ppo": {"errors", "config", "pipeline", "data", "models"},
     "evaluation": {"errors", "config", "pipeline", "data", "models"},
-    "stages": {"errors", "config", "pipeline", "data", "models", "evaluation"},
+    "stages": {"errors", "config", "pipeline", "data", "models", "ppo", "evaluation"},
     "tracking": {"errors", "config", "pipeline"},
 }
 # Parts that must start fast: no heavy library, not even inside a function.

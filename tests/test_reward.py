@@ -24,10 +24,11 @@ from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
 from prefsweep.run import prepare
 from prefsweep.stages import callbacks, reward
+from prefsweep.stages.ppo import check_reward
 from prefsweep.stages.training import checkpoints
 
 SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
-NO_GATE = ("reward.minimum_accuracy=0", "reward.must_beat_length=false")
+NO_GATE = ("stages.ppo.minimum_accuracy=0", "stages.ppo.must_beat_length=false")
 USER = "User: {prompt}\nAssistant:{answer}"
 
 
@@ -42,9 +43,9 @@ def config(composed: Callable[..., Any], model_folders: dict[str, Path], encoder
         if backbone == "bert":
             start = ["backbone=encoder", f"encoder.path={encoder}", "reads=[dataset]"]
             said = [f"stages.reward.{word}" for word in (*SHORT, *start, *words)]
-            return composed(*said, *NO_GATE)
+            return composed(*said)
         said = [f"stages.reward.{word}" for word in (*SHORT, *words)]
-        return composed("model=gpt2", f"model.path={model_folders[backbone]}", *said, *NO_GATE)
+        return composed("model=gpt2", f"model.path={model_folders[backbone]}", *said)
 
     return make
 
@@ -298,3 +299,22 @@ def test_another_judge_retrains_nothing(composed: Any) -> None:
 
 def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
     assert "dpo" in identities(composed(*ON_A_REWARD, "scorer@reward=oracle", "method.same_judge=true"))
+
+
+# ------------------------------------------------------------------------------------------------------- the gates
+
+
+@pytest.mark.parametrize(
+    ("found", "key"),
+    [
+        ({"validation/accuracy": 0.5, "validation/length_accuracy": 0.4}, "minimum_accuracy=0.55"),
+        ({"validation/accuracy": 0.9, "validation/length_accuracy": 0.95}, "must_beat_length=true"),
+    ],
+)
+def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
+    found: dict[str, float], key: str, composed: Callable[..., Any]
+) -> None:
+    with pytest.raises(UserError, match=f"^stages.ppo.{key}: ") as refused:
+        check_reward(composed().stages.ppo, found)
+    assert "\n" not in str(refused.value)
+    check_reward(composed(*NO_GATE).stages.ppo, found)

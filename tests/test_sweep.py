@@ -141,6 +141,20 @@ def test_a_job_that_fails_costs_itself_alone(tmp_path: Path, how: str, status: s
         assert "Traceback" in log.read_text() and "saboteur.py" in log.read_text()
 
 
+def test_a_run_that_a_guard_stopped_is_judged_and_says_so(swept: Workplace, tmp_path: Path) -> None:
+    shutil.copytree(swept.folder / "outputs", tmp_path / "outputs")
+    place = Workplace(tmp_path)
+    words = ("-m", "method=dpo", "seed=1", "sweep=tripped", "tracking=off", "stages.dpo._target_=saboteur.tripped")
+    done = place.run(*words)
+    assert done.returncode == 0
+    assert "diverged" in done.stdout
+    (found,) = place.jobs("tripped").values()
+    assert found["status"] == "diverged"
+    assert found["error"] == "dpo: the entropy fell to 0.0001"
+    assert "judge/mean" in found["metrics"]
+    assert "stays in the mean" in done.stdout
+
+
 def test_a_polite_kill_of_a_run_closes_its_files_and_its_tracking(swept: Workplace, tmp_path: Path) -> None:
     shutil.copytree(swept.folder / "outputs/stages", tmp_path / "outputs/stages")
     place = Workplace(tmp_path)

@@ -10,6 +10,7 @@ from prefsweep.config import (
     DatasetConfig,
     DPOConfig,
     ModelConfig,
+    PPOConfig,
     RewardConfig,
     ScorerConfig,
     TrainedConfig,
@@ -36,6 +37,7 @@ def check(config: Config) -> None:
     check_reward(config.stages.reward)
     for role in ("reward", "judge"):
         check_scorer(role, getattr(config, role))
+    check_ppo(config.stages.ppo)
     check_lengths(config)
     if config.runtime.save_every % config.runtime.log_every:
         raise UserError(
@@ -152,6 +154,27 @@ def check_scorer(role: str, scorer: Any) -> None:
 def check_model_folder(key: str, path: str | None) -> None:
     if path is not None and not (Path(path) / "config.json").is_file():
         raise UserError(f"{key}={path}: no such model folder (it must hold a config.json)")
+
+
+def check_ppo(ppo: PPOConfig) -> None:
+    if ppo.batch_size % ppo.minibatch_size:
+        raise UserError(
+            f"stages.ppo.minibatch_size={ppo.minibatch_size}: must divide stages.ppo.batch_size={ppo.batch_size}"
+        )
+    for name in ("query_tokens", "response_tokens"):
+        bounds = getattr(ppo, name)
+        if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
+            raise UserError(f"stages.ppo.{name}={bounds}: must be the shortest and the longest, as in [4,16]")
+    longest = ppo.response_tokens[1] + (ppo.query_tokens[1] if ppo.query_tokens else 1)
+    if longest > ppo.max_length:
+        raise UserError(
+            f"stages.ppo.max_length={ppo.max_length}: query and response may be {longest} tokens; raise it, or lower "
+            "stages.ppo.response_tokens"
+        )
+    if ppo.checkpoint == "best" and ppo.evaluate_every is None:
+        raise UserError(
+            "stages.ppo.checkpoint=best: needs stages.ppo.evaluate_every, or there is nothing to choose from"
+        )
 
 
 def check_lengths(config: Config) -> None:

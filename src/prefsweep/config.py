@@ -189,6 +189,54 @@ class ReferenceConfig(StageConfig):
 
 
 @dataclass
+class PPOConfig(StageConfig):
+    """Its loop has iterations, each a batch of rollouts and several epochs of updates on it: not a TrainingConfig."""
+
+    seed: int = setting(at_least=0)
+    iterations: int = setting(at_least=1)
+    batch_size: int = setting(at_least=1)
+    minibatch_size: int = setting(at_least=1)
+    epochs: int = setting(at_least=1)
+    learning_rate: float = setting(above=0)
+    critic_learning_rate: float | None = setting(above=0)
+    schedule: str = setting(choices=("linear", "constant"))
+    warmup_iterations: int = setting(at_least=0)
+    adam_epsilon: float = setting(above=0)
+    max_grad_norm: float = setting(above=0)
+    precision: str = setting(choices=("fp32", "bf16"))
+    max_length: int = setting(at_least=2)
+    query_tokens: list[int] | None = setting(at_least=1)
+    response_tokens: list[int] = setting(at_least=1)
+    temperature: float = setting(above=0)
+    critic: str = setting(choices=("shared", "separate", "reward"))
+    missing_eos: str = setting(choices=("none", "penalty", "replace"))
+    missing_eos_amount: float = setting(at_least=0)
+    score_normalisation: str = setting(choices=("none", "start", "running"))
+    normalisation_samples: int = setting(at_least=2)
+    score_clip: float | None = setting(above=0)
+    beta: float = setting(at_least=0)
+    kl_target: float | None = setting(above=0)
+    kl_horizon: float = setting(above=0)
+    whiten_rewards: bool = setting()
+    whiten_advantages: bool = setting()
+    discount: float = setting(above=0, at_most=1)
+    gae_lambda: float = setting(at_least=0, at_most=1)
+    clip_policy: float = setting(above=0, below=1)
+    clip_value: float | None = setting(above=0)
+    value_coefficient: float = setting(at_least=0)
+    max_approx_kl: float | None = setting(above=0)
+    negative_kl: float = setting(above=0)
+    min_entropy: float = setting(at_least=0)
+    evaluate_every: int | None = setting(at_least=1)
+    validation_prompts: int = setting(at_least=1)
+    checkpoint: str = setting(choices=("last", "best"))
+    best_by: str = setting(choices=("score", "objective"))
+    # They decide whether a reward model is used, not what comes of it: no part of an identity.
+    minimum_accuracy: float = setting(in_identity=False, at_least=0, at_most=1)
+    must_beat_length: bool = setting(in_identity=False)
+
+
+@dataclass
 class SampleConfig(StageConfig):
     split: str = setting(choices=("validation", "test"))
     prompts: int = setting(at_least=1)
@@ -218,6 +266,7 @@ class Stages:
     reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
     reference: ReferenceConfig = dataclasses.field(default_factory=ReferenceConfig)
     dpo: DPOConfig = dataclasses.field(default_factory=DPOConfig)
+    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
     score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
@@ -253,11 +302,9 @@ class OracleConfig(ScorerConfig):
 
 @dataclass
 class TrainedConfig(ScorerConfig):
-    """The gates decide whether a reward model is used, not what it is: no part of an identity."""
+    """The reward model of the `reward` stage: this run's, or the one at `path`."""
 
     path: str | None = setting(is_content=True)
-    minimum_accuracy: float = setting(in_identity=False, at_least=0, at_most=1)
-    must_beat_length: bool = setting(in_identity=False)
 
 
 @dataclass

@@ -134,7 +134,10 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
             if todo:
                 share_threads(job.config.runtime, share)
             records = runner.run(job.plan, store, job.config.runtime, state)
-            state.write("finished", records)
+            reason = diverged(records)
+            state.write("diverged" if reason else "finished", records, reason)
+            if reason:
+                console.say(f"diverged: {reason}")
             tracker.summary(state.metrics)
             tracker.samples(judged_samples(store.folder(job.plan.target) / "samples.jsonl"))
     except DivergedError as error:
@@ -143,6 +146,12 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
     except BaseException as error:
         state.write("failed", error=f"{type(error).__name__}: {error}".strip().splitlines()[-1])
         raise
+
+
+def diverged(records: dict[str, Record]) -> str | None:
+    """Why, where a training stage stopped itself: its last finite state was judged like any other."""
+    reasons = [record["metrics"]["diverged"] for record in records.values() if "diverged" in record["metrics"]]
+    return "; ".join(reasons) or None
 
 
 def judged_samples(path: Path) -> Iterator[dict[str, Any]]:

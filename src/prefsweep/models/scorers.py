@@ -104,7 +104,7 @@ def batches(lengths: list[int], same_only: bool) -> Iterator[list[int]]:
 
 
 class Trained(ModelScorer):
-    """The reward model of the `reward` stage, if it passes the gates."""
+    """The reward model of the `reward` stage."""
 
     def __init__(self, config: TrainedConfig, device: torch.device, trained: Path | None):
         folder = trained or (Path(config.path) if config.path else None)
@@ -113,7 +113,6 @@ class Trained(ModelScorer):
         if not (folder / REWARD).is_file():
             raise UserError(f"{folder}: holds no {REWARD}; say the folder of a finished reward stage")
         self.asked = json.loads((folder / REWARD).read_text())
-        check_gates(config, self.asked["metrics"])
         self.tokenizer = from_pretrained(AutoTokenizer, str(folder), {})
         self.model = RewardModel.load(folder, self.asked["pooling"]).to(device).eval()
 
@@ -123,21 +122,6 @@ class Trained(ModelScorer):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         rewards: Tensor = self.model(inputs["input_ids"], inputs["attention_mask"])
         return rewards
-
-
-def check_gates(config: TrainedConfig, found: dict[str, float]) -> None:
-    """Its own validation decides. The model is kept: lowering a gate trains nothing again."""
-    accuracy, by_length = found["validation/accuracy"], found["validation/length_accuracy"]
-    if accuracy < config.minimum_accuracy:
-        raise UserError(
-            f"reward.minimum_accuracy={config.minimum_accuracy}: the reward model ranks {accuracy:.3f} of validation"
-            " pairs rightly; train it longer or on more pairs, or lower reward.minimum_accuracy to take it as it is"
-        )
-    if config.must_beat_length and accuracy <= by_length:
-        raise UserError(
-            f"reward.must_beat_length=true: the reward model ranks {accuracy:.3f} of the validation pairs rightly, and "
-            f"length alone {by_length:.3f}; train it longer, or say reward.must_beat_length=false to take it as it is"
-        )
 
 
 class Published(ModelScorer):

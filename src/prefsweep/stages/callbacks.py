@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,17 @@ class Reporter(TrainerCallback):
             self.history.append(state.global_step, metrics)
 
 
-class Keeper(TrainerCallback):
-    """Keeps the best state by validation, and stops when it stays unbeaten: the same rule for every method.
+class Choice:
+    """Which state is a training's result, by validation: the same rule for every method.
 
     All it knows is read back from the history, so that a resumed run chooses as an undisturbed one.
     """
 
-    def __init__(self, config: TrainingConfig, context: Context):
-        self.config = config
+    def __init__(self, best_by: str, context: Context):
         self.history = context.history
         self.best_folder: Path = context.checkpoints / "best"
-        self.metric = f"validation/{config.best_by}"
-        self.sign = -1.0 if config.best_by == "loss" else 1.0
+        self.metric = f"validation/{best_by}"
+        self.sign = -1.0 if best_by == "loss" else 1.0
 
     def validations(self) -> list[dict[str, Any]]:
         return [row for row in self.history.rows() if self.metric in row]
@@ -75,19 +75,11 @@ class Keeper(TrainerCallback):
         value = self.sign * float(row[self.metric])
         return -math.inf if math.isnan(value) else value
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        rows, best = self.validations(), self.best()
-        if self.config.checkpoint == "best" and best["step"] == state.global_step:
-            self.keep(rest["model"], rest["processing_class"])
-        waited = sum(row["step"] > best["step"] for row in rows)
-        if self.config.patience is not None and waited >= self.config.patience:
-            control.should_training_stop = True
-
-    def keep(self, model: Any, tokenizer: Any) -> None:
+    def keep(self, save: Callable[[Path], None]) -> None:
+        """What `save` writes is the best state from now on. Aside, then renamed."""
         aside = self.best_folder.with_name(".best")
         shutil.rmtree(aside, ignore_errors=True)
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        save(aside)
         shutil.rmtree(self.best_folder, ignore_errors=True)
         aside.rename(self.best_folder)
 
@@ -96,6 +88,28 @@ class Keeper(TrainerCallback):
         row = dict(self.best() if best else self.validations()[-1])
         step = row.pop("step")
         return {"step": step, **{name: value for name, value in row.items() if name.startswith("validation/")}}
+
+
+class Keeper(Choice, TrainerCallback):
+    """Keeps the best state of one of TRL's trainers, and stops when it stays unbeaten."""
+
+    def __init__(self, config: TrainingConfig, context: Context):
+        super().__init__(config.best_by, context)
+        self.config = config
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        rows, best = self.validations(), self.best()
+        if self.config.checkpoint == "best" and best["step"] == state.global_step:
+            self.keep(lambda folder: save(rest["model"], rest["processing_class"], folder))
+        waited = sum(row["step"] > best["step"] for row in rows)
+        if self.config.patience is not None and waited >= self.config.patience:
+            control.should_training_stop = True
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A plain transformers folder, with what else the model is made of beside it."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 class Progress(TrainerCallback):

@@ -23,7 +23,7 @@ from prefsweep.config import RuntimeConfig, TrainingConfig
 from prefsweep.errors import DivergedError
 from prefsweep.models.loading import device
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.callbacks import Keeper, Progress, Reporter
+from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
 
 Batch = dict[str, Tensor]
 
@@ -156,12 +156,6 @@ def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context:
     else:
         save(trainer.model, trainer.processing_class, folder)
     return {"steps": trainer.state.global_step, **keeper.metrics(best)}
-
-
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A plain transformers folder, with what else the model is made of beside it."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def seeded(config: TrainingConfig) -> None:

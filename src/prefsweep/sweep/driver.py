@@ -122,7 +122,8 @@ def ending(folder: Path, name: str, code: int) -> str:
     if code == 0:
         score = found["metrics"].get("judge/mean")
         shown = "" if score is None else f"  judge/mean {score:.3f}"
-        return f"  finished  {name}  {found['cost']['seconds']:.1f} s{shown}"
+        why = f"  {found['error']}" if found["error"] else ""  # one that diverged, and was judged all the same
+        return f"  {found['status']:<9} {name}  {found['cost']['seconds']:.1f} s{shown}{why}"
     return f"  {found['status']:<9} {name}  {found['error']}  (see {folder / LOG})"
 
 

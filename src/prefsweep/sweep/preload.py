@@ -11,6 +11,7 @@ import wandb  # noqa: F401
 
 import prefsweep.stages.dpo
 import prefsweep.stages.evaluate
+import prefsweep.stages.ppo
 import prefsweep.stages.pretrain
 import prefsweep.stages.reference
 import prefsweep.stages.sample

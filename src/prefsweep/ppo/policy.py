@@ -1,0 +1,88 @@
+"""The policy with its critic: one forward gives log-probabilities, entropies and values at the answer's tokens.
+
+The value head starts at zero, so the first values are 0, and takes its width from the hidden state itself: OPT-350m's
+is 512 wide where its `hidden_size` says 1024.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from prefsweep.models.logprobs import AnswerBatch, positions
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What a forward says of an answer's tokens, each [B, A]; meaningless outside the batch's answer mask."""
+
+    logprobs: Tensor
+    values: Tensor
+    entropy: Tensor | None  # of the whole distribution, in nats; None in a forward that is differentiated
+
+
+class ActorCritic(nn.Module):
+    """`critic=None` puts the value head on the policy's own trunk; else on a trunk of its own."""
+
+    def __init__(self, policy: PreTrainedModel, critic: PreTrainedModel | None, temperature: float):
+        super().__init__()
+        self.policy = policy
+        self.critic = critic
+        self.temperature = temperature
+        self.value_head = nn.Linear(hidden_width(critic or policy), 1, device=policy.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def forward(self, batch: AnswerBatch) -> Beliefs:
+        hidden = answer_states(self.policy, batch)
+        logits = answer_logits(self.policy, hidden, self.temperature)
+        states = hidden if self.critic is None else answer_states(self.critic, batch)
+        with torch.autocast(states.device.type, enabled=False):  # in bf16 a value would move in steps of a percent
+            values = self.value_head(states.float()).squeeze(-1)
+        entropy = None if torch.is_grad_enabled() else entropies(logits)
+        return Beliefs(token_logprobs(logits, batch.answers), values, entropy)
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        return [*self.value_head.parameters(), *(self.critic.parameters() if self.critic is not None else [])]
+
+
+def answer_states(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
+    """[B, A, H] the last hidden states from which each answer token was chosen."""
+    output = model.base_model(
+        input_ids=batch.ids, attention_mask=batch.attention, position_ids=positions(batch.attention), use_cache=False
+    )
+    width = batch.answer_mask.shape[1]
+    states: Tensor = output.last_hidden_state[:, -(width + 1) : -1]
+    return states
+
+
+def answer_logits(policy: PreTrainedModel, hidden: Tensor, temperature: float) -> Tensor:
+    """[B, A, V] fp32, at the temperature of sampling. Only answers see the vocabulary."""
+    logits: Tensor = policy.get_output_embeddings()(hidden).float() / temperature
+    return logits
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """[B, A] log π(y_t). In one kernel each way: beside a small trunk the vocabulary is most of the work."""
+    return -cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
+
+
+@torch.no_grad()
+def reference_logprobs(reference: PreTrainedModel, batch: AnswerBatch, temperature: float) -> Tensor:
+    """[B, A] by the same operations as the policy's, so that an unmoved policy differs by exactly 0."""
+    return token_logprobs(answer_logits(reference, answer_states(reference, batch), temperature), batch.answers)
+
+
+def entropies(logits: Tensor) -> Tensor:
+    """[B, A] −Σ_v π(v) log π(v)."""
+    logs = logits.log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1)
+
+
+@torch.no_grad()
+def hidden_width(model: PreTrainedModel) -> int:
+    one = torch.ones(1, 1, dtype=torch.long, device=model.device)
+    width: int = model.base_model(input_ids=one, attention_mask=one, use_cache=False).last_hidden_state.shape[-1]
+    return width

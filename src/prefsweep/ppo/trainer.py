@@ -1,0 +1,199 @@
+"""Proximal policy optimisation (Schulman et al. 2017) of a language model against a score, as in Ziegler et al. 2019.
+
+An iteration answers a batch of queries, scores the answers, and updates policy and critic on them for a few epochs:
+
+1. draw the next queries, answer and score them;
+2. before any step, by the update's own forward and on the first epoch's own micro-batches: log-probabilities and values
+   of the policy, log-probabilities of the reference;
+3. stop here if these are not what honest sampling gives;
+4. rewards: the normalised score at the last token, the price of KL at each;
+5. advantages and returns;
+6. for each epoch, for each minibatch: one optimiser step;
+7. move beta.
+
+Departures:
+- 2 is why the first minibatch's ratio is exactly 1, in bf16 too: numbers of the sampler's forward, with its cache and
+  its other padding, would differ from the update's;
+- all randomness is a function of (seed, iteration, row or epoch), so no generator has a state to lose;
+- several processes share rows, not data: each answers, scores and differentiates its part of every batch, all hold the
+  whole, and gradients are summed by one call. So whitening, KL and every decision are of the whole, and the split
+  changes the order of additions and no more;
+- an update whose approx-KL passes its bound is not made, and ends the iteration's epochs.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prefsweep.config import PPOConfig
+from prefsweep.models.loading import autocast
+from prefsweep.models.logprobs import Ids
+from prefsweep.ppo import tensors
+from prefsweep.ppo.batches import Minibatch, Split, shuffled
+from prefsweep.ppo.guards import check_rollouts
+from prefsweep.ppo.policy import ActorCritic, reference_logprobs
+from prefsweep.ppo.rollout import Rollouts, Sampler, Score, Words
+from prefsweep.ppo.tensors import Moments, masked_mean
+from prefsweep.ppo.update import Metrics, Snapshot, Targets, Updater
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is optimised. `reference` is never trained; `critic` is None for a value head on the policy's trunk."""
+
+    policy: PreTrainedModel
+    reference: PreTrainedModel
+    critic: PreTrainedModel | None
+    words: Words
+    score: Score
+    queries: list[Ids]
+
+
+class Trainer:
+    def __init__(self, config: PPOConfig, task: Task, accelerator: Any, micro_batch: int, forward_batch: int):
+        self.config = config
+        self.task = task
+        self.accelerator = accelerator
+        self.model = ActorCritic(task.policy, task.critic, config.temperature).train()
+        self.sampler = Sampler(config, task.policy, task.words, task.score, accelerator, forward_batch)
+        self.updater = Updater(config, self.model, accelerator, task.words.pad)
+        self.split = Split(accelerator.process_index, accelerator.num_processes, micro_batch)
+        self.iteration = 0  # the number of finished ones
+        self.beta = config.beta
+        self.moments = Moments()
+
+    # ------------------------------------------------------------------------------------------- one iteration
+
+    def iterate(self) -> tuple[Metrics, Rollouts]:
+        """Steps 1 to 7; raises `TrippedError` with the weights as they were before what tripped it."""
+        config, iteration = self.config, self.iteration
+        self.calibrate()
+        # 1. answers and scores
+        rows = range(config.batch_size)
+        episodes = [iteration * config.batch_size + row for row in rows]
+        rollouts = self.sampler([self.query(episode) for episode in episodes], [f"{iteration}/{row}" for row in rows])
+        # 2. the policy, the critic and the reference, before any step
+        epochs = [self.split.minibatches(config, iteration, epoch) for epoch in range(config.epochs)]
+        before = self.look(rollouts, epochs[0])
+        # 3. honest?
+        entropy = float(masked_mean(before.entropy, before.mask))
+        check_rollouts(config, iteration + 1, rollouts.scores, before.kl, entropy)
+        # 4. and 5.
+        targets = self.targets(before, self.judged(rollouts))
+        # 6. the update
+        learned = self.updater.update(iteration, epochs, rollouts, before, targets)
+        # 7. beta
+        metrics = self.described(rollouts, before, targets) | learned
+        if config.kl_target is not None:
+            self.beta = tensors.next_beta(
+                self.beta, metrics["kl"], config.kl_target, config.kl_horizon, config.batch_size
+            )
+        self.iteration += 1
+        return metrics, rollouts
+
+    def query(self, episode: int) -> Ids:
+        """Every query once in an order of its own, then again in another."""
+        passes, place = divmod(episode, len(self.task.queries))
+        return self.task.queries[shuffled(f"{self.config.seed}/queries/{passes}", len(self.task.queries))[place]]
+
+    def calibrate(self) -> None:
+        """The scale of scores, from answers of the starting policy to the first queries. Once."""
+        if self.config.score_normalisation == "start" and not self.moments.count:
+            rows = range(self.config.normalisation_samples)
+            self.moments.add(self.sampler([self.query(row) for row in rows], [f"start/{row}" for row in rows]).scores)
+
+    @torch.no_grad()
+    def look(self, rollouts: Rollouts, minibatches: list[Minibatch]) -> Snapshot:
+        lengths = rollouts.lengths
+        width = int(lengths.max())
+        found = torch.zeros(4, len(lengths), width, device=lengths.device)
+        for rows in (rows for minibatch in minibatches for rows in minibatch.parts):
+            batch = rollouts.batch(rows, self.task.words.pad)
+            with autocast(self.config.precision, lengths.device):
+                now = self.model(batch)
+                reference = reference_logprobs(self.task.reference, batch, self.config.temperature)
+            assert now.entropy is not None  # nothing is differentiated here
+            beliefs = torch.stack([now.logprobs, reference, now.values, now.entropy])
+            found[:, rows, -batch.answer_mask.shape[1] :] = beliefs.where(batch.answer_mask, 0.0)
+        # a row was looked at by one process and is 0 in the others
+        logprobs, reference, values, entropy = self.accelerator.reduce(found, "sum")
+        mask = torch.arange(width, device=lengths.device)[None, :] >= width - lengths[:, None]
+        return Snapshot(logprobs, reference, values, entropy, mask)
+
+    def judged(self, rollouts: Rollouts) -> Tensor:
+        """[N] scores as the update sees them: normalised, cut, and then the rule for answers without an end."""
+        config, scores = self.config, rollouts.scores
+        if config.score_normalisation == "running":
+            self.moments.add(scores)
+        if config.score_normalisation != "none":
+            scores = self.moments.normalised(scores)
+        if config.score_clip is not None:
+            scores = scores.clamp(-config.score_clip, config.score_clip)
+        if config.missing_eos == "penalty":
+            scores = torch.where(rollouts.ended, scores, scores - config.missing_eos_amount)
+        if config.missing_eos == "replace":
+            scores = scores.where(rollouts.ended, -config.missing_eos_amount)
+        return scores
+
+    def targets(self, before: Snapshot, scores: Tensor) -> Targets:
+        config = self.config
+        rewards = tensors.token_rewards(scores, before.logprobs, before.reference, before.mask, self.beta)
+        if config.whiten_rewards:
+            rewards = tensors.whiten(rewards, before.mask, keep_mean=True)
+        advantages = tensors.advantages(rewards, before.values, before.mask, config.discount, config.gae_lambda)
+        returns = advantages + before.values  # of the advantages as they are, before whitening
+        if config.whiten_advantages:
+            advantages = tensors.whiten(advantages, before.mask)
+        return Targets(advantages, returns)
+
+    # --------------------------------------------------------------------------------------------- what is told
+
+    def described(self, rollouts: Rollouts, before: Snapshot, targets: Targets) -> Metrics:
+        return {
+            **described_scores(rollouts.scores),
+            "kl": float(before.kl.mean()),
+            "entropy": float(masked_mean(before.entropy, before.mask)),
+            "beta": self.beta,
+            "explained_variance": tensors.explained_variance(before.values, targets.returns, before.mask),
+            "value/mean": float(masked_mean(before.values, before.mask)),
+            "return/mean": float(masked_mean(targets.returns, before.mask)),
+            "response/length": float(rollouts.lengths.float().mean()),
+            "response/ended": float(rollouts.ended.float().mean()),
+        }
+
+    def validate(self, queries: list[Ids]) -> tuple[Metrics, Rollouts]:
+        """On held-out queries, with equal draws each time. `objective` is score − β·KL at the β of the beginning."""
+        rollouts = self.sampler(queries, [f"validation/{row}" for row in range(len(queries))])
+        kl = float(self.look(rollouts, [self.split.minibatch(tuple(range(len(queries))))]).kl.mean())
+        score = float(rollouts.scores.mean())
+        scaled = float(self.moments.normalised(rollouts.scores).mean())
+        return {"score": score, "kl": kl, "objective": scaled - self.config.beta * kl}, rollouts
+
+    # -------------------------------------------------------------------------------------------------- its state
+
+    def state(self) -> dict[str, Any]:
+        """All that the next iteration depends on and no config says."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.updater.optimizer.state_dict(),
+            "iteration": self.iteration,
+            "beta": self.beta,
+            "moments": asdict(self.moments),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.updater.optimizer.load_state_dict(state["optimizer"])
+        self.iteration, self.beta = state["iteration"], state["beta"]
+        self.moments = Moments(**state["moments"])
+
+
+def described_scores(scores: Tensor) -> Metrics:
+    return {
+        "score/mean": float(scores.mean()),
+        "score/std": float(scores.std(correction=0)),
+        "score/median": float(scores.median()),
+    }

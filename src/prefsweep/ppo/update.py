@@ -1,0 +1,128 @@
+"""The update: optimiser steps on one iteration's rollouts, epoch by epoch, minibatch by minibatch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefsweep.config import PPOConfig
+from prefsweep.models.loading import autocast
+from prefsweep.ppo import tensors
+from prefsweep.ppo.batches import Minibatch
+from prefsweep.ppo.guards import check_step
+from prefsweep.ppo.loss import policy_loss, value_loss
+from prefsweep.ppo.policy import ActorCritic
+from prefsweep.ppo.rollout import Rollouts
+
+Metrics = dict[str, float]
+STATISTICS = ("loss/policy", "loss/value", "approx_kl", "clip_fraction/policy", "clip_fraction/value", "ratio")
+APPROX_KL, RATIO = STATISTICS.index("approx_kl"), STATISTICS.index("ratio")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was believed of the rollouts before the update; each [N, A], right-aligned, 0 outside the mask."""
+
+    logprobs: Tensor
+    reference: Tensor
+    values: Tensor
+    entropy: Tensor
+    mask: Tensor
+
+    @property
+    def kl(self) -> Tensor:
+        """[N]"""
+        return tensors.kl_per_answer(self.logprobs, self.reference, self.mask)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the update aims at; each [N, A]."""
+
+    advantages: Tensor
+    returns: Tensor
+
+
+class Updater:
+    def __init__(self, config: PPOConfig, model: ActorCritic, accelerator: Any, pad: int):
+        self.config = config
+        self.model = model
+        self.accelerator = accelerator
+        self.pad = pad
+        groups = [{"params": list(model.policy.parameters())}, {"params": model.critic_parameters()}]
+        self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, eps=config.adam_epsilon)
+
+    def update(
+        self, iteration: int, epochs: list[list[Minibatch]], rollouts: Rollouts, before: Snapshot, targets: Targets
+    ) -> Metrics:
+        """A step a minibatch; the one that would start too far from where the answers were drawn ends them all."""
+        self.set_learning_rate(iteration)
+        steps, norms = list[Tensor](), list[float]()
+        for minibatch in (minibatch for epoch in epochs for minibatch in epoch):
+            # 1. the gradient of the whole minibatch, wherever its parts are
+            found = self.differentiate(minibatch, rollouts, before, targets)
+            steps.append(found)
+            # 2. too far?
+            if self.config.max_approx_kl is not None and found[APPROX_KL] > self.config.max_approx_kl:
+                break
+            # 3. finite?
+            norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
+            check_step(iteration + 1, found, norm)
+            # 4. the step
+            self.optimizer.step()
+            norms.append(norm)
+        return self.described(steps, norms)
+
+    def set_learning_rate(self, iteration: int) -> None:
+        config = self.config
+        height = 1 - iteration / config.iterations if config.schedule == "linear" else 1.0
+        height *= min(1.0, (iteration + 1) / (config.warmup_iterations + 1))
+        policy, critic = self.optimizer.param_groups
+        policy["lr"] = config.learning_rate * height
+        critic["lr"] = (config.critic_learning_rate or config.learning_rate) * height
+
+    def differentiate(self, minibatch: Minibatch, rollouts: Rollouts, before: Snapshot, targets: Targets) -> Tensor:
+        """[6] STATISTICS of the whole minibatch, means over its tokens; its gradient is left in the parameters."""
+        config = self.config
+        tokens = before.mask[list(minibatch.rows)].sum()
+        self.optimizer.zero_grad()
+        sums = torch.zeros(len(STATISTICS), device=tokens.device)
+        for rows in minibatch.parts:
+            batch = rollouts.batch(rows, self.pad)
+            mask, width = batch.answer_mask, batch.answer_mask.shape[1]
+            with autocast(config.precision, tokens.device):
+                now = self.model(batch)
+            old, values, advantages, returns = (
+                whole[rows, -width:] for whole in (before.logprobs, before.values, targets.advantages, targets.returns)
+            )
+            policy = policy_loss(now.logprobs, old, advantages, mask, config.clip_policy)
+            value = value_loss(now.values, values, returns, mask, config.clip_value)
+            self.accelerator.backward((policy.loss + config.value_coefficient * value.loss) / tokens)
+            each = (policy.loss, value.loss, policy.divergence, policy.clipped, value.clipped, policy.ratio)
+            sums += torch.stack([number.detach().float() for number in each])
+        self.sum_gradients()
+        whole: Tensor = self.accelerator.reduce(sums, "sum") / tokens
+        return whole
+
+    def sum_gradients(self) -> None:
+        """Over processes, in one call; one that had no row of this minibatch adds zeros."""
+        if self.accelerator.num_processes == 1:
+            return
+        parameters = list(self.model.parameters())
+        mine = [(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in parameters]
+        whole = self.accelerator.reduce(torch.cat(mine), "sum")
+        for each, gradient in zip(parameters, whole.split([each.numel() for each in parameters]), strict=True):
+            each.grad = gradient.view_as(each)
+
+    def described(self, steps: list[Tensor], norms: list[float]) -> Metrics:
+        """Means over the minibatches; the ratio of the first, and how many steps were made."""
+        means = dict(zip(STATISTICS, torch.stack(steps).mean(0).tolist(), strict=True))
+        del means["ratio"]
+        return {
+            **means,
+            "ratio/first": float(steps[0][RATIO]),
+            "updates": len(norms),
+            "grad_norm": sum(norms) / max(len(norms), 1),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }

@@ -1,0 +1,259 @@
+"""ppo: proximal policy optimisation against a reward, from the policy it is given, which is also its reference.
+
+A guard's trip is a result: training stops, the state before it is the stage's, and `diverged` in its metrics says why.
+Beside the policy are left `value_head.safetensors` (and `critic/`, where the critic has a trunk of its own);
+`rollouts.jsonl`, some of the training answers every `runtime.log_every` iterations; `validation.jsonl`, every answer
+of each validation, for any scorer to read afterwards.
+
+One step of the history is one iteration: a batch of answers and its updates. `runtime.save_every` counts optimiser
+steps, as it does elsewhere.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+from transformers import AutoModel, PreTrainedModel, set_seed
+
+from prefsweep.config import DatasetConfig, ModelConfig, PPOConfig, RuntimeConfig, ScorerConfig
+from prefsweep.data.sources import load
+from prefsweep.data.views import Ids, encode_prompts
+from prefsweep.errors import UserError
+from prefsweep.models.heads import REWARD
+from prefsweep.models.loading import DROPOUT_FIELDS, load_policy, load_tokenizer
+from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.history import History
+from prefsweep.pipeline.stage import Context
+from prefsweep.ppo.guards import TrippedError
+from prefsweep.ppo.rollout import Rollouts, Score, Words
+from prefsweep.ppo.trainer import Task, Trainer
+from prefsweep.stages.callbacks import Choice, save
+from prefsweep.stages.sample import distinct_prompts
+from prefsweep.stages.training import checkpoints, step_of
+
+SHOWN = 8  # training answers in a table
+
+
+def run(
+    config: PPOConfig,
+    *,
+    model: ModelConfig,
+    dataset: DatasetConfig,
+    reward: ScorerConfig,
+    folder: Path,
+    context: Context,
+    policy: Path | None = None,
+    reward_model: Path | None = None,
+) -> dict[str, Any]:
+    if reward_model is not None:
+        check_reward(config, json.loads((reward_model / REWARD).read_text())["metrics"])
+    accelerator = new_accelerator(context.runtime)
+    set_seed(config.seed)
+    tokenizer = load_tokenizer(model, policy)
+    scorer = load_scorer(reward, accelerator.device, reward_model)
+
+    def score(prompts: list[str], answers: list[str]) -> list[float]:
+        return scorer.score(prompts, answers)["score"]
+
+    queries = {split: prompts_of(dataset, split, tokenizer) for split in ("train", "validation")}
+    task = make_task(config, model, policy, reward_model, tokenizer, score, queries["train"], accelerator.device)
+    if context.runtime.gradient_checkpointing:
+        task.policy.gradient_checkpointing_enable({"use_reentrant": False})
+    trainer = Trainer(config, task, accelerator, context.runtime.micro_batch, context.runtime.forward_batch)
+    held_out = queries["validation"][: config.validation_prompts]
+    return Optimisation(config, trainer, held_out, tokenizer, folder, context).run()
+
+
+def check_reward(config: PPOConfig, found: dict[str, float]) -> None:
+    """Its own validation decides. The reward model is kept: lowering a gate trains nothing again."""
+    accuracy, by_length = found["validation/accuracy"], found["validation/length_accuracy"]
+    if accuracy < config.minimum_accuracy:
+        raise UserError(
+            f"stages.ppo.minimum_accuracy={config.minimum_accuracy}: the reward model ranks {accuracy:.3f} of the "
+            "validation pairs rightly; train it longer or on more pairs, or lower this to take it as it is"
+        )
+    if config.must_beat_length and accuracy <= by_length:
+        raise UserError(
+            f"stages.ppo.must_beat_length=true: the reward model ranks {accuracy:.3f} of the validation pairs rightly, "
+            f"and length alone {by_length:.3f}; train it longer, or say false to take it as it is"
+        )
+
+
+def new_accelerator(runtime: RuntimeConfig) -> Any:
+    """As one process, or as one of several that `accelerate launch` started. Precision is `loading.autocast`'s."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier stage's trainer may have chosen another device
+    return Accelerator(cpu=runtime.device == "cpu", mixed_precision="no")
+
+
+def prompts_of(dataset: DatasetConfig, split: str, tokenizer: Any) -> list[Ids]:
+    return encode_prompts([example.prompt for example in distinct_prompts(load(dataset, split))], tokenizer)
+
+
+def make_task(
+    config: PPOConfig,
+    model: ModelConfig,
+    policy: Path | None,
+    reward_model: Path | None,
+    tokenizer: Any,
+    score: Score,
+    queries: list[Ids],
+    where: torch.device,
+) -> Task:
+    learner = load_policy(model, policy).to(where)
+    positions = learner.config.max_position_embeddings
+    if config.max_length > positions:
+        raise UserError(f"stages.ppo.max_length={config.max_length}: the policy has {positions} positions")
+    reference = load_policy(model, policy).to(where).eval().requires_grad_(False)
+    critic = None
+    if config.critic == "separate":
+        critic = load_policy(model, policy).base_model.to(where)
+    if config.critic == "reward":
+        critic = trunk_of(reward_model, learner).to(where)
+
+    def decode(rows: list[Ids]) -> list[str]:
+        texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return texts
+
+    words = Words(tokenizer.eos_token_id, tokenizer.pad_token_id, decode)
+    return Task(learner, reference, critic, words, score, queries)
+
+
+def trunk_of(reward_model: Path | None, policy: PreTrainedModel) -> PreTrainedModel:
+    """The reward model without its head, which must read the policy's own tokens."""
+    if reward_model is None:
+        raise UserError("stages.ppo.critic=reward: this method trains no reward model; say shared or separate")
+    trunk: PreTrainedModel = AutoModel.from_pretrained(reward_model, dtype=torch.float32)
+    alike = all(getattr(trunk.config, name) == getattr(policy.config, name) for name in ("model_type", "vocab_size"))
+    if not alike:
+        raise UserError(
+            "stages.ppo.critic=reward: the reward model is of another architecture or vocabulary than the policy; "
+            "say shared or separate"
+        )
+    for field in DROPOUT_FIELDS:
+        if hasattr(trunk.config, field):
+            setattr(trunk.config, field, 0.0)
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return trunk
+
+
+class Optimisation:
+    """A trainer's iterations with what surrounds them: history, tables, validation, checkpoints, the result."""
+
+    def __init__(
+        self, config: PPOConfig, trainer: Trainer, held_out: list[Ids], tokenizer: Any, folder: Path, context: Context
+    ):
+        self.config = config
+        self.trainer = trainer
+        self.held_out = held_out
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.context = context
+        self.main = trainer.accelerator.is_main_process  # who alone writes
+        self.tables = {name: History(context.checkpoints / f"{name}.jsonl") for name in ("rollouts", "validation")}
+        self.choice = Choice(config.best_by, context)
+
+    def run(self) -> dict[str, Any]:
+        # 1. where a killed build stopped, or the beginning
+        self.resume()
+        # 2. the loop, until its end or a guard
+        diverged: dict[str, Any] = {}
+        try:
+            self.loop()
+            # 3. a last validation, where the loop did not end on one
+            if self.config.evaluate_every is None or self.config.iterations % self.config.evaluate_every:
+                self.validate()
+        except TrippedError as trip:
+            diverged = {"diverged": f"ppo: {trip}"}
+        # 4. the state that is the result: after a trip the last one, whatever `checkpoint` says
+        best = self.config.checkpoint == "best" and not diverged
+        if self.main:
+            if best:
+                shutil.copytree(self.choice.best_folder, self.folder, dirs_exist_ok=True)
+            else:
+                self.save(self.folder)
+            for table in self.tables.values():
+                if table.path.is_file():
+                    shutil.copy(table.path, self.folder)
+        validated = self.choice.metrics(best) if self.choice.last_step >= 0 else {}
+        done = self.trainer.iteration
+        return {"iterations": done, "episodes": done * self.config.batch_size, **validated, **diverged}
+
+    def resume(self) -> None:
+        found = checkpoints(self.context.checkpoints)
+        if found:
+            self.trainer.restore(torch.load(found[-1], map_location="cpu"))
+        if self.main:
+            for rows in (self.context.history, *self.tables.values()):
+                rows.rewind(step_of(found[-1]) if found else -1)
+
+    def loop(self) -> None:
+        trainer, config = self.trainer, self.config
+        shown = None if self.context.runtime.progress and self.main else True  # None: only where there is a terminal
+        bar = tqdm(
+            total=config.iterations, initial=trainer.iteration, desc="ppo", unit="iteration", disable=shown, leave=False
+        )
+        while trainer.iteration < config.iterations:
+            started = time.monotonic()
+            metrics, rollouts = trainer.iterate()
+            step = trainer.iteration
+            rate = config.batch_size / (time.monotonic() - started)
+            if self.main:
+                self.context.history.append(step, metrics)
+                if step == 1 or step % self.context.runtime.log_every == 0:
+                    self.tabulate("rollouts", rollouts, SHOWN)
+            if config.evaluate_every is not None and step % config.evaluate_every == 0:
+                self.validate()
+            if self.save_is_due(step):
+                self.write_checkpoint()
+            bar.update()
+            bar.set_postfix_str(f"{rate:.0f} episodes/s, score {metrics['score/mean']:.3f}, KL {metrics['kl']:.2f}")
+        bar.close()
+
+    def save_is_due(self, step: int) -> bool:
+        """Whether the optimiser passed a multiple of `save_every` in this iteration."""
+        config, every = self.config, self.context.runtime.save_every
+        a_step = config.epochs * config.batch_size // config.minibatch_size
+        due: bool = step * a_step // every > (step - 1) * a_step // every
+        return due
+
+    def validate(self) -> None:
+        found, rollouts = self.trainer.validate(self.held_out)
+        if not self.main:
+            return
+        self.context.history.append(
+            self.trainer.iteration, {f"validation/{name}": value for name, value in found.items()}
+        )
+        self.tabulate("validation", rollouts, len(self.held_out))
+        if self.config.checkpoint == "best" and self.choice.best()["step"] == self.trainer.iteration:
+            self.choice.keep(self.save)
+
+    def tabulate(self, table: str, rollouts: Rollouts, count: int) -> None:
+        columns = zip(rollouts.prompts, rollouts.answers, rollouts.scores.tolist(), strict=True)
+        for prompt, answer, score in list(columns)[:count]:
+            self.tables[table].append(self.trainer.iteration, {"prompt": prompt, "answer": answer, "score": score})
+
+    def write_checkpoint(self) -> None:
+        """Aside, then renamed; then the older ones go."""
+        if not self.main:
+            return
+        aside = self.context.checkpoints / "aside.pt"
+        torch.save(self.trainer.state(), aside)
+        aside.rename(self.context.checkpoints / f"checkpoint-{self.trainer.iteration}")
+        for older in checkpoints(self.context.checkpoints)[:-1]:
+            older.unlink()
+
+    def save(self, folder: Path) -> None:
+        actor = self.trainer.model
+        save(actor.policy, self.tokenizer, folder)
+        save_file(actor.value_head.state_dict(), folder / "value_head.safetensors")
+        if actor.critic is not None:
+            actor.critic.save_pretrained(folder / "critic")

@@ -1,0 +1,61 @@
+"""Tiny policies with random weights, and a task for them whose words are numbers."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
+
+from prefsweep.config import PPOConfig
+from prefsweep.models.logprobs import Ids
+from prefsweep.ppo.rollout import Words
+from prefsweep.ppo.trainer import Task, Trainer
+
+EOS, PAD, VOCABULARY = 0, 1, 12
+
+
+def tiny(name: str, vocabulary: int = VOCABULARY, seed: int = 0, width: int = 16) -> Any:
+    """Random weights, large enough that tokens differ in probability; OPT narrower inside, like opt-350m."""
+    torch.manual_seed(seed)
+    special = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": None, "vocab_size": vocabulary}
+    off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    narrow = {"word_embed_proj_dim": 8, "do_layer_norm_before": False, "ffn_dim": 32, "dropout": 0.0, "init_std": 0.3}
+    shape = (
+        GPT2Config(n_embd=width, n_layer=1, n_head=2, n_positions=32, initializer_range=0.3, **off, **special)
+        if name == "gpt2"
+        else OPTConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32, **narrow, **special
+        )
+    )
+    return AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+
+
+QUERIES: list[Ids] = [[2 + (3 * row + place) % 10 for place in range(1 + row % 6)] for row in range(40)]
+WORDS = Words(EOS, PAD, lambda rows: [" ".join(map(str, row)) for row in rows])
+
+
+def threes(prompts: list[str], answers: list[str]) -> list[float]:
+    return [answer.split().count("3") - 0.1 * len(prompt) for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def make_task(name: str = "gpt2", score: Any = threes, queries: list[Ids] = QUERIES, **changes: Any) -> Task:
+    task = Task(tiny(name), tiny(name).eval(), None, WORDS, score, queries)
+    return replace(task, **changes)
+
+
+def short(stage: PPOConfig, **changes: Any) -> PPOConfig:
+    """A few bold steps on short answers, whatever the stage's own values are."""
+    sizes = {"batch_size": 24, "minibatch_size": 8, "epochs": 4, "iterations": 3, "normalisation_samples": 24}
+    pace = {"learning_rate": 1e-2, "warmup_iterations": 0, "response_tokens": [8, 12], "max_length": 32}
+    return replace(stage, **{**sizes, **pace, **changes})
+
+
+def make_trainer(config: PPOConfig, task: Task, micro_batch: int = 3) -> Trainer:
+    return Trainer(config, task, Accelerator(cpu=True), micro_batch, forward_batch=16)
+
+
+def token_probabilities(task: Task, query: Ids) -> Tensor:
+    with torch.no_grad():
+        return task.policy.eval()(torch.tensor([query])).logits[0, -1].softmax(-1)

@@ -1,0 +1,234 @@
+"""The PPO trainer on real architectures: exact ratios, scores, guards, two processes."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ppo_toy import EOS, PAD, QUERIES, make_task, make_trainer, tiny
+from prefsweep.config import PPOConfig
+from prefsweep.models.logprobs import answer_batch, answer_logits
+from prefsweep.ppo import trainer, update
+from prefsweep.ppo.guards import TrippedError, check_rollouts
+from prefsweep.ppo.loss import policy_loss
+from prefsweep.ppo.policy import ActorCritic
+from prefsweep.ppo.rollout import Rollouts, clipped_query
+from prefsweep.ppo.trainer import Trainer
+from prefsweep.stages import ppo
+
+Config = Callable[..., PPOConfig]
+
+# ---------------------------------------------------------------------------------------------------------- the forward
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_log_probabilities_do_not_depend_on_batch_or_padding(name: str) -> None:
+    model = ActorCritic(tiny(name), None, temperature=1.0)
+    torch.nn.init.normal_(model.value_head.weight)
+    answers = [[3, 4, 5, EOS], [6, EOS], [7, 8, 9, 10, 11, 2], [EOS]]
+    queries = QUERIES[:4]
+    with torch.no_grad():
+        whole = model(answer_batch(queries, answers, PAD, torch.device("cpu")))
+        for row, (query, answer) in enumerate(zip(queries, answers, strict=True)):
+            alone = model(answer_batch([query], [answer], PAD, torch.device("cpu")))
+            padded = model(answer_batch([query, [2] * 20], [answer, [2] * 6], PAD, torch.device("cpu")))
+            for other, place in ((alone, 0), (padded, 0)):
+                for field in ("logprobs", "values", "entropy"):
+                    ours = getattr(whole, field)[row, -len(answer) :]
+                    assert torch.allclose(ours, getattr(other, field)[place, -len(answer) :], atol=1e-5), field
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_log_probabilities_and_entropy_are_the_models_own_at_the_temperature(name: str) -> None:
+    model = ActorCritic(tiny(name), None, temperature=0.7)
+    batch = answer_batch(QUERIES[:3], [[3, 4, EOS], [5, EOS], [6]], PAD, torch.device("cpu"))
+    with torch.no_grad():
+        found, logs = model(batch), (answer_logits(model.policy, batch) / 0.7).log_softmax(-1)
+    mask = batch.answer_mask
+    expected = logs.gather(-1, batch.answers[..., None]).squeeze(-1)
+    assert torch.allclose(found.logprobs[mask], expected[mask], atol=1e-5)
+    assert torch.allclose(found.entropy[mask], -(logs.exp() * logs).sum(-1)[mask], atol=1e-5)
+    assert (found.values == 0).all()  # a critic that knows nothing says so
+
+
+# ------------------------------------------------------------------------------------------------------------ the ratio
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_the_ratio_is_exactly_one_on_the_first_minibatch_and_not_on_the_second(
+    name: str, precision: str, separate: bool, ppo_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries of unequal lengths, some answers with an EOS inside, each minibatch in three micro-batches."""
+    changes: list[float] = []
+
+    def watched(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Any:
+        changes.append(float((new - old)[mask].abs().max().detach()))
+        return policy_loss(new, old, advantages, mask, clip)
+
+    monkeypatch.setattr(update, "policy_loss", watched)
+    critic = tiny(name).base_model if separate else None
+    made = make_trainer(ppo_config(precision=precision, max_approx_kl=None), make_task(name, critic=critic))
+    metrics, rollouts = made.iterate()
+    assert 0 < int(rollouts.ended.sum()) < 24
+    assert changes[:3] == [0, 0, 0]
+    assert all(change > 0 for change in changes[3:6])
+    assert metrics["ratio/first"] == 1
+    assert metrics["kl"] == 0  # at the beginning the policy is its reference
+    assert metrics["updates"] == 12
+
+
+# ------------------------------------------------------------------------------------------------ scores, queries, ends
+
+
+def rollouts_of(scores: list[float], ended: list[bool]) -> Rollouts:
+    count = len(scores)
+    return Rollouts([[2]] * count, [[3]] * count, [""] * count, [""] * count, torch.tensor(scores), torch.tensor(ended))
+
+
+def test_scores_are_normalised_then_cut_then_marked_down_where_no_end_came(ppo_config: Config) -> None:
+    answered = rollouts_of([1.0, 5.0, 9.0], [True, True, False])
+    for rule, last in (("none", 1.5), ("penalty", -0.5), ("replace", -2.0)):
+        made = make_trainer(ppo_config(missing_eos=rule, missing_eos_amount=2.0, score_clip=1.5), make_task())
+        made.moments.add(torch.tensor([3.0, 7.0]))  # mean 5, deviation 2
+        assert made.judged(answered).tolist() == pytest.approx([-1.5, 0.0, last])
+
+
+def test_the_scale_is_the_starting_policys_once_or_that_of_all_answers(ppo_config: Config) -> None:
+    start, running = (make_trainer(ppo_config(score_normalisation=rule), make_task()) for rule in ("start", "running"))
+    for _ in range(2):
+        start.iterate()
+        running.iterate()
+    assert (start.moments.count, running.moments.count) == (24, 48)
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_nothing(ppo_config: Config) -> None:
+    rising = {"warmup_iterations": 1, "critic_learning_rate": 5e-2}
+    for schedule, expected in (("linear", [5e-3, 7.5e-3, 5e-3, 2.5e-3]), ("constant", [5e-3, 1e-2, 1e-2, 1e-2])):
+        updater = make_trainer(ppo_config(iterations=4, schedule=schedule, **rising), make_task()).updater
+        for iteration, rate in enumerate(expected):
+            updater.set_learning_rate(iteration)
+            assert [group["lr"] for group in updater.optimizer.param_groups] == pytest.approx([rate, 5 * rate])
+
+
+def test_queries_are_cut_to_a_drawn_number_of_first_tokens_or_to_what_fits(ppo_config: Config) -> None:
+    long = list(range(100))
+    found = [clipped_query(long, f"0/{row}", ppo_config(query_tokens=[2, 8])) for row in range(200)]
+    assert {len(query) for query in found} == set(range(2, 9))
+    assert all(query == long[: len(query)] for query in found)
+    assert clipped_query(long, "0/0", ppo_config(max_length=32)) == long[-20:]
+
+
+def test_answers_end_at_eos_or_at_their_cap_and_every_query_comes_once_a_pass(ppo_config: Config) -> None:
+    made = make_trainer(ppo_config(batch_size=40, minibatch_size=40), make_task())
+    _, rollouts = made.iterate()
+    assert sorted(rollouts.queries) == sorted(QUERIES)
+    for response, ended in zip(rollouts.responses, rollouts.ended.tolist(), strict=True):
+        assert EOS not in response[:-1]
+        assert ended == (response[-1] == EOS)
+        assert ended or 8 <= len(response) <= 12
+
+
+def test_an_answer_does_not_depend_on_the_batch_it_is_drawn_in(ppo_config: Config) -> None:
+    made = make_trainer(ppo_config(), make_task())
+    names = [f"0/{row}" for row in range(40)]
+    together = made.sampler(QUERIES, names).responses
+    made.sampler.batch = 3
+    assert made.sampler(QUERIES, names).responses == together
+
+
+# --------------------------------------------------------------------------------------------------------------- guards
+
+
+def test_an_update_too_far_from_the_answers_is_not_made_and_ends_the_epochs(ppo_config: Config) -> None:
+    bounded = make_trainer(ppo_config(max_approx_kl=1e-9), make_task()).iterate()[0]
+    assert bounded["updates"] == 1  # the first minibatch's divergence is exactly 0
+    assert make_trainer(ppo_config(max_approx_kl=None), make_task()).iterate()[0]["updates"] == 12
+
+
+def test_honest_rollouts_pass_and_impossible_ones_trip(ppo_config: Config) -> None:
+    fine, made = torch.ones(4), ppo_config()
+    check_rollouts(made, 1, fine, torch.tensor([-4.9] * 4), entropy=1.0)
+    broken = {
+        "KL of 4 answers summed to": (fine, torch.tensor([-5.1] * 4), 1.0),
+        "the KL was nan": (fine, torch.tensor([1.0, float("nan")]), 1.0),
+        "entropy fell": (fine, torch.zeros(4), 0.001),
+        "score was not finite": (torch.tensor([1.0, float("inf")]), torch.zeros(2), 1.0),
+    }
+    for said, (scores, kl, entropy) in broken.items():
+        with pytest.raises(TrippedError, match=said):
+            check_rollouts(made, 1, scores, kl, entropy)
+
+
+def test_probabilities_that_are_not_the_samplers_trip(ppo_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = trainer.reference_logprobs
+    monkeypatch.setattr(trainer, "reference_logprobs", lambda *args: honest(*args) + 0.3)
+    with pytest.raises(TrippedError, match="honest sampling"):
+        make_trainer(ppo_config(), make_task()).iterate()
+
+
+# -------------------------------------------------------------------------------------------------------- two processes
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def as_rank(rank: int, world: int, port: int, made: PPOConfig, runtime: Any, path: Path) -> None:
+    """Two iterations as one of `world` processes; rank 0 writes the first gradient, the metrics and the weights."""
+    if world > 1:
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in places.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    torch.set_num_threads(1)
+    accelerator = ppo.new_accelerator(runtime)
+    assert accelerator.num_processes == world
+    one = Trainer(made, make_task(), accelerator, 3, 16)
+    gradients: list[Tensor] = []
+    step = one.updater.optimizer.step
+
+    def noted() -> None:
+        gradients.append(torch.cat([weight.grad.flatten().clone() for weight in one.model.parameters()]))
+        step()
+
+    one.updater.optimizer.step = noted  # type: ignore[method-assign]
+    metrics, rollouts = zip(*[one.iterate() for _ in range(2)], strict=True)
+    weights = torch.cat([weight.detach().flatten() for weight in one.model.parameters()])
+    responses = [each.responses for each in rollouts]
+    torch.save([gradients[0], metrics, responses, weights], path / f"{world}-{rank}.pt")
+
+
+def test_two_processes_make_the_update_of_one(ppo_config: Config, composed: Callable[..., Any], tmp_path: Path) -> None:
+    """Equal answers; gradients within 1e-5 of their largest: sums are added in another order, in other padding.
+
+    Weights are compared after 24 steps of Adam, which turns a gradient's last bit near zero into a visible step; its
+    epsilon bounds that: 1e-3 of the distance gone.
+    """
+    made, runtime, port = ppo_config(learning_rate=1e-3), composed().runtime, free_port()
+    fork = multiprocessing.get_context("fork")
+    for world in (1, 2):
+        processes = [
+            fork.Process(target=as_rank, args=(rank, world, port, made, runtime, tmp_path)) for rank in range(world)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
+    alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    assert torch.equal(first[3], second[3])  # what two processes hold is one model
+    assert alone[2] == first[2]
+    assert torch.allclose(first[0], alone[0], rtol=0, atol=1e-5 * float(alone[0].abs().max()))
+    for ours, theirs in zip(first[1], alone[1], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+    start = torch.cat([weight.flatten() for weight in ActorCritic(tiny("gpt2"), None, 1.0).parameters()]).detach()
+    gone = float((alone[3] - start).norm())
+    assert float((first[3] - alone[3]).norm()) < 1e-3 * gone

@@ -1,0 +1,81 @@
+"""PPO finds what is known to be best: where nothing pays, where one word pays, where reward and KL are in balance."""
+
+from collections.abc import Callable
+
+import torch
+
+from ppo_toy import make_task, make_trainer, tiny, token_probabilities
+from prefsweep.config import PPOConfig
+
+Config = Callable[..., PPOConfig]
+
+
+def test_with_nothing_to_gain_the_policy_stays_where_it_is(ppo_config: Config) -> None:
+    task = make_task(score=lambda prompts, answers: [0.0] * len(answers))
+    before = {name: weight.clone() for name, weight in task.policy.state_dict().items()}
+    made = make_trainer(ppo_config(), task)
+    for _ in range(3):
+        assert made.iterate()[0]["kl"] == 0
+    assert all(torch.equal(weight, before[name]) for name, weight in task.policy.state_dict().items())
+
+
+def test_the_price_of_kl_pulls_a_policy_back_to_its_reference(ppo_config: Config) -> None:
+    nothing = {"score": lambda prompts, answers: [0.0] * len(answers)}
+    task = make_task(**nothing)
+    with torch.no_grad():
+        for weight in task.policy.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    size = {"batch_size": 64, "minibatch_size": 32, "iterations": 30, "learning_rate": 3e-3}
+    made = make_trainer(ppo_config(**size, score_normalisation="none", beta=1.0), task, micro_batch=64)
+    found = [made.iterate()[0]["kl"] for _ in range(30)]
+    assert found[0] > 0.5
+    assert found[-1] < 0.15 * found[0]
+
+
+BANDIT = {
+    "response_tokens": [1, 1],
+    "batch_size": 256,
+    "minibatch_size": 128,
+    "score_normalisation": "none",
+    "whiten_advantages": False,
+    "clip_value": None,
+    "value_coefficient": 1.0,
+    "max_grad_norm": 10.0,
+    "min_entropy": 0.0,
+    "max_approx_kl": None,
+}
+
+
+def test_without_a_price_the_better_of_two_tokens_is_all_that_is_said(ppo_config: Config) -> None:
+    policy = tiny("gpt2", vocabulary=2, width=4)
+    one = make_task(
+        score=lambda prompts, answers: [float(answer) for answer in answers],
+        queries=[[1]],
+        policy=policy,
+        reference=tiny("gpt2", vocabulary=2, width=4).eval(),
+    )
+    made = make_trainer(ppo_config(**BANDIT, beta=0.0, iterations=40, learning_rate=3e-2), one, micro_batch=256)
+    before = float(token_probabilities(one, [1])[1])
+    for _ in range(40):
+        made.iterate()
+    assert before < 0.9
+    assert float(token_probabilities(one, [1])[1]) > 0.99
+
+
+def test_with_a_price_the_policy_becomes_the_reference_tilted_by_the_reward(ppo_config: Config) -> None:
+    """π* = π_ref exp(r/β) / Z, for every token within 2%."""
+    rewards = [0.1 * token for token in range(8)]
+    one = make_task(
+        score=lambda prompts, answers: [rewards[int(answer)] for answer in answers],
+        queries=[[2]],
+        policy=tiny("gpt2", vocabulary=8),
+        reference=tiny("gpt2", vocabulary=8).eval(),
+    )
+    reference = token_probabilities(one, [2])
+    made = make_trainer(ppo_config(**BANDIT, beta=0.4, iterations=120, learning_rate=1e-2), one, micro_batch=256)
+    for _ in range(120):
+        made.iterate()
+    tilted = reference * (torch.tensor(rewards) / 0.4).exp()
+    expected = tilted / tilted.sum()
+    assert float((expected / reference - 1).abs().max()) > 0.5  # it had somewhere to go
+    assert torch.allclose(token_probabilities(one, [2]), expected, rtol=0.02)

@@ -1,0 +1,166 @@
+"""The ppo stage: a killed run, what is left of a finished one, a guard's trip, critics of their own."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from prefsweep.errors import UserError
+from prefsweep.ppo import guards, update
+from prefsweep.ppo.trainer import Trainer
+from prefsweep.run import diverged
+from prefsweep.stages import ppo
+
+SMALL = (
+    *("iterations=5", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8", "learning_rate=1e-3"),
+    *("max_length=96", "response_tokens=[4,16]", "validation_prompts=4"),
+)
+
+
+class Vowels:
+    """A reward that is somewhere else than the start."""
+
+    def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+        return {"score": [sum(letter in "aeiou" for letter in answer) / (1 + len(answer)) for answer in answers]}
+
+
+@pytest.fixture
+def stage(
+    composed: Callable[..., Any], model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
+    monkeypatch.setattr(ppo, "load_scorer", lambda *rest: Vowels())
+
+    def run(folder: str, context: Any, *words: str, **inputs: Any) -> dict[str, Any]:
+        said = [f"stages.ppo.{word}" for word in (*SMALL, *words)]
+        made = composed("model=gpt2", f"model.path={model_folders['gpt2']}", *said)
+        artifact = tmp_path / folder
+        artifact.mkdir(exist_ok=True)
+        return ppo.run(
+            made.stages.ppo,
+            model=made.model,
+            dataset=made.dataset,
+            reward=made.judge,
+            folder=artifact,
+            context=context,
+            **inputs,
+        )
+
+    return run
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path
+) -> None:
+    """Killed inside iteration 5, with the state of 4 saved, everything that has a state in use."""
+    words = ("kl_target=1", "kl_horizon=100", "score_normalisation=running", "evaluate_every=2", "checkpoint=best")
+
+    def work(name: str) -> tuple[dict[str, Any], Any]:
+        context = new_context(name, log_every=2, save_every=8)
+        return stage(f"{name}-artifact", context, *words, "iterations=7"), context
+
+    def die() -> None:
+        iterate = Trainer.iterate
+
+        def killed(self: Trainer) -> Any:
+            if self.iteration == 4:
+                self.updater.update = lambda *rest: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+            return iterate(self)
+
+        Trainer.iterate = killed  # type: ignore[method-assign]
+        work("killed")
+
+    process = multiprocessing.get_context("fork").Process(target=die)
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.name for path in sorted((tmp_path / "killed/checkpoints").glob("checkpoint-*"))] == ["checkpoint-4"]
+    resumed, resumed_context = work("killed")
+    undisturbed, context = work("undisturbed")
+    assert resumed == undisturbed
+    assert list(resumed_context.history.rows()) == list(context.history.rows())
+    best = max(
+        (row for row in context.history.rows() if "validation/score" in row), key=lambda r: r["validation/score"]
+    )
+    assert undisturbed["step"] == best["step"]
+    for name in ("model.safetensors", "value_head.safetensors"):
+        ours, theirs = (load_file(tmp_path / f"{run}-artifact" / name) for run in ("killed", "undisturbed"))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+    for name in ("rollouts.jsonl", "validation.jsonl"):
+        ours, theirs = ((tmp_path / f"{run}-artifact" / name).read_text() for run in ("killed", "undisturbed"))
+        assert ours == theirs
+
+
+def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path) -> None:
+    context = new_context(log_every=2)
+    found = stage("done", context, "evaluate_every=3")
+    assert found["iterations"] == 5
+    assert found["episodes"] == 40
+    rows = list(context.history.rows())
+    told = {
+        *("score/mean", "score/std", "score/median", "kl", "entropy", "beta", "approx_kl", "ratio/first", "updates"),
+        *("clip_fraction/policy", "clip_fraction/value", "explained_variance", "loss/policy", "loss/value"),
+        *("response/length", "response/ended", "learning_rate", "grad_norm", "value/mean", "return/mean", "step"),
+    }
+    assert told == set(rows[0])
+    assert [row["step"] for row in rows if "validation/score" in row] == [3, 5]
+    tables = {name: (tmp_path / f"done/{name}.jsonl").read_text().splitlines() for name in ("rollouts", "validation")}
+    assert {json.loads(line)["step"] for line in tables["rollouts"]} == {1, 2, 4}
+    assert len(tables["validation"]) == 2 * 4
+    assert set(json.loads(tables["validation"][0])) == {"step", "prompt", "answer", "score"}
+    head = load_file(tmp_path / "done/value_head.safetensors")
+    assert head["weight"].shape == (1, 32)
+    assert (head["weight"] != 0).any()
+
+
+def test_a_guards_trip_is_a_result(
+    stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = guards.check_step
+    seen: list[int] = []
+
+    def sabotaged(iteration: int, losses: Tensor, gradient_norm: float) -> None:
+        seen.append(iteration)
+        check(iteration, losses * (float("nan") if iteration == 3 else 1), gradient_norm)
+
+    monkeypatch.setattr(update, "check_step", sabotaged)
+    found = stage("tripped", new_context())
+    assert found["diverged"].startswith("ppo: a loss was not finite at iteration 3")
+    assert found["iterations"] == 2
+    assert seen.count(3) == 1
+    kept = load_file(tmp_path / "tripped/model.safetensors")
+    assert all(torch.isfinite(weight).all() for weight in kept.values())
+    assert diverged({"ppo": {"metrics": found}, "evaluate": {"metrics": {"judge/mean": 0.1}}}) == found["diverged"]
+    assert diverged({"evaluate": {"metrics": {"judge/mean": 0.1}}}) is None
+
+
+@pytest.mark.parametrize("critic", ["separate", "reward"])
+def test_a_critic_may_have_a_trunk_of_its_own(
+    critic: str,
+    stage: Callable[..., dict[str, Any]],
+    new_context: Any,
+    tmp_path: Path,
+    model_folders: dict[str, Path],
+) -> None:
+    context = new_context()
+    stage("done", context, f"critic={critic}", "iterations=1", reward_model=model_folders["gpt2"])
+    assert next(context.history.rows())["ratio/first"] == 1
+    before, after = (
+        load_file(path / "model.safetensors") for path in (model_folders["gpt2"], tmp_path / "done/critic")
+    )
+    assert any(not torch.equal(after[name], before[f"transformer.{name}"]) for name in after)
+
+
+def test_a_reward_model_with_other_words_is_no_critic(
+    stage: Callable[..., dict[str, Any]], new_context: Any, model_folders: dict[str, Path]
+) -> None:
+    for inputs in ({}, {"reward_model": model_folders["opt"]}):
+        with pytest.raises(UserError, match="say shared or separate"):
+            stage("refused", new_context(), "critic=reward", **inputs)
