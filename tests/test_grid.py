@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import QuotedString
 from prefsweep import __main__
 from prefsweep.compose import composing
 from prefsweep.errors import UserError
-from prefsweep.run import Job
+from prefsweep.job import Job
 from prefsweep.sweep import driver
 from prefsweep.sweep.grid import Grid, expand, parse, word
 
@@ -74,8 +74,8 @@ def test_every_job_has_a_name_of_its_own(sweep: Sweep) -> None:
 
 
 def test_hydras_own_words_for_several_values_are_understood(sweep: Sweep) -> None:
-    assert [said(job) for job in sweep("method=glob(sft*)", "stages.dpo.beta=.5").jobs] == [
-        ("sft", 1, None),
+    assert [said(job) for job in sweep("method=glob(*dpo)", "stages.dpo.beta=.5").jobs] == [
+        ("dpo", 1, 0.5),
         ("sft+dpo", 1, 0.5),
     ]
     assert {said(job)[0] for job in sweep("method=glob(*)").jobs} >= {"base", "sft", "dpo", "sft+dpo"}

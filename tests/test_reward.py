@@ -19,10 +19,10 @@ from prefsweep.data.sources import load
 from prefsweep.data.synthetic import preferences
 from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
+from prefsweep.job import prepare
 from prefsweep.models.heads import HEAD, REWARD, RewardModel
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
-from prefsweep.run import prepare
 from prefsweep.stages import callbacks, reward
 from prefsweep.stages.ppo import check_reward
 from prefsweep.stages.training import checkpoints

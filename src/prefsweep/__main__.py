@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from prefsweep import __version__, cli
 from prefsweep.errors import DivergedError, UserError
@@ -20,7 +19,6 @@ def main() -> int:
     # TRL reports each trainer's name to the hub, from a thread of its own: a run talks to no one it was not asked to.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        signal.signal(signal.SIGTERM, terminated)
         return dispatch(sys.argv[1:])
     except UserError as error:
         print(f"prefsweep: {error}", file=sys.stderr)
@@ -31,11 +29,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("prefsweep: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-
-
-def terminated(number: int, frame: FrameType | None) -> None:
-    """A polite kill ends like any failure: run.json says so and the tracker is closed."""
-    raise SystemExit(128 + number)
 
 
 def dispatch(argv: list[str]) -> int:
@@ -70,7 +63,8 @@ def run(line: cli.Line) -> int:
             return sweep(grid)
     (job,) = grid.jobs
     from prefsweep import console
-    from prefsweep.run import execute, refuse_unused, store_of
+    from prefsweep.job import refuse_unused, store_of
+    from prefsweep.run import execute, terminated
     from prefsweep.sweep.devices import gpus, least_used, see_only
 
     refuse_unused(job)
@@ -78,6 +72,7 @@ def run(line: cli.Line) -> int:
     if job.config.runtime.dry_run:
         return 0
     see_only(least_used(gpus(), []))
+    signal.signal(signal.SIGTERM, terminated)
     folder = Path(job.config.runtime.outputs) / "runs" / job.name
     execute(job, folder)
     console.show_metrics_of(folder)

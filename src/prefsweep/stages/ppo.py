@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, set_seed
 
-from prefsweep.config import DatasetConfig, ModelConfig, PPOConfig, RuntimeConfig, ScorerConfig
+from prefsweep.config import DatasetConfig, ModelConfig, PPOConfig, RuntimeConfig, ScorerConfig, TrainedConfig
 from prefsweep.data.sources import load
 from prefsweep.data.views import Ids, encode_prompts
 from prefsweep.errors import UserError
@@ -52,8 +52,9 @@ def run(
     policy: Path | None = None,
     reward_model: Path | None = None,
 ) -> dict[str, Any]:
-    if reward_model is not None:
-        check_reward(config, json.loads((reward_model / REWARD).read_text())["metrics"])
+    if isinstance(reward, TrainedConfig):
+        trained = reward_model or Path(str(reward.path))
+        check_reward(config, json.loads((trained / REWARD).read_text())["metrics"])
     accelerator = new_accelerator(context.runtime)
     set_seed(config.seed)
     tokenizer = load_tokenizer(model, policy)

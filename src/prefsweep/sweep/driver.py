@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from prefsweep.console import console, say, show_plan
+from prefsweep.job import Job, store_of
 from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.runner import missing
-from prefsweep.run import Job, RunFile, execute, store_of
+from prefsweep.run import RunFile, execute
 from prefsweep.sweep.devices import gpus, least_used
 from prefsweep.sweep.grid import Grid
 from prefsweep.sweep.worker import LOG, work

@@ -16,10 +16,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import OverrideParseException
 
-from prefsweep.compose import compose, one_line
+from prefsweep.complaints import one_line
+from prefsweep.compose import compose
 from prefsweep.errors import UserError
+from prefsweep.job import Job, prepare, refuse_unused, unused_keys
 from prefsweep.pipeline.fingerprint import fingerprint
-from prefsweep.run import Job, prepare, refuse_unused, unused_keys
 
 BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line, unless it is
 NOT_A_STRING = "null|true|false|nan|inf"  # in Hydra's grammar

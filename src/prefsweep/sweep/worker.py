@@ -6,9 +6,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from prefsweep.__main__ import terminated
 from prefsweep.errors import DivergedError, UserError
-from prefsweep.run import Job, execute
+from prefsweep.job import Job
+from prefsweep.run import execute, terminated
 from prefsweep.sweep.devices import see_only
 
 LOG = "job.log"
