@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 
 from prefsweep.config import TrainingConfig
 from prefsweep.pipeline.history import History
@@ -107,8 +107,7 @@ class Keeper(Choice, TrainerCallback):
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A plain transformers folder."""
-    assert isinstance(model, PreTrainedModel)
+    """A plain transformers folder, with what else the model is made of beside it."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
