@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
-from transformers import AutoModel, PreTrainedModel, set_seed
+from transformers import AutoModel, PreTrainedModel
 
 from prefsweep.config import DatasetConfig, ModelConfig, PPOConfig, RuntimeConfig, ScorerConfig
 from prefsweep.data.sources import load
@@ -51,7 +51,6 @@ def run(
     reward_model: Path | None = None,
 ) -> dict[str, Any]:
     accelerator = new_accelerator(context.runtime)
-    set_seed(config.seed)
     tokenizer = load_tokenizer(model, policy)
     scorer = load_scorer(reward, accelerator.device, reward_model)
 
