@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
-from transformers import AutoModel, PreTrainedModel, set_seed
+from transformers import AutoModel, PreTrainedModel
 
 from prefsweep.config import DatasetConfig, ModelConfig, PPOConfig, RuntimeConfig, ScorerConfig, TrainedConfig
 from prefsweep.data.sources import load
@@ -56,7 +56,6 @@ def run(
         trained = reward_model or Path(str(reward.path))
         check_reward(config, json.loads((trained / REWARD).read_text())["metrics"])
     accelerator = new_accelerator(context.runtime)
-    set_seed(config.seed)
     tokenizer = load_tokenizer(model, policy)
     scorer = load_scorer(reward, accelerator.device, reward_model)
 
