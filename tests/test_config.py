@@ -261,6 +261,7 @@ SAID = [
     ("score distilbert-imdb lable=GOOD x", "reward.lable", "nearest: reward.label)"),
     ("model.path=/nowhere", "model.path=/nowhere", "no such model folder"),
     ("dataset=local dataset.path=/nowhere", "dataset.path=/nowhere", "no such file"),
+    (f"dataset=local dataset.path={__file__} scorer@judge=oracle", "scorer@judge=oracle", "deberta-v3"),
     ("method.start=nope", "method.pipeline.evaluate.start_policy", "no stage nope"),
     ("stages.dpo.reads=[modle]", "stages.dpo.reads", "nearest: model)"),
     ("--config-dir /nowhere", "--config-dir /nowhere", "no such folder"),

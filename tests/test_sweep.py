@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from architectures import save_classifier
 from prefsweep.data.synthetic import preferences
 from wandb_reader import read_run, run_folders
 from workplace import Workplace
@@ -183,9 +184,12 @@ def test_a_local_model_and_local_pairs_go_the_same_way(tmp_path: Path, model_fol
     rows = [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in pairs]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     place = Workplace(tmp_path)
+    judge = save_classifier("distilbert", ("NEGATIVE", "POSITIVE"), tmp_path / "judge")
     mine = (f"model.path={model_folders['opt']}", "dataset.path=pairs.jsonl", "dataset.validation=8", "dataset.test=8")
     done = place.command(
-        *("model=gpt2", "dataset=local", "method=sft+dpo", "debug=smoke", "tracking=off", "runtime=cpu"), *mine
+        *("model=gpt2", "dataset=local", "method=sft+dpo", "debug=smoke", "tracking=off", "runtime=cpu"),
+        *("scorer@judge=distilbert-imdb", f"judge.path={judge}"),
+        *mine,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = place.single()

@@ -10,9 +10,11 @@ from prefsweep.config import (
     DatasetConfig,
     DPOConfig,
     ModelConfig,
+    OracleConfig,
     PPOConfig,
     RewardConfig,
     ScorerConfig,
+    SyntheticReviewsConfig,
     TrainedConfig,
     TrainingConfig,
 )
@@ -36,7 +38,7 @@ def check(config: Config) -> None:
     check_dpo(config.stages.dpo, config.runtime.micro_batch)
     check_reward(config.stages.reward)
     for role in ("reward", "judge"):
-        check_scorer(role, getattr(config, role))
+        check_scorer(role, getattr(config, role), config.dataset)
     check_ppo(config.stages.ppo)
     check_lengths(config)
     if config.runtime.save_every % config.runtime.log_every:
@@ -139,7 +141,7 @@ def check_reward(reward: RewardConfig) -> None:
         check_model_folder("stages.reward.encoder.path", reward.encoder.path)
 
 
-def check_scorer(role: str, scorer: Any) -> None:
+def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
     if isinstance(scorer, str):
         raise UserError(
             f"{role}={scorer}: holds keys of its own; choose a whole one by its group, scorer@{role}={scorer}"
@@ -149,6 +151,11 @@ def check_scorer(role: str, scorer: Any) -> None:
     check_model_folder(f"{role}.path", getattr(scorer, "path", None))
     if role == "judge" and isinstance(scorer, TrainedConfig) and scorer.path is None:
         raise UserError("judge.path=null: a trained judge needs the folder of a finished reward stage")
+    if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):
+        raise UserError(
+            f"scorer@{role}=oracle: knows the synthetic world alone and would score every text of "
+            f"dataset={dataset.name} 0; say scorer@{role}=deberta-v3, or another"
+        )
 
 
 def check_model_folder(key: str, path: str | None) -> None:
