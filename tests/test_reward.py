@@ -2,8 +2,6 @@
 
 import json
 import math
-import multiprocessing
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 from architectures import save_classifier
+from killing import die_at
 from prefsweep.data.sources import load
 from prefsweep.data.synthetic import preferences
 from prefsweep.errors import UserError
@@ -23,7 +22,7 @@ from prefsweep.job import prepare
 from prefsweep.models.heads import HEAD, REWARD, RewardModel
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import callbacks, reward
+from prefsweep.stages import reward
 from prefsweep.stages.ppo import check_reward
 from prefsweep.stages.training import checkpoints
 
@@ -215,23 +214,6 @@ def test_the_best_state_is_kept_whole(config: Any, new_context: Any, tmp_path: P
 # ---------------------------------------------------------------------------------------------------------- resume
 
 
-def die_at(step: int, work: Callable[[], Any]) -> int | None:
-    """Run `work` in a fork that is killed after `step`; its exit code."""
-
-    def child() -> None:
-        def kill(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            if state.global_step == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        callbacks.Progress.on_step_end = kill  # type: ignore[method-assign]
-        work()
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(120)
-    return process.exitcode
-
-
 @pytest.mark.parametrize("backbone", ["gpt2", "bert"])
 def test_a_killed_training_ends_as_an_undisturbed_one(
     backbone: str, config: Any, new_context: Any, tmp_path: Path
@@ -255,50 +237,43 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
 
 # ------------------------------------------------------------------------------------------------------------- plans
 
-ON_A_REWARD = (
-    "method=dpo",
-    "+method.pipeline.reward={policy: base}",
-    "+method.pipeline.dpo.reward_model=reward_model",
-    "stages.dpo.reads=[model,dataset,reward]",
-)
-
 
 def identities(made: Any) -> dict[str, str]:
     return {stage.role: stage.identity for stage in prepare([], made).plan.stages}
 
 
 def test_a_scorer_that_is_there_needs_no_reward_stage(composed: Any, encoder: Path, tmp_path: Path) -> None:
-    trained, given = identities(composed(*ON_A_REWARD)), identities(composed(*ON_A_REWARD, "scorer@reward=deberta-v3"))
-    finished = identities(composed(*ON_A_REWARD, f"reward.path={encoder}"))
+    trained, given = identities(composed("method=ppo")), identities(composed("method=ppo", "scorer@reward=deberta-v3"))
+    finished = identities(composed("method=ppo", f"reward.path={encoder}"))
     assert "reward" in trained
     assert "reward" not in given and "reward" not in finished
-    assert len({plan["dpo"] for plan in (trained, given, finished)}) == 3
+    assert len({plan["ppo"] for plan in (trained, given, finished)}) == 3
 
 
 def test_a_gate_is_in_no_identity_and_a_label_is(composed: Any) -> None:
-    trained, lax = identities(composed(*ON_A_REWARD)), identities(composed(*ON_A_REWARD, *NO_GATE))
+    trained, lax = identities(composed("method=ppo")), identities(composed("method=ppo", *NO_GATE))
     assert trained == lax
-    words = (*ON_A_REWARD, "scorer@reward=distilbert-imdb")
+    words = ("method=ppo", "scorer@reward=distilbert-imdb")
     positive, negative = identities(composed(*words)), identities(composed(*words, "reward.label=NEGATIVE"))
-    assert positive["dpo"] != negative["dpo"]
+    assert positive["ppo"] != negative["ppo"]
 
 
 def test_an_encoders_reward_model_is_shared_by_every_model(composed: Any, model_folders: dict[str, Path]) -> None:
     def reward_of(model: str) -> str:
         words = ("stages.reward.backbone=encoder", "stages.reward.reads=[dataset]", "model=gpt2")
-        return identities(composed(*ON_A_REWARD, *words, f"model.path={model_folders[model]}"))["reward"]
+        return identities(composed("method=ppo", *words, f"model.path={model_folders[model]}"))["reward"]
 
     assert reward_of("gpt2") == reward_of("opt")
 
 
 def test_another_judge_retrains_nothing(composed: Any) -> None:
-    ours, theirs = (identities(composed(*ON_A_REWARD, f"scorer@judge={name}")) for name in ("oracle", "deberta-v3"))
-    assert ours["dpo"] == theirs["dpo"] and ours["reward"] == theirs["reward"]
+    ours, theirs = (identities(composed("method=ppo", f"scorer@judge={name}")) for name in ("oracle", "deberta-v3"))
+    assert ours["ppo"] == theirs["ppo"] and ours["reward"] == theirs["reward"]
     assert ours["score/result"] != theirs["score/result"]
 
 
 def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
-    assert "dpo" in identities(composed(*ON_A_REWARD, "scorer@reward=oracle", "method.same_judge=true"))
+    assert "ppo" in identities(composed("method=ppo", "scorer@reward=oracle", "method.same_judge=true"))
 
 
 # ------------------------------------------------------------------------------------------------------- the gates

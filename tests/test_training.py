@@ -1,7 +1,5 @@
 """The training stages on real trainers: the numbers of the loss, its split, resume, guards, choice of a checkpoint."""
 
-import multiprocessing
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from killing import die_at
 from prefsweep.config import DPO_LOSSES
 from prefsweep.data.synthetic import preferences
 from prefsweep.data.views import answer_rows
@@ -190,23 +189,6 @@ def test_the_split_of_a_batch_changes_nothing(
 
 
 # ----------------------------------------------------------------------------------------------- resume, guards
-
-
-def die_at(step: int, work: Callable[[], Any]) -> int | None:
-    """Run `work` in a fork that is killed after `step`; its exit code."""
-
-    def child() -> None:
-        def kill(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            if state.global_step == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        callbacks.Progress.on_step_end = kill  # type: ignore[method-assign]
-        work()
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(120)
-    return process.exitcode
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])

@@ -1,0 +1,26 @@
+"""A training that is killed in its midst."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from prefsweep.stages import callbacks
+
+
+def die_at(step: int, work: Callable[[], Any]) -> int | None:
+    """Run `work` in a fork that is killed after `step`; its exit code."""
+
+    def child() -> None:
+        def kill(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if state.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        callbacks.Progress.on_step_end = kill  # type: ignore[method-assign]
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    return process.exitcode
