@@ -191,3 +191,18 @@ def test_the_text_speaks_of_the_project_alone() -> None:
         if b"\0" not in content:
             found += [f"{file}: {hit[0]}" for hit in FOREIGN.finditer(content.decode(errors="replace"))]
     assert not found
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_between_documents_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_test_that_the_ppo_page_names_exists() -> None:
+    named = re.findall(r"(?<=[PT] )`(\w+)…?`", (ROOT / "docs/ppo.md").read_text())
+    tests = re.findall(r"^def test_(\w+)", "\n".join(file.read_text() for file in (ROOT / "tests").glob("*.py")), re.M)
+    assert len(named) > 15
+    assert [name for name in named if not any(test.startswith(name) for test in tests)] == []
