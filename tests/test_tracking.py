@@ -118,6 +118,16 @@ def test_the_first_64_samples_are_a_table(job: Told) -> None:
     assert table["data"][3] == ["p3", "a", 1.5]
 
 
+def test_what_a_stage_sampled_while_it_trained_is_a_table_of_its_own(tmp_path: Path) -> None:
+    rows = [{"step": step, "prompt": "p", "answer": f"a{step}", "score": step / 2} for step in (1, 10)]
+    (tmp_path / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with tracking(settings(tmp_path), CARD) as tracker:
+        tracker.built(toy_stage("ppo"), tmp_path, {"cost": COST})
+    table = read_only_run(tmp_path).tables["ppo/rollouts"]
+    assert table["columns"] == ["step", "prompt", "answer", "score"]
+    assert table["data"] == [[1, "p", "a1", 0.5], [10, "p", "a10", 5.0]]
+
+
 def test_one_line_says_where_the_run_is(job: Told) -> None:
     (line,) = job.lines
     assert line == f"W&B: offline; wandb sync {run_folders(job.folder / 'runs')[0]}"

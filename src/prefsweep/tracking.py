@@ -68,6 +68,9 @@ class Tracker:
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
         name = metric_prefix(stage)
         self.summary({f"cost/{name}/{measure}": value for measure, value in record["cost"].items()})
+        answers = list(History(folder / "rollouts.jsonl").rows())  # of a stage that samples while it trains
+        if answers:
+            self.table(f"{name}/rollouts", ("step", *SAMPLE_COLUMNS), answers)
 
     def summary(self, metrics: dict[str, float]) -> None:
         """The numbers that stand for the whole job, under the names they have in `run.json`."""
@@ -75,12 +78,15 @@ class Tracker:
 
     def samples(self, rows: Iterable[dict[str, Any]]) -> None:
         """The first answers of the job, to read beside its numbers."""
+        self.table("samples", SAMPLE_COLUMNS, itertools.islice(rows, SAMPLE_ROWS))
+
+    def table(self, name: str, columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> None:
         if self.run is None:
             return
         import wandb
 
-        data: list[Any] = [[row.get(name) for name in SAMPLE_COLUMNS] for row in itertools.islice(rows, SAMPLE_ROWS)]
-        self.tell(lambda run: run.log({"samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=data)}))
+        data: list[Any] = [[row.get(column) for column in columns] for row in rows]
+        self.tell(lambda run: run.log({name: wandb.Table(columns=list(columns), data=data)}))
 
     def news(self, stage: Stage, row: Row) -> Row:
         """What of a row has not been told: a resumed build tells again what lies before its checkpoint."""
