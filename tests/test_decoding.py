@@ -67,3 +67,11 @@ def test_a_row_has_its_own_stream_of_numbers() -> None:
     assert torch.equal(first[0, :5], uniforms(["a"], 5, seed=1)[0])
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first[0], uniforms(["a"], 8, seed=2)[0])
+
+
+def test_temperature_0_is_greedy_as_transformers_does_it(model: Any) -> None:
+    answers = sample(model, prompts(6), uniforms([str(row) for row in range(6)], 12, 1), EOS, PAD, 0)
+    for prompt, answer in zip(prompts(6), answers, strict=True):
+        options = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": EOS, "pad_token_id": PAD}
+        (whole,) = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), **options)
+        assert answer == whole[len(prompt) :].tolist()

@@ -188,6 +188,18 @@ def test_the_split_of_a_batch_changes_nothing(
             assert torch.allclose(parts[name], expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max())), name
 
 
+def test_rmsprop_is_the_dpo_papers(config: Any, new_context: Any, tmp_path: Path, logps: Path) -> None:
+    """One step is the gradient over the root of its own mean square: alpha = .99, no momentum, no bias correction."""
+    made = config("dpo", "optimizer=rmsprop", "schedule=constant_with_warmup", "max_steps=1", "max_grad_norm=1e9")
+    run_dpo(made, tmp_path / "dpo", new_context("dpo"), logps)
+    before = load_policy(made.model, None).state_dict()
+    after = load_policy(made.model, tmp_path / "dpo").state_dict()
+    step = torch.cat([(after[name] - before[name]).flatten() for name in before if "c_attn" in name])
+    # g / √(.01 g²) is ± 10, whatever the gradient's size, but where that is lost in epsilon
+    assert step.abs().max() <= 10.001 * made.stages.dpo.learning_rate
+    assert step.abs().median() > 9.9 * made.stages.dpo.learning_rate
+
+
 # ----------------------------------------------------------------------------------------------- resume, guards
 
 

@@ -118,6 +118,7 @@ class TrainingConfig(StageConfig):
     epochs: float = setting(above=0)
     max_steps: int | None = setting(at_least=1)
     batch_size: int = setting(at_least=1)
+    optimizer: str = setting(choices=("adamw", "rmsprop"), absent_equals="adamw")
     learning_rate: float = setting(above=0)
     schedule: str = setting(choices=("linear", "cosine", "constant_with_warmup"))
     warmup_steps: int = setting(at_least=0)
@@ -242,7 +243,7 @@ class SampleConfig(StageConfig):
     prompts: int = setting(at_least=1)
     answers: int = setting(at_least=1)
     max_new_tokens: int = setting(at_least=1)
-    temperature: float = setting(above=0)
+    temperature: float = setting(at_least=0)
     precision: str = setting(choices=("fp32", "bf16"))
     seed: int = setting(at_least=0)
 
@@ -254,6 +255,7 @@ class ScoreConfig(StageConfig):
 
 @dataclass
 class EvaluateConfig(StageConfig):
+    temperature: float = setting(at_least=0, absent_equals=1.0)
     precision: str = setting(choices=("fp32", "bf16"))
     pairs: int = setting(at_least=1)
     max_length: int = setting(at_least=2)

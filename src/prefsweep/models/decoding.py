@@ -27,7 +27,12 @@ def uniforms(names: list[str], length: int, seed: int) -> Tensor:
 
 
 def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """[B] the token at which the cumulative distribution of softmax(logits / temperature) [B, V] passes uniform [B]."""
+    """[B] the token at which the cumulative distribution of softmax(logits / temperature) [B, V] passes uniform [B].
+
+    Temperature 0 is greedy: the likeliest token, whatever the number.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
     # In double precision: over 50,000 tokens, a sum in single would misplace the boundaries of the rare ones.
     cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
     target = uniform[:, None] * cumulative[:, -1:]

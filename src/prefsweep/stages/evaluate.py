@@ -39,7 +39,8 @@ def run(
     loaded = {place: load_policy(model, place).to(where).eval() for place in set(places.values())}
     base_model, start_model, final = (loaded[places[name]] for name in ("base", "start", "result"))
     forward = divergence.Forward(tokenizer.pad_token_id, context.runtime.forward_batch, config.precision)
-    metrics |= divergence.metrics(final, base_model, start_model, rows["result"], forward)
+    if config.temperature == 1:  # else the answers are of another distribution than the one KL is about
+        metrics |= divergence.metrics(final, base_model, start_model, rows["result"], forward)
     pairs = load(dataset, "test")[: config.pairs]
     metrics |= preference.metrics(final, start_model, pairs, tokenizer, config.max_length, forward)
     return metrics

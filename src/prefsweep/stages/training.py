@@ -26,6 +26,7 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
 
 Batch = dict[str, Tensor]
+OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}  # ours → theirs
 
 # TRL's own defaults call transformers' by names that transformers has deprecated: nothing a user can act on.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
@@ -45,7 +46,7 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": config.schedule,
         "warmup_steps": config.warmup_steps,
-        "optim": "adamw_torch",
+        "optim": OPTIMIZERS[config.optimizer],
         "weight_decay": config.weight_decay,
         "adam_beta2": config.adam_beta2,
         "max_grad_norm": config.max_grad_norm,
