@@ -79,6 +79,7 @@ class DatasetConfig:
     _target_: str = setting()
     name: str = setting(in_identity=False)
     revision: int = setting(at_least=1)
+    pairs: str = setting(choices=("given", "sampled"), absent_equals="given")
     validation: int = setting(at_least=1)
     test: int = setting(at_least=1)
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +16,14 @@ from prefsweep.errors import UserError
 SPLITS = ("train", "validation", "test")
 
 
-def load(dataset: DatasetConfig, split: str) -> list[PreferenceExample]:
-    """The examples of one split, always the same ones in the same order."""
+def load(dataset: DatasetConfig, split: str, tokenizer: Any = None) -> Sequence[PreferenceExample]:
+    """The examples of one split, always the same ones in the same order.
+
+    The policy's `tokenizer` matters only where prompts are the first few tokens of a text; without it the prompt of
+    such a row is empty and its chosen answer the whole text.
+    """
     module, _, name = dataset._target_.rpartition(".")
-    examples: list[PreferenceExample] = getattr(import_module(module), name)(dataset, split)
+    examples: Sequence[PreferenceExample] = getattr(import_module(module), name)(dataset, split, tokenizer)
     return examples
 
 
@@ -26,10 +31,10 @@ def pretraining_texts(dataset: DatasetConfig) -> list[str]:
     """What a base that starts from nothing reads: the world's reviews, or the preferred texts of the train split."""
     if isinstance(dataset, SyntheticReviewsConfig):
         return synthetic.reviews(dataset.pretraining, seed=dataset.seed, coherence=dataset.coherence)
-    return [example.prompt + example.chosen for example in load(dataset, "train")]
+    return [example.prompt + (example.chosen or "") for example in load(dataset, "train")]
 
 
-def synthetic_reviews(dataset: SyntheticReviewsConfig, split: str) -> list[PreferenceExample]:
+def synthetic_reviews(dataset: SyntheticReviewsConfig, split: str, tokenizer: Any) -> list[PreferenceExample]:
     """Pairs of the embedded world. Train and validation are labelled with noise, as people label; test is clean.
 
     The world's prompts are short, so the streams of two splits share some: test keeps its own, then validation.
@@ -61,7 +66,7 @@ def stream(count: int, seed: int, coherence: float, noise: float) -> tuple[Prefe
     return tuple(synthetic.preferences(count, seed=seed, coherence=coherence, noise=noise))
 
 
-def local_pairs(dataset: LocalPairsConfig, split: str) -> list[PreferenceExample]:
+def local_pairs(dataset: LocalPairsConfig, split: str, tokenizer: Any) -> list[PreferenceExample]:
     """A jsonl file with prompt, chosen, rejected. Rows of one prompt share a split, whatever their number."""
     examples = read_pairs(Path(dataset.path))
     groups = sorted({example.group for example in examples})

@@ -53,12 +53,12 @@ def text_rows(texts: list[str], tokenizer: Any, max_length: int) -> Dataset:
 
 
 def answer_rows(
-    examples: list[PreferenceExample], tokenizer: Any, max_length: int, learn: str
+    examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int, learn: str
 ) -> tuple[Dataset, Truncation]:
     """Prompt and preferred answer: for SFT. With `learn="answer"` the prompt's tokens are read but not learned."""
     cut = Truncation()
     prompts = encode_prompts([example.prompt for example in examples], tokenizer)
-    answers = encode_answers([example.chosen for example in examples], tokenizer)
+    answers = encode_answers([example.answer("chosen") for example in examples], tokenizer)
     rows: dict[str, list[Ids]] = {"input_ids": [], "labels": []}
     for whole_prompt, whole_answer in zip(prompts, answers, strict=True):
         prompt, (answer,) = cut.fit(whole_prompt, [whole_answer], max_length)
@@ -67,12 +67,12 @@ def answer_rows(
     return Dataset.from_dict(rows), cut
 
 
-def pair_rows(examples: list[PreferenceExample], tokenizer: Any, max_length: int) -> tuple[Dataset, Truncation]:
+def pair_rows(examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int) -> tuple[Dataset, Truncation]:
     """Prompt, chosen, rejected, in the columns of TRL's DPOTrainer. Both answers share one truncated prompt."""
     cut = Truncation()
     prompts = encode_prompts([example.prompt for example in examples], tokenizer)
-    chosen = encode_answers([example.chosen for example in examples], tokenizer)
-    rejected = encode_answers([example.rejected for example in examples], tokenizer)
+    chosen = encode_answers([example.answer("chosen") for example in examples], tokenizer)
+    rejected = encode_answers([example.answer("rejected") for example in examples], tokenizer)
     rows: dict[str, list[Ids]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
     for whole_prompt, *answers in zip(prompts, chosen, rejected, strict=True):
         prompt, (better, worse) = cut.fit(whole_prompt, answers, max_length)

@@ -4,6 +4,7 @@ r(x, y) = log π(y|x) − log π_start(y|x), in nats: DPO's implicit reward over
 are compared on one scale. A tie is half right, so a policy that has not moved scores one half.
 """
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -20,7 +21,7 @@ from prefsweep.models.logprobs import answer_logprobs
 def metrics(
     policy: PreTrainedModel,
     start: PreTrainedModel,
-    pairs: list[PreferenceExample],
+    pairs: Sequence[PreferenceExample],
     tokenizer: Any,
     max_length: int,
     forward: Forward,

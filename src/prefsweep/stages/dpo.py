@@ -48,7 +48,7 @@ def run(
     tokenizer = load_tokenizer(model, policy)
     rows, cut = {}, None
     for split in ("validation", "train"):
-        pairs, cut = pair_rows(load(dataset, split), tokenizer, config.max_length)
+        pairs, cut = pair_rows(load(dataset, split, tokenizer), tokenizer, config.max_length)
         for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split, len(pairs)), strict=True):
             pairs = pairs.add_column(column, values)
         rows[split] = pairs

@@ -41,6 +41,8 @@ def run(
     forward = divergence.Forward(tokenizer.pad_token_id, context.runtime.forward_batch, config.precision)
     if config.temperature == 1:  # else the answers are of another distribution than the one KL is about
         metrics |= divergence.metrics(final, base_model, start_model, rows["result"], forward)
-    pairs = load(dataset, "test")[: config.pairs]
+    if dataset.pairs == "sampled":
+        return metrics
+    pairs = load(dataset, "test", tokenizer)[: config.pairs]
     metrics |= preference.metrics(final, start_model, pairs, tokenizer, config.max_length, forward)
     return metrics

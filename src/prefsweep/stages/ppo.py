@@ -93,7 +93,7 @@ def new_accelerator(runtime: RuntimeConfig) -> Any:
 
 
 def prompts_of(dataset: DatasetConfig, split: str, tokenizer: Any) -> list[Ids]:
-    return encode_prompts([example.prompt for example in distinct_prompts(load(dataset, split))], tokenizer)
+    return encode_prompts([example.prompt for example in distinct_prompts(load(dataset, split, tokenizer))], tokenizer)
 
 
 def make_task(

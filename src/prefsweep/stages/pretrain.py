@@ -41,7 +41,7 @@ def run(
     texts = pretraining_texts(dataset)
     tokenizer = train_tokenizer(texts, model.architecture.vocab_size, model.architecture.n_positions)
     train_rows = text_rows(texts, tokenizer, config.max_length)
-    held_out = [example.prompt + example.chosen for example in load(dataset, "validation")]
+    held_out = [example.prompt + (example.chosen or "") for example in load(dataset, "validation")]
     validation = text_rows(held_out, tokenizer, config.max_length)
     fresh = from_nothing(model.architecture, tokenizer)
     trainer = token_trainer(config, fresh, tokenizer, train_rows, validation, context)

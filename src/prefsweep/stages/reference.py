@@ -41,7 +41,8 @@ def run(
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
     rows = {
-        split: pair_rows(load(dataset, split), tokenizer, config.max_length)[0] for split in ("train", "validation")
+        split: pair_rows(load(dataset, split, tokenizer), tokenizer, config.max_length)[0]
+        for split in ("train", "validation")
     }
     trainer = forward_trainer(config, load_policy(model, policy), tokenizer, rows["train"], context)
     for split, pairs in rows.items():

@@ -5,7 +5,7 @@ pools by the pad token's id. Each text here is read alone, cut as it will be whe
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,12 @@ def run(
         raise UserError(
             f"stages.reward.max_length={config.max_length}: the backbone has {longest_row(backbone)} positions"
         )
-    train_rows, cut = pair_rows(load(dataset, "train"), tokenizer, config)
-    held_out = load(dataset, "validation")
+    train_rows, cut = pair_rows(load(dataset, "train", tokenizer), tokenizer, config)
+    held_out = load(dataset, "validation", tokenizer)
     validation, _ = pair_rows(held_out, tokenizer, config)
     trainer = trainer_of(config, RewardModel(backbone, config.pooling), tokenizer, train_rows, validation, context)
     trainer.length_accuracy = ranking.length_accuracy(
-        *([len(getattr(pair, side)) for pair in held_out] for side in SIDES)
+        *([len(pair.answer(side)) for pair in held_out] for side in SIDES)
     )
     metrics = train(trainer, config, folder, context, "reward") | cut.metrics()
     asked = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
@@ -69,9 +69,11 @@ def start(config: RewardConfig, model: ModelConfig | None, policy: Path | None) 
     return load_fp32(AutoModel, where, options, key), from_pretrained(AutoTokenizer, where, options, key)
 
 
-def pair_rows(examples: list[PreferenceExample], tokenizer: Any, config: RewardConfig) -> tuple[Dataset, Truncation]:
+def pair_rows(
+    examples: Sequence[PreferenceExample], tokenizer: Any, config: RewardConfig
+) -> tuple[Dataset, Truncation]:
     """Two rows of ids a pair. Nothing is dropped; what is cut is counted, a text at a time."""
-    chosen, rejected = ([getattr(example, side) for example in examples] for side in SIDES)
+    chosen, rejected = ([example.answer(side) for example in examples] for side in SIDES)
     prompts = [example.prompt for example in examples] * 2
     rows = templated_rows(prompts, chosen + rejected, tokenizer, config.template, config.max_length)
     return Dataset.from_dict({"chosen": rows.ids[: len(examples)], "rejected": rows.ids[len(examples) :]}), rows.cut

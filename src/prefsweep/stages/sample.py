@@ -1,7 +1,7 @@
 """sample: answers of one policy to the held-out prompts. A row a sample in `samples.jsonl`; nothing is scored here."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def run(
     policy: Path | None = None,
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
-    asked = questions(config, load(dataset, config.split), tokenizer)
+    asked = questions(config, load(dataset, config.split, tokenizer), tokenizer)
     rows = read_whole_lines(context.checkpoints / SAMPLES)
     todo = asked[len(rows) :]
     if todo:
@@ -45,7 +45,7 @@ def run(
     return {"samples": len(rows), "ended": ended / len(rows)}
 
 
-def questions(config: SampleConfig, examples: list[PreferenceExample], tokenizer: Any) -> list[Row]:
+def questions(config: SampleConfig, examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Row]:
     """One a sample, prompts of like length together: little padding, and an order that a resumed stage repeats."""
     examples = distinct_prompts(examples)[: config.prompts]
     encoded = encode_prompts([example.prompt for example in examples], tokenizer)
@@ -63,7 +63,7 @@ def questions(config: SampleConfig, examples: list[PreferenceExample], tokenizer
     return sorted(rows, key=lambda row: len(row["ids"]))
 
 
-def distinct_prompts(examples: list[PreferenceExample]) -> list[PreferenceExample]:
+def distinct_prompts(examples: Sequence[PreferenceExample]) -> list[PreferenceExample]:
     """The first example of each prompt: answering one twice would count its luck twice."""
     first: dict[str, PreferenceExample] = {}
     for example in examples:
