@@ -194,7 +194,7 @@ SAID = [
     # an unknown choice or group
     ("method=dop", "method=dop", "nearest: dpo)"),
     ("model=gpt3", "model=gpt3", "nearest: gpt2)"),
-    ("dataset=imbd", "dataset=imbd", "there are: local"),
+    ("dataset=imbd", "dataset=imbd", "nearest: imdb)"),
     ("experiment=dmo", "experiment=dmo", "nearest: demo)"),
     ("debug=smok", "debug=smok", "nearest: smoke)"),
     ("scorer@judge=orcale", "scorer=orcale", "nearest: oracle)"),
@@ -309,7 +309,7 @@ WRITTEN = [
     ("experiment", "grid: [seed]", "grid", "keys with lists of values"),
     ("method", "resuld: dpo\nstart: base\ndefaults: [_judged]", "method.resuld", "nearest: method.result)"),
     ("method", "name: mine\nstart: base\ndefaults: [_judged]", "method.result", "has no value"),
-    ("dataset", "dataset: {name: mine}", "dataset", "defaults: [_local_pairs, _self_]"),
+    ("dataset", "dataset: {name: mine}", "dataset", "defaults: [_local, _self_]"),
 ]
 
 

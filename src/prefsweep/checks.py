@@ -99,7 +99,7 @@ def check_model(model: ModelConfig) -> None:
 
 def check_dataset(dataset: Any) -> None:
     if not isinstance(dataset, DatasetConfig):
-        raise UserError("dataset: its YAML names no schema; begin it with `defaults: [_local_pairs, _self_]`")
+        raise UserError("dataset: its YAML names no schema; begin it with `defaults: [_local, _self_]`")
     path = getattr(dataset, "path", None)
     if path is not None and not Path(path).exists():
         raise UserError(f"dataset.path={path}: no such file or folder")

@@ -72,6 +72,10 @@ class ModelConfig:
     architecture: Architecture | None = setting()
 
 
+# The preference sets of hh-rlhf; `red-team-attempts` beside them has another schema.
+HH_SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
+
+
 @dataclass
 class DatasetConfig:
     """What every dataset has; each adds its own."""
@@ -81,11 +85,11 @@ class DatasetConfig:
     revision: int = setting(at_least=1)
     pairs: str = setting(choices=("given", "sampled"), absent_equals="given")
     validation: int = setting(at_least=1)
-    test: int = setting(at_least=1)
 
 
 @dataclass
 class SyntheticReviewsConfig(DatasetConfig):
+    test: int = setting(at_least=1)
     size: int = setting(at_least=1)
     noise: float = setting(at_least=0, at_most=0.5)
     coherence: float = setting(at_least=0, at_most=1)
@@ -94,9 +98,48 @@ class SyntheticReviewsConfig(DatasetConfig):
 
 
 @dataclass
-class LocalPairsConfig(DatasetConfig):
-    path: str = setting(is_content=True)
+class FileDatasetConfig(DatasetConfig):
+    """Rows in files."""
+
+    path: str | None = setting(is_content=True)
     seed: int = setting(at_least=0)
+    shuffle: bool = setting()
+    limit: int | None = setting(at_least=1)
+
+
+@dataclass
+class LocalConfig(FileDatasetConfig):
+    path: str = setting(is_content=True)
+    test: int = setting(at_least=1)
+
+
+@dataclass
+class HubDatasetConfig(FileDatasetConfig):
+    """On the hub at a commit, or a local folder laid out like it. `commit` may say whose it is: `id@commit`."""
+
+    id: str = setting(unless="path")
+    commit: str | None = setting(unless="path")
+
+
+@dataclass
+class HHConfig(HubDatasetConfig):
+    subset: str = setting(choices=(*HH_SUBSETS, "all"))
+
+
+@dataclass
+class UltraFeedbackConfig(HubDatasetConfig):
+    margin: float = setting(at_least=0)
+
+
+@dataclass
+class KaleidoscopeConfig(HubDatasetConfig):
+    test: int = setting(at_least=1)
+
+
+@dataclass
+class IMDBConfig(HubDatasetConfig):
+    over_characters: int = setting(at_least=0)
+    query_tokens: list[int] = setting(at_least=1)
 
 
 # --------------------------------------------------------------------------------------------------------- stages
@@ -375,7 +418,11 @@ class Config:
 
 DATASETS: dict[str, type[DatasetConfig]] = {
     "synthetic_reviews": SyntheticReviewsConfig,
-    "local_pairs": LocalPairsConfig,
+    "local": LocalConfig,
+    "hh": HHConfig,
+    "ultrafeedback": UltraFeedbackConfig,
+    "kaleidoscope": KaleidoscopeConfig,
+    "imdb": IMDBConfig,
 }
 SCORERS: dict[str, type[ScorerConfig]] = {
     "oracle": OracleConfig,
@@ -386,7 +433,7 @@ SCORERS: dict[str, type[ScorerConfig]] = {
 
 
 def register() -> None:
-    """Tell Hydra the schemas: `schema` is the root's, `dataset/_local_pairs`, `scorer/_oracle` are its parts'."""
+    """Tell Hydra the schemas: `schema` is the root's, `dataset/_local`, `scorer/_oracle` are its parts'."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for name, node in DATASETS.items():

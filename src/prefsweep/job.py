@@ -10,7 +10,9 @@ from typing import Any
 from prefsweep import console
 from prefsweep.compose import as_container
 from prefsweep.config import Config, RuntimeConfig, ScorerConfig, TrainedConfig
+from prefsweep.data import sources
 from prefsweep.errors import UserError
+from prefsweep.hub import pinned
 from prefsweep.pipeline.files import FileHashes
 from prefsweep.pipeline.plan import Plan, make_plan
 from prefsweep.pipeline.store import Store
@@ -41,11 +43,18 @@ class Job:
 
 def prepare(overrides: list[str], config: Config) -> Job:
     """Planned and named."""
-    hashes = file_hashes(config.runtime)
+    runtime = config.runtime
+    hashes = file_hashes(runtime)
+    config = dataclasses.replace(config, dataset=pinned(config.dataset, Path(runtime.outputs), not runtime.dry_run))
+
+    def hash_content(path: Path) -> str:
+        files = sources.files_read(config.dataset) if str(path) == getattr(config.dataset, "path", None) else None
+        return hashes.of_content(path) if files is None else hashes.of_several(files)
+
     configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
     sections = {"model": config.model, "dataset": config.dataset, "reward": config.reward, "judge": config.judge}
     aliases = {"base": config.model.base, "reward_model": reward_stage(config.reward)}
-    plan = make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hashes.of_content)
+    plan = make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hash_content)
     check_targets(plan)
     check_judge(plan, config)
     _ = plan.identity  # now: from here on no file that names it may be edited under the run

@@ -1,30 +1,39 @@
-"""One loader a dataset: `(config, split) → examples`. A dataset's YAML names its own in `_target_`."""
+"""One loader a dataset: `(config, split, tokenizer) → examples`. A dataset's YAML names its own in `_target_`."""
 
-import json
-import random
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import DatasetConfig, LocalPairsConfig, SyntheticReviewsConfig
+from prefsweep.config import DatasetConfig, FileDatasetConfig, SyntheticReviewsConfig
 from prefsweep.data import synthetic
+from prefsweep.data.layout import local_files
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.errors import UserError
+from prefsweep.data.tally import Examples, Tally
 
 SPLITS = ("train", "validation", "test")
 
 
-def load(dataset: DatasetConfig, split: str, tokenizer: Any = None) -> Sequence[PreferenceExample]:
-    """The examples of one split, always the same ones in the same order.
+def load(dataset: DatasetConfig, split: str, tokenizer: Any = None) -> Examples:
+    """The examples of one split, always the same ones in the same order, with the tally of what was left out.
 
     The policy's `tokenizer` matters only where prompts are the first few tokens of a text; without it the prompt of
     such a row is empty and its chosen answer the whole text.
     """
     module, _, name = dataset._target_.rpartition(".")
-    examples: Sequence[PreferenceExample] = getattr(import_module(module), name)(dataset, split, tokenizer)
+    examples: Examples = getattr(import_module(module), name)(dataset, split, tokenizer)
     return examples
+
+
+def files_read(dataset: DatasetConfig) -> dict[str, list[Path]] | None:
+    """The local files that make a dataset what it is, by their names on the hub; None where it has no such layout.
+
+    A folder may hold more, other subsets or a README, which then change no identity.
+    """
+    names = getattr(import_module(dataset._target_.rpartition(".")[0]), "names", None)
+    if names is None or not isinstance(dataset, FileDatasetConfig) or dataset.path is None:
+        return None
+    return local_files(Path(dataset.path), names(dataset), f"dataset.path={dataset.path}")
 
 
 def pretraining_texts(dataset: DatasetConfig) -> list[str]:
@@ -34,7 +43,7 @@ def pretraining_texts(dataset: DatasetConfig) -> list[str]:
     return [example.prompt + (example.chosen or "") for example in load(dataset, "train")]
 
 
-def synthetic_reviews(dataset: SyntheticReviewsConfig, split: str, tokenizer: Any) -> list[PreferenceExample]:
+def synthetic_reviews(dataset: SyntheticReviewsConfig, split: str, tokenizer: Any) -> Examples:
     """Pairs of the embedded world. Train and validation are labelled with noise, as people label; test is clean.
 
     The world's prompts are short, so the streams of two splits share some: test keeps its own, then validation.
@@ -43,7 +52,7 @@ def synthetic_reviews(dataset: SyntheticReviewsConfig, split: str, tokenizer: An
     for name in ("test", "validation", "train"):
         rows = unseen_pairs(dataset, name, taken)
         if name == split:
-            return rows
+            return Examples(rows, Tally(), split)
         taken |= {row.group for row in rows}
     raise ValueError(f"no such split: {split}")
 
@@ -64,42 +73,3 @@ def unseen_pairs(dataset: SyntheticReviewsConfig, split: str, taken: set[str]) -
 def stream(count: int, seed: int, coherence: float, noise: float) -> tuple[PreferenceExample, ...]:
     """Remembered: a stage that reads two splits draws the third only once."""
     return tuple(synthetic.preferences(count, seed=seed, coherence=coherence, noise=noise))
-
-
-def local_pairs(dataset: LocalPairsConfig, split: str, tokenizer: Any) -> list[PreferenceExample]:
-    """A jsonl file with prompt, chosen, rejected. Rows of one prompt share a split, whatever their number."""
-    examples = read_pairs(Path(dataset.path))
-    groups = sorted({example.group for example in examples})
-    random.Random(dataset.seed).shuffle(groups)
-    if len(groups) < dataset.validation + dataset.test + 1:
-        raise UserError(
-            f"dataset.path={dataset.path}: has {len(groups)} prompts; dataset.validation={dataset.validation} and "
-            f"dataset.test={dataset.test} leave none to train on"
-        )
-    test, rest = groups[: dataset.test], groups[dataset.test :]
-    members = {
-        "test": set(test),
-        "validation": set(rest[: dataset.validation]),
-        "train": set(rest[dataset.validation :]),
-    }
-    return [example for example in examples if example.group in members[split]]
-
-
-def read_pairs(path: Path) -> list[PreferenceExample]:
-    examples = []
-    with path.open() as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                examples.append(read_pair(line, f"{path}, line {number}", f"{path.stem}-{number}"))
-    return examples
-
-
-def read_pair(line: str, where: str, name: str) -> PreferenceExample:
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error})") from error
-    for column in ("prompt", "chosen", "rejected"):
-        if not isinstance(row, dict) or not isinstance(row.get(column), str):
-            raise UserError(f"{where}: needs the column {column} with a text in it")
-    return PreferenceExample(name, row["prompt"], row["prompt"], row["chosen"], row["rejected"])

@@ -1,19 +1,16 @@
 """Tokenizers and policies, from a stage's folder, a local folder or the hub. fp32 weights, dropout off."""
 
-import socket
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
-from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from prefsweep.config import Architecture, EncoderConfig, ModelConfig, RuntimeConfig
 from prefsweep.errors import UserError
+from prefsweep.hub import hub_answers
 
 # Each architecture's own names for dropout. Off everywhere: two forwards of one model must agree.
 DROPOUT_FIELDS = (
@@ -116,17 +113,3 @@ def from_pretrained(kind: Any, where: str, options: dict[str, Any], key: str = "
             f"{where}: not in the local cache and the hub cannot be reached; run `hf download {where}{pin}` on a "
             f"machine with network, or say {key}=FOLDER"
         ) from error
-
-
-def hub_answers() -> bool:
-    """Asked first, because the hub's client waits through five retries, most of a minute, to find out."""
-    if HF_HUB_OFFLINE:
-        return False
-    if getproxies():  # a connection of our own would go around the proxy
-        return True
-    address = urlsplit(ENDPOINT)
-    try:
-        socket.create_connection((address.hostname, address.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True

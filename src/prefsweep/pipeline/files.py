@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ class FileHashes:
         for file in files_under(path):
             name = file.relative_to(path).as_posix() if path.is_dir() else ""
             whole.update(f"{name}\0{self.of_file(file)}\n".encode())
+        self.save()
+        return "sha256:" + whole.hexdigest()
+
+    def of_several(self, named: Mapping[str, Sequence[Path]]) -> str:
+        """One hash for files that have names of their own, wherever each of them lies and whatever it is called."""
+        whole = hashlib.sha256()
+        for name in sorted(named):
+            whole.update(f"{name}\0{' '.join(self.of_file(file) for file in named[name])}\n".encode())
         self.save()
         return "sha256:" + whole.hexdigest()
 
