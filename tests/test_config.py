@@ -230,6 +230,11 @@ SAID = [
     ("model.architecture=null", "model.architecture", "model.base=pretrain"),
     ("model.architecture.n_embd=64 model.architecture.n_head=5", "model.architecture.n_head=5", "n_embd=64"),
     ("stages.sft.max_length=9999", "stages.sft.max_length=9999", "positions"),
+    (
+        "stages.sample.protocol={harmful:50,helpful:50,words:[kill],whole_words:false,seed:100}",
+        "stages.sample.protocol",
+        "dataset.subset=all",
+    ),
     ("stages.sample.max_new_tokens=9999", "stages.sample.max_new_tokens=9999", "positions"),
     ("stages.dpo.loss=[]", "stages.dpo.loss=[]", "[sigmoid]"),
     ("stages.ppo.minibatch_size=33", "stages.ppo.minibatch_size=33", "divide"),

@@ -9,10 +9,12 @@ from prefsweep.config import (
     Config,
     DatasetConfig,
     DPOConfig,
+    HHConfig,
     ModelConfig,
     OracleConfig,
     PPOConfig,
     RewardConfig,
+    SampleConfig,
     ScorerConfig,
     SyntheticReviewsConfig,
     TrainedConfig,
@@ -39,6 +41,7 @@ def check(config: Config) -> None:
     check_reward(config.stages.reward)
     for role in ("reward", "judge"):
         check_scorer(role, getattr(config, role), config.dataset)
+    check_sample(config.stages.sample, config.dataset)
     check_ppo(config.stages.ppo)
     check_lengths(config)
     if config.runtime.save_every % config.runtime.log_every:
@@ -161,6 +164,17 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
 def check_model_folder(key: str, path: str | None) -> None:
     if path is not None and not (Path(path) / "config.json").is_file():
         raise UserError(f"{key}={path}: no such model folder (it must hold a config.json)")
+
+
+def check_sample(sample: SampleConfig, dataset: DatasetConfig) -> None:
+    if sample.protocol is None:
+        return
+    if not isinstance(dataset, HHConfig) or dataset.subset != "all":
+        raise UserError(
+            "stages.sample.protocol: draws from two subsets of hh-rlhf; say dataset=hh-rlhf dataset.subset=all"
+        )
+    if sample.split != "test":
+        raise UserError(f"stages.sample.split={sample.split}: stages.sample.protocol draws from the test files")
 
 
 def check_ppo(ppo: PPOConfig) -> None:

@@ -72,8 +72,20 @@ def compose_raw(overrides: list[str], config_dir: Path | None) -> DictConfig:
         return hydra_compose("config", overrides=overrides)  # which complains of several values
     chosen = tuple(str(override.input_line) for override in parsed if chooses(override, loader))
     composed = copy.deepcopy(composed_choices(chosen, config_dir))
+    for override in settings:
+        if isinstance(override.value(), dict):
+            make_room(composed, override.get_key_element().lstrip("+~"))
     loader._apply_overrides_to_config(settings, composed)
     return composed
+
+
+def make_room(composed: DictConfig, key: str) -> None:
+    """Where a typed section is null, an empty one: OmegaConf cannot merge `key={...}` into null."""
+    parent, _, last = key.rpartition(".")
+    place = OmegaConf.select(composed, parent) if parent else composed
+    node = place._get_node(last) if isinstance(place, DictConfig) and not place._is_none() else None
+    if isinstance(node, DictConfig) and node._is_none() and dataclasses.is_dataclass(node._metadata.ref_type):
+        place[last] = node._metadata.ref_type
 
 
 @lru_cache(maxsize=256)

@@ -282,8 +282,20 @@ class PPOConfig(StageConfig):
 
 
 @dataclass
+class HarmfulHelpful:
+    """Prompts drawn from HH's harmless-base and helpful-base test files, as arXiv 2509.09055 draws them."""
+
+    harmful: int = setting(at_least=1)
+    helpful: int = setting(at_least=1)
+    words: list[str] = setting()
+    whole_words: bool = setting()
+    seed: int = setting(at_least=0)
+
+
+@dataclass
 class SampleConfig(StageConfig):
     split: str = setting(choices=("validation", "test"))
+    protocol: HarmfulHelpful | None = setting(absent_equals=None)
     prompts: int = setting(at_least=1)
     answers: int = setting(at_least=1)
     max_new_tokens: int = setting(at_least=1)

@@ -7,7 +7,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from prefsweep.config import DatasetConfig, ModelConfig, RuntimeConfig, SampleConfig
+from prefsweep.config import DatasetConfig, HHConfig, ModelConfig, RuntimeConfig, SampleConfig
+from prefsweep.data import hh
+from prefsweep.data.protocols import harmful_helpful
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
 from prefsweep.data.views import Ids, encode_prompts
@@ -29,7 +31,7 @@ def run(
     policy: Path | None = None,
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
-    asked = questions(config, load(dataset, config.split, tokenizer), tokenizer)
+    asked = questions(config, examples_asked(config, dataset, tokenizer), tokenizer)
     rows = read_whole_lines(context.checkpoints / SAMPLES)
     todo = asked[len(rows) :]
     if todo:
@@ -45,9 +47,18 @@ def run(
     return {"samples": len(rows), "ended": ended / len(rows)}
 
 
+def examples_asked(config: SampleConfig, dataset: DatasetConfig, tokenizer: Any) -> Sequence[PreferenceExample]:
+    if config.protocol is None:
+        return distinct_prompts(load(dataset, config.split, tokenizer))[: config.prompts]
+    assert isinstance(dataset, HHConfig)  # checked with the config
+    transcripts: dict[str, list[str]] = {}
+    for subset, row in hh.rows(dataset, "test"):
+        transcripts.setdefault(subset, []).append(row.text("chosen"))
+    return harmful_helpful(config.protocol, transcripts["harmless-base"], transcripts["helpful-base"])
+
+
 def questions(config: SampleConfig, examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Row]:
     """One a sample, prompts of like length together: little padding, and an order that a resumed stage repeats."""
-    examples = distinct_prompts(examples)[: config.prompts]
     encoded = encode_prompts([example.prompt for example in examples], tokenizer)
     rows = [
         {
