@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from prefsweep.config import TrainingConfig
 from prefsweep.data.views import IGNORED
+from prefsweep.models.learned_head import replace_fused_head
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.training import Batch, SteadyTrainer, arguments, trimmed
 
@@ -18,6 +19,10 @@ class TokenTrainer(SteadyTrainer, trl.SFTTrainer):
     """SFTTrainer over rows of `input_ids` and `labels` that are tokenised already."""
 
     micro_batch: int
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        replace_fused_head(self.model)
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         learned = (inputs["labels"][:, 1:] != IGNORED).sum()
@@ -46,6 +51,10 @@ class PairTrainer(SteadyTrainer, trl.DPOTrainer):
     """DPOTrainer over pairs that are tokenised already and carry the reference's log-probabilities."""
 
     micro_batch: int
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        replace_fused_head(self.model)
 
     def _prepare_dataset(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
         return dataset

@@ -1,0 +1,74 @@
+"""The vocabulary head at learned tokens alone, in place of the fused one that TRL's trainers give their models.
+
+TRL's is made for a GPU's kernel. On a CPU it scores every position, prompts and padding too, folds the softmax piece
+by piece, and computes the logits again in the backward pass. Here a CPU computes the logits of the tokens that are
+learned, once: the same numbers (1e-6) at a fraction of the time. Where they would be more than `PIECE`, they are
+computed a piece of the tokens at a time, each again in the backward pass, so that memory stays bounded whatever the
+vocabulary.
+"""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from trl.trainer.utils import FusedCausalLMOutput
+
+from prefsweep.data.views import IGNORED
+
+PIECE = 2**25  # logits in memory at once: 128 MiB in fp32, about four times that while they are differentiated
+PLAIN = ("gpt2", "opt")  # models whose logits are the head's output, neither scaled nor capped
+
+
+def replace_fused_head(model: Any) -> None:
+    """On a CPU, `model(..., fused_lm_head=True)` is answered here; everything else as before."""
+    model = getattr(model, "get_base_model", lambda: model)()  # inside its adapters, as TRL does
+    if model.config.model_type not in PLAIN:
+        return
+    before = model.forward
+
+    @functools.wraps(type(model).forward)
+    def forward(*args: Any, fused_lm_head: bool = False, labels: Any = None, **rest: Any) -> Any:
+        if not fused_lm_head or model.device.type != "cpu":
+            return before(*args, fused_lm_head=fused_lm_head, labels=labels, **rest)
+        states = model.base_model(*args, **rest | {"use_cache": False}).last_hidden_state
+        return described(states[:, :-1], model.get_output_embeddings(), labels[:, 1:])
+
+    model.forward = forward
+
+
+def described(states: Tensor, head: Any, labels: Tensor) -> FusedCausalLMOutput:
+    """What the head says of `labels` [B, L] at `states` [B, L, H]; each [B, L], 0 where nothing is learned."""
+    mask = labels != IGNORED
+    targets = labels[mask]
+    size = max(1, PIECE // head.weight.shape[0])
+    pieces = list(zip(states[mask].split(size), targets.split(size), strict=True))
+    if len(pieces) == 1 or not torch.is_grad_enabled():
+        found = [believed(*piece, head) for piece in pieces]
+    else:
+        found = [checkpoint(believed, *piece, head, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
+    columns = (torch.cat(column) for column in zip(*found, strict=True))
+    log_probs, entropy, sum_of_squares, mean_logits, is_top1 = (
+        column.new_zeros(mask.shape).masked_scatter(mask, column) for column in columns
+    )
+    return FusedCausalLMOutput(
+        loss=-log_probs.sum() / mask.sum().clamp(min=1),
+        log_probs=log_probs,
+        entropy=entropy,
+        log_sum_sq_probs=sum_of_squares,
+        mean_logits=mean_logits,
+        is_top1=is_top1,
+        label_mask=mask,
+    )
+
+
+def believed(states: Tensor, targets: Tensor, head: Any) -> tuple[Tensor, ...]:
+    """[N] each: log p of the targets, and without a gradient entropy, log Σ p², mean logit, whether it comes first."""
+    logits = head(states).float()
+    beliefs = logits.log_softmax(-1)
+    with torch.no_grad():
+        p = beliefs.exp()
+        entropy, squares = -torch.linalg.vecdot(p, beliefs), torch.linalg.vecdot(p, p).log()
+        of_logits = logits.mean(-1), logits.argmax(-1) == targets
+    return beliefs.gather(-1, targets[:, None]).squeeze(-1), entropy, squares, *of_logits
