@@ -1,6 +1,7 @@
 """What a run says on the terminal."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prefsweep.config import FileDatasetConfig
+from prefsweep.data.tally import sentences
+from prefsweep.hub import not_pinned
 from prefsweep.pipeline.compare import nearest_built
 from prefsweep.pipeline.plan import Plan
 from prefsweep.pipeline.stage import Stage
@@ -23,6 +27,8 @@ def say(line: str) -> None:
 def show_plan(plan: Plan, store: Store, title: str) -> None:
     """Each stage, built or missing, and for a missing one the nearest built one and what it differs in."""
     console.print(escape(title), style="italic", soft_wrap=True)  # whole, so that it can be copied
+    for line in data_lines(plan, store):
+        say(line)
     table = Table(box=None, pad_edge=False)
     for heading in ("stage", "identity", "state", ""):
         table.add_column(heading)
@@ -40,6 +46,25 @@ def difference(stage: Stage, store: Store) -> str:
     identity, changes = found
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return f"nearest {identity[:8]}: {'; '.join(changes[:3])}{more}"
+
+
+def data_lines(plan: Plan, store: Store) -> Iterator[str]:
+    """What was kept of the dataset, as any stage that read it has recorded it; and whether it may still change."""
+    read = {
+        json.dumps(stage.payload["sections"]["dataset"], sort_keys=True): stage.sections["dataset"]
+        for stage in plan.stages
+        if "dataset" in stage.sections
+    }
+    for section, dataset in read.items():
+        if not isinstance(dataset, FileDatasetConfig):
+            continue
+        said: dict[str, str] = {}
+        for record in store.records():
+            if json.dumps(record["sections"].get("dataset"), sort_keys=True) == section:
+                said |= sentences(record["metrics"])
+        parts = [f"{split} {tally}" for split, tally in sorted(said.items(), reverse=True)] or ["not read yet"]
+        pin = not_pinned(dataset, store.root.parent)
+        yield f"{dataset.name}: {'; '.join([*parts, *([pin] if pin else [])])}"
 
 
 class Listener:

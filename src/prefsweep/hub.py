@@ -48,10 +48,15 @@ def pinned(dataset: Any, outputs: Path, resolve: bool) -> Any:
     return dataclasses.replace(dataset, commit=commit)
 
 
-def is_pinned(dataset: Any) -> bool:
-    """Whether the config itself says which rows these are."""
-    on_hub = isinstance(dataset, HubDatasetConfig) and dataset.path is None
-    return not on_hub or commit_said(dataset.id, dataset.commit) is not None
+def not_pinned(dataset: Any, outputs: Path) -> str | None:
+    """What a plan says of a dataset whose rows the config alone does not name; None where it does."""
+    if not isinstance(dataset, HubDatasetConfig) or dataset.path is not None:
+        return None
+    if dataset.commit is None:
+        return "not pinned: its commit is asked for at first use"
+    if remembered(outputs).get(dataset.id) == dataset.commit:
+        return f"not pinned: at {dataset.commit}, the commit of its first use here"
+    return None
 
 
 def commit_said(id: str, commit: str | None) -> str | None:

@@ -61,7 +61,7 @@ def example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
     elif chosen == rejected:
         reason = "equal answers"
     if reason:
-        tally.dropped[reason] += 1
+        tally.drop(reason)
         return None
     kind = "harmful" if name.startswith("harmless") else "helpful"
     return PreferenceExample(name, first_turn(prompt), prompt + ASSISTANT, chosen, rejected, kind)

@@ -32,7 +32,7 @@ def load(dataset: IMDBConfig, split: str, tokenizer: Any) -> Examples:
             text = row.text("text")
             review = BREAKS.sub(" ", text).strip()
             if len(text) <= dataset.over_characters or not review:
-                tally.dropped["short"] += 1
+                tally.drop("short")
                 continue
             yield PreferenceExample(f"{part}-{number}", review, "", review, None)
 
@@ -51,6 +51,6 @@ def cut(dataset: IMDBConfig, whole: Examples, tokenizer: Any) -> Iterator[Prefer
         count = least + drawn(dataset.seed, "query", example.id) % (most - least + 1)
         _, place = spans[min(count, len(spans)) - 1]
         if place == len(example.group):  # no more than a word, and tags
-            whole.tally.dropped["short"] += 1
+            whole.tally.drop("short")
             continue
         yield PreferenceExample(example.id, example.group, example.group[:place], example.group[place:], None)

@@ -45,7 +45,7 @@ def example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
     elif more == less:
         reason = "equal answers"
     if reason:
-        tally.dropped[reason] += 1
+        tally.drop(reason)
         return None
     return PreferenceExample(name, question, f"User: {question}\nAssistant:", f" {more}", f" {less}")
 

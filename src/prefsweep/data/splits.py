@@ -71,7 +71,7 @@ def leave_out(
 ) -> list[PreferenceExample]:
     kept = [example for example in examples if example.group not in groups]
     if len(kept) < len(examples):
-        tally.dropped[reason] += len(examples) - len(kept)
+        tally.drop(reason, len(examples) - len(kept))
     return kept
 
 
@@ -82,6 +82,6 @@ def finished(dataset: FileDatasetConfig, split: str, examples: list[PreferenceEx
     if dataset.shuffle:
         examples = sorted(examples, key=lambda example: (drawn(dataset.seed, "order", example.id), example.id))
     if split == "train" and dataset.limit is not None and len(examples) > dataset.limit:
-        tally.dropped["over the limit"] += len(examples) - dataset.limit
+        tally.drop("over the limit", len(examples) - dataset.limit)
         examples = examples[: dataset.limit]
     return Examples(examples, tally, split)

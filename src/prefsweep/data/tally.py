@@ -5,13 +5,23 @@ from collections.abc import Iterable
 
 from prefsweep.data.schema import PreferenceExample
 
+# In the order in which they are said: what is wrong with a row, then where else it went.
+REASONS = (
+    *("prompts disagree", "empty questions", "empty answers", "equal answers", "ties", "short"),
+    *("in test", "in validation", "in train", "over the limit"),
+)
+
 
 class Tally:
-    """Counts by reason, in the order in which the reasons came up; `read` is the number of rows there were."""
+    """Counts by reason; `read` is the number of rows there were."""
 
     def __init__(self) -> None:
         self.read = 0
         self.dropped: Counter[str] = Counter()
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        assert reason in REASONS
+        self.dropped[reason] += count
 
     @property
     def kept(self) -> int:
@@ -28,7 +38,7 @@ class Tally:
         return {f"data/{split}/{reason.replace(' ', '_')}": count for reason, count in counts.items()}
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
+        reasons = ", ".join(f"{self.dropped[reason]:,} {reason}" for reason in REASONS if reason in self.dropped)
         return f"kept {self.kept:,} of {self.read:,}" + (f": {reasons}" if reasons else "")
 
 
@@ -54,5 +64,5 @@ def sentences(metrics: dict[str, object]) -> dict[str, str]:
             if reason == "read":
                 tally.read = count
             elif reason != "kept":
-                tally.dropped[reason.replace("_", " ")] = count
+                tally.drop(reason.replace("_", " "), count)
     return {split: str(tally) for split, tally in tallies.items()}

@@ -51,7 +51,7 @@ def example(row: Row, name: str, margin: float, tally: Tally) -> PreferenceExamp
     elif row.number_of("score_chosen") - row.number_of("score_rejected") <= margin:
         reason = "ties"
     if reason:
-        tally.dropped[reason] += 1
+        tally.drop(reason)
         return None
     prompt = "".join(said(message) for message in asked) + SPEAKERS["assistant"]
     return PreferenceExample(name, prompt, prompt, answer(chosen), answer(rejected))

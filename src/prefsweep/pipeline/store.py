@@ -134,9 +134,9 @@ class Store:
         self.hashes.changed = True
         self.hashes.save()
 
-    def records(self, name: str) -> Iterator[Record]:
-        """Every finished stage of a name, unverified: for showing what is near."""
-        for path in sorted((self.root / name).glob(f"*/{RECORD}")):
+    def records(self, name: str = "*") -> Iterator[Record]:
+        """Every finished stage of a name, or of any, unverified: for showing what is near."""
+        for path in sorted(self.root.glob(f"{name}/*/{RECORD}")):
             with contextlib.suppress(OSError, ValueError):
                 record = json.loads(path.read_text())
                 if isinstance(record, dict) and record.get("identity") == path.parent.name:  # not what is set aside

@@ -46,12 +46,13 @@ def run(
 ) -> dict[str, Any]:
     seeded(config)
     tokenizer = load_tokenizer(model, policy)
-    rows, cut = {}, None
+    rows, told = {}, {}
     for split in ("validation", "train"):
-        pairs, cut = pair_rows(load(dataset, split, tokenizer), tokenizer, config.max_length)
+        examples = load(dataset, split, tokenizer)
+        pairs, cut = pair_rows(examples, tokenizer, config.max_length)
         for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split, len(pairs)), strict=True):
             pairs = pairs.add_column(column, values)
-        rows[split] = pairs
+        rows[split], told = pairs, cut.metrics() | examples.metrics()
     settings = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
     trainer = PairTrainer(
         model=load_policy(model, policy),
@@ -61,5 +62,4 @@ def run(
         processing_class=tokenizer,
     )
     trainer.micro_batch = context.runtime.micro_batch
-    assert cut is not None
-    return train(trainer, config, folder, context, "dpo") | cut.metrics()
+    return train(trainer, config, folder, context, "dpo") | told

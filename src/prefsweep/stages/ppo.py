@@ -12,6 +12,7 @@ steps, as it does elsewhere.
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel
 
 from prefsweep.config import DatasetConfig, ModelConfig, PPOConfig, RuntimeConfig, ScorerConfig, TrainedConfig
+from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
 from prefsweep.data.views import Ids, encode_prompts
 from prefsweep.errors import UserError
@@ -62,13 +64,14 @@ def run(
     def score(prompts: list[str], answers: list[str]) -> list[float]:
         return scorer.score(prompts, answers)["score"]
 
-    queries = {split: prompts_of(dataset, split, tokenizer) for split in ("train", "validation")}
+    examples = {split: load(dataset, split, tokenizer) for split in ("train", "validation")}
+    queries = {split: prompts_of(found, tokenizer) for split, found in examples.items()}
     task = make_task(config, model, policy, reward_model, tokenizer, score, queries["train"], accelerator.device)
     if context.runtime.gradient_checkpointing:
         task.policy.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = Trainer(config, task, accelerator, context.runtime.micro_batch, context.runtime.forward_batch)
     held_out = queries["validation"][: config.validation_prompts]
-    return Optimisation(config, trainer, held_out, tokenizer, folder, context).run()
+    return Optimisation(config, trainer, held_out, tokenizer, folder, context).run() | examples["train"].metrics()
 
 
 def check_reward(config: PPOConfig, found: dict[str, float]) -> None:
@@ -92,8 +95,8 @@ def new_accelerator(runtime: RuntimeConfig) -> Any:
     return Accelerator(cpu=runtime.device == "cpu", mixed_precision="no")
 
 
-def prompts_of(dataset: DatasetConfig, split: str, tokenizer: Any) -> list[Ids]:
-    return encode_prompts([example.prompt for example in distinct_prompts(load(dataset, split, tokenizer))], tokenizer)
+def prompts_of(examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Ids]:
+    return encode_prompts([example.prompt for example in distinct_prompts(examples)], tokenizer)
 
 
 def make_task(

@@ -40,14 +40,12 @@ def run(
     policy: Path | None = None,
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
-    rows = {
-        split: pair_rows(load(dataset, split, tokenizer), tokenizer, config.max_length)[0]
-        for split in ("train", "validation")
-    }
+    examples = {split: load(dataset, split, tokenizer) for split in ("train", "validation")}
+    rows = {split: pair_rows(found, tokenizer, config.max_length)[0] for split, found in examples.items()}
     trainer = forward_trainer(config, load_policy(model, policy), tokenizer, rows["train"], context)
     for split, pairs in rows.items():
         np.save(folder / f"{split}.npy", logprobs(trainer, pairs, split, context))
-    return {"pairs": sum(map(len, rows.values()))}
+    return {"pairs": sum(map(len, rows.values())), **examples["train"].metrics()}
 
 
 def forward_trainer(config: ReferenceConfig, model: Any, tokenizer: Any, rows: Dataset, context: Context) -> Any:

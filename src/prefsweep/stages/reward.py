@@ -45,14 +45,15 @@ def run(
         raise UserError(
             f"stages.reward.max_length={config.max_length}: the backbone has {longest_row(backbone)} positions"
         )
-    train_rows, cut = pair_rows(load(dataset, "train", tokenizer), tokenizer, config)
+    examples = load(dataset, "train", tokenizer)
+    train_rows, cut = pair_rows(examples, tokenizer, config)
     held_out = load(dataset, "validation", tokenizer)
     validation, _ = pair_rows(held_out, tokenizer, config)
     trainer = trainer_of(config, RewardModel(backbone, config.pooling), tokenizer, train_rows, validation, context)
     trainer.length_accuracy = ranking.length_accuracy(
         *([len(pair.answer(side)) for pair in held_out] for side in SIDES)
     )
-    metrics = train(trainer, config, folder, context, "reward") | cut.metrics()
+    metrics = train(trainer, config, folder, context, "reward") | cut.metrics() | examples.metrics()
     asked = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
     (folder / REWARD).write_text(json.dumps({**asked, "metrics": metrics}, indent=2) + "\n")
     return metrics

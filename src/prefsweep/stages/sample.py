@@ -31,7 +31,8 @@ def run(
     policy: Path | None = None,
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
-    asked = questions(config, examples_asked(config, dataset, tokenizer), tokenizer)
+    examples, counts = examples_asked(config, dataset, tokenizer)
+    asked = questions(config, examples, tokenizer)
     rows = read_whole_lines(context.checkpoints / SAMPLES)
     todo = asked[len(rows) :]
     if todo:
@@ -44,17 +45,21 @@ def run(
     rows.sort(key=lambda row: row["place"])
     write_rows(folder / SAMPLES, [{key: row[key] for key in row if key != "place"} for row in rows])
     ended = sum(row["ended"] for row in rows)
-    return {"samples": len(rows), "ended": ended / len(rows)}
+    return {"samples": len(rows), "ended": ended / len(rows), **counts}
 
 
-def examples_asked(config: SampleConfig, dataset: DatasetConfig, tokenizer: Any) -> Sequence[PreferenceExample]:
+def examples_asked(
+    config: SampleConfig, dataset: DatasetConfig, tokenizer: Any
+) -> tuple[list[PreferenceExample], dict[str, int]]:
+    """And what was kept of the split, where they are its first ones."""
     if config.protocol is None:
-        return distinct_prompts(load(dataset, config.split, tokenizer))[: config.prompts]
+        examples = load(dataset, config.split, tokenizer)
+        return distinct_prompts(examples)[: config.prompts], examples.metrics()
     assert isinstance(dataset, HHConfig)  # checked with the config
     transcripts: dict[str, list[str]] = {}
     for subset, row in hh.rows(dataset, "test"):
         transcripts.setdefault(subset, []).append(row.text("chosen"))
-    return harmful_helpful(config.protocol, transcripts["harmless-base"], transcripts["helpful-base"])
+    return harmful_helpful(config.protocol, transcripts["harmless-base"], transcripts["helpful-base"]), {}
 
 
 def questions(config: SampleConfig, examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Row]:

@@ -26,7 +26,8 @@ def run(
 ) -> dict[str, Any]:
     seeded(config)
     tokenizer = load_tokenizer(model, policy)
-    train_rows, cut = answer_rows(load(dataset, "train", tokenizer), tokenizer, config.max_length, config.learn)
+    examples = load(dataset, "train", tokenizer)
+    train_rows, cut = answer_rows(examples, tokenizer, config.max_length, config.learn)
     validation, _ = answer_rows(load(dataset, "validation", tokenizer), tokenizer, config.max_length, config.learn)
     trainer = token_trainer(config, load_policy(model, policy), tokenizer, train_rows, validation, context)
-    return train(trainer, config, folder, context, "sft") | cut.metrics()
+    return train(trainer, config, folder, context, "sft") | cut.metrics() | examples.metrics()

@@ -1,0 +1,377 @@
+"""Each dataset from a folder in the hub's layout: what a row becomes, what is dropped and counted, how it is split."""
+
+import csv
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hub_layout
+from prefsweep.compose import compose, composing
+from prefsweep.config import HH_SUBSETS
+from prefsweep.data.schema import PreferenceExample
+from prefsweep.data.sources import load, pretraining_texts
+from prefsweep.data.tally import Examples, sentences
+from prefsweep.data.views import encode_prompts
+from prefsweep.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+Written = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The folder of a dataset; written once, so copy it before changing it."""
+    folders: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in folders:
+            folders[name] = hub_layout.write_dataset(name, tmp_path_factory.mktemp(name))
+        return folders[name]
+
+    return make
+
+
+def configured(name: str, folder: Path, *words: str) -> Any:
+    with composing():
+        return compose([*hub_layout.words(name, folder), *words]).dataset
+
+
+def splits(name: str, folder: Path, *words: str) -> dict[str, Examples]:
+    dataset = configured(name, folder, *words)
+    return {split: load(dataset, split) for split in SPLITS}
+
+
+# --------------------------------------------------------------------------------------------------- what all share
+
+
+@pytest.mark.parametrize("name", hub_layout.NAMES)
+def test_every_row_is_kept_or_counted(name: str, written: Written) -> None:
+    traps = {reason: count for reason, count in hub_layout.TRAPS[name].items() if reason != "in test"}
+    for split, examples in splits(name, written(name)).items():
+        wrong = {reason: count for reason, count in examples.tally.dropped.items() if not reason.startswith("in ")}
+        assert wrong == traps
+        assert examples.tally.kept == len(examples) > 0
+        assert examples.metrics()[f"data/{split}/kept"] == len(examples)
+        assert sentences(examples.metrics()) == {split: str(examples.tally)}
+
+
+@pytest.mark.parametrize("name", hub_layout.NAMES)
+def test_no_group_lies_in_two_splits_and_no_row_is_lost(name: str, written: Written) -> None:
+    found = splits(name, written(name))
+    groups = {split: {example.group for example in examples} for split, examples in found.items()}
+    assert not groups["train"] & groups["validation"] and not groups["train"] & groups["test"]
+    assert not groups["validation"] & groups["test"]
+    assert len(groups["validation"]) == 8
+    ids = [example.id for examples in found.values() for example in examples]
+    assert len(set(ids)) == len(ids)
+    whole = {"hh-rlhf": 48 + 16, "ultrafeedback": 48 + 16, "CulturalKaleidoscope": 64, "imdb": 48 + 16}
+    assert len(ids) == whole[name]
+
+
+@pytest.mark.parametrize("name", hub_layout.NAMES)
+def test_the_same_rows_in_the_same_order_each_time_and_others_with_another_seed(name: str, written: Written) -> None:
+    first, again, other = (splits(name, written(name), f"dataset.seed={seed}") for seed in (0, 0, 1))
+    assert first == again
+    assert all(first[split] != other[split] for split in SPLITS)
+
+
+@pytest.mark.parametrize("name", hub_layout.NAMES)
+def test_a_limit_is_a_sample_of_training_rows_that_a_larger_one_holds(name: str, written: Written) -> None:
+    whole, large, small = (splits(name, written(name), f"dataset.limit={limit}") for limit in ("null", 20, 5))
+    assert (len(large["train"]), len(small["train"])) == (20, 5)
+    assert small["train"] == large["train"][:5] == whole["train"][:5]
+    assert small["train"].tally.dropped["over the limit"] == len(whole["train"]) - 5
+    assert small["validation"] == whole["validation"] and small["test"] == whole["test"]
+    in_file = splits(name, written(name), "dataset.shuffle=false")["train"]
+    assert sorted(example.id for example in in_file) == sorted(example.id for example in whole["train"])
+    numbers = [int(example.id.rpartition("-")[2]) for example in in_file]
+    assert numbers == sorted(numbers) != [int(example.id.rpartition("-")[2]) for example in whole["train"]]
+
+
+def test_a_row_keeps_its_split_when_others_are_added(written: Written, tmp_path: Path) -> None:
+    folder = shutil.copytree(written("imdb"), tmp_path / "imdb")
+    before = {example.group for example in splits("imdb", folder)["validation"]}
+    rows = [{"text": f"Another review, the number {number}. " + "x" * 200, "label": 0} for number in range(8)]
+    (folder / "plain_text/train-00000-of-00001.parquet").rename(folder / "plain_text/train-00000-of-00002.parquet")
+    hub_layout.write_parquet(folder / "plain_text/train-00001-of-00002.parquet", rows)
+    after = {example.group for example in splits("imdb", folder)["validation"]}
+    assert len(before & after) >= 5 and after - before <= {row["text"] for row in rows}
+
+
+@pytest.mark.parametrize("name", hub_layout.NAMES)
+def test_every_text_is_read_as_a_base_would(name: str, written: Written) -> None:
+    texts = pretraining_texts(configured(name, written(name)))
+    assert all(len(text) > 40 and "<br" not in text for text in texts)
+
+
+# ------------------------------------------------------------------------------------------------------- each its own
+
+
+def by_id(examples: Examples) -> dict[str, PreferenceExample]:
+    return {example.id: example for example in examples}
+
+
+def test_a_dialogue_parts_at_its_last_assistant(written: Written) -> None:
+    folder = written("hh-rlhf")
+    with gzip.open(folder / "harmless-base/train.jsonl.gz", "rt") as file:
+        raw = [json.loads(line) for line in file]
+    for example in splits("hh-rlhf", folder)["train"]:
+        row = raw[int(example.id.rpartition("-")[2]) - 1]
+        for side in ("chosen", "rejected"):
+            answer = example.answer(side)
+            assert example.prompt + answer == row[side]
+            assert answer.startswith(" ") and "Assistant:" not in answer and answer.strip()
+        assert example.prompt.endswith("\n\nAssistant:")
+        assert example.group == row["chosen"].split("\n\n")[1].removeprefix("Human: ")
+        assert example.kind == "harmful"
+
+
+def test_subsets_are_read_alone_or_together(written: Written) -> None:
+    folder = written("hh-rlhf")
+    alone = {subset: splits("hh-rlhf", folder, f"dataset.subset={subset}") for subset in HH_SUBSETS}
+    together = splits("hh-rlhf", folder, "dataset.subset=all")
+    assert sorted(example.id for example in together["test"]) == sorted(
+        example.id for found in alone.values() for example in found["test"]
+    )
+    assert together["train"].tally.read == sum(found["train"].tally.read for found in alone.values())
+    kinds = {example.id.rpartition("-test-")[0]: example.kind for example in together["test"]}
+    assert kinds == {subset: "harmful" if subset == "harmless-base" else "helpful" for subset in HH_SUBSETS}
+    assert [example.id for example in together["test"][:16]] != [
+        example.id for example in alone["harmless-base"]["test"]
+    ]
+
+
+def test_messages_become_plain_text(written: Written) -> None:
+    found = splits("ultrafeedback", written("ultrafeedback"))
+    several = by_id(Examples([*found["train"], *found["validation"]], found["train"].tally, "train"))["train-2"]
+    assert several.prompt.startswith("\n\nSystem: Be brief.\n\nHuman: Hello.\n\nAssistant: Hello!\n\nHuman: How would")
+    for example in found["train"]:
+        assert example.prompt.endswith("?\n\nAssistant:") or example.prompt.endswith("\n\nAssistant:")
+        assert all(example.answer(side)[:1] == " " != example.answer(side)[1:2] for side in ("chosen", "rejected"))
+
+
+def test_surer_pairs_are_those_whose_scores_differ_more(written: Written) -> None:
+    all_pairs, surer = (
+        splits("ultrafeedback", written("ultrafeedback"), f"dataset.margin={margin}")["test"] for margin in (0, 1)
+    )
+    assert surer.tally.dropped["ties"] > all_pairs.tally.dropped["ties"] == 2
+    assert {example.id for example in surer} < {example.id for example in all_pairs}
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Question,More_Prefered,Less_Prefered",
+        "question,more_preferred,LESS_PREFERRED",
+        "Less Prefered,Question,More Prefered",
+    ],
+)
+def test_the_columns_of_kaleidoscope_in_any_spelling(heading: str, tmp_path: Path) -> None:
+    names = heading.split(",")
+    with (tmp_path / "any.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for number in range(30):
+            row = {"q": f"Why {number}?", "m": 'Because, "so".\nYes.', "l": f"No {number}."}
+            writer.writerow([row[name.lower()[0]] for name in names])
+    example = splits("CulturalKaleidoscope", tmp_path)["train"][0]
+    number = example.group.strip("Why ?")
+    assert example == PreferenceExample(
+        example.id, f"Why {number}?", f"User: Why {number}?\nAssistant:", ' Because, "so".\nYes.', f" No {number}."
+    )
+
+
+def test_a_prompt_of_imdb_is_a_reviews_first_tokens(written: Written, tokenizer: Any) -> None:
+    dataset = configured("imdb", written("imdb"))
+    for split in SPLITS:
+        examples = load(dataset, split, tokenizer)
+        lengths = [len(ids) for ids in encode_prompts([example.prompt for example in examples], tokenizer)]
+        assert {2, 8} <= set(lengths) or split != "train"
+        assert set(lengths) <= set(range(2, 9))
+        for example, uncut in zip(examples, load(dataset, split), strict=True):
+            assert example.prompt + example.answer("chosen") == example.group == uncut.chosen
+            assert example.rejected is None and uncut.prompt == ""
+            assert "<br" not in example.group and "  " not in example.group
+    whole, limited = (
+        load(configured("imdb", written("imdb"), f"dataset.limit={n}"), "train", tokenizer) for n in (30, 4)
+    )
+    assert limited == whole[:4]  # the cut is the review's own
+
+
+def test_the_label_is_never_read(written: Written, tmp_path: Path, tokenizer: Any) -> None:
+    import pyarrow.parquet
+
+    for file in written("imdb").rglob("*.parquet"):
+        text_alone = pyarrow.parquet.read_table(file).drop_columns("label")
+        (tmp_path / "plain_text").mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(text_alone, tmp_path / "plain_text" / file.name)
+    for split in SPLITS:
+        found = [load(configured("imdb", folder), split, tokenizer) for folder in (written("imdb"), tmp_path)]
+        assert found[0] == found[1]
+
+
+# -------------------------------------------------------------------------------------------- a file of one's own
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "csv", "parquet"])
+def test_a_file_of_ones_own_in_every_format(ending: str, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{number}?", "chosen": ' é,\n"yes"', "rejected": " no"} for number in range(12)]
+    path = tmp_path / f"mine.{ending}"
+    if ending == "csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["prompt", "chosen", "rejected"])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        (hub_layout.write_parquet if ending == "parquet" else hub_layout.write_jsonl)(path, rows)
+    found = splits("local", path, "dataset.test=2", "dataset.validation=3")
+    assert {split: len(examples) for split, examples in found.items()} == {"train": 7, "validation": 3, "test": 2}
+    assert {example.chosen for examples in found.values() for example in examples} == {' é,\n"yes"'}
+    assert {example.prompt for examples in found.values() for example in examples} == {row["prompt"] for row in rows}
+
+
+def test_prompts_alone_do_where_pairs_are_sampled(tmp_path: Path) -> None:
+    hub_layout.write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Q{number}?"} for number in range(12)])
+    sizes = ("dataset.test=2", "dataset.validation=3")
+    found = splits("local", tmp_path / "p.jsonl", *sizes, "dataset.pairs=sampled")
+    assert {(example.chosen, example.rejected) for example in found["train"]} == {(None, None)}
+    with pytest.raises(UserError, match="has no chosen answer, which this method learns from"):
+        found["train"][0].answer("chosen")
+    with pytest.raises(UserError, match=r"p\.jsonl, line 1: .* say dataset\.pairs=sampled"):
+        splits("local", tmp_path / "p.jsonl", *sizes)
+
+
+# ------------------------------------------------------------------------------------------- where the files may lie
+
+
+def hh_rows(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+@pytest.mark.parametrize("shape", ["jsonl", "csv", "parquet", "bare jsonl.gz", "the subset itself"])
+def test_a_folder_may_be_laid_out_in_several_ways(shape: str, written: Written, tmp_path: Path) -> None:
+    theirs = written("hh-rlhf")
+    folder = tmp_path / "harmless-base"
+    folder.mkdir()
+    ending = shape.split()[-1] if "jsonl" in shape else shape
+    for part in ("train", "test"):
+        rows = hh_rows(theirs / f"harmless-base/{part}.jsonl.gz")
+        if shape == "csv":
+            with (folder / f"{part}.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, ["chosen", "rejected"])
+                writer.writeheader()
+                writer.writerows(rows)
+        elif shape == "parquet":
+            hub_layout.write_parquet(folder / f"{part}-00000-of-00001.parquet", rows)
+        else:
+            hub_layout.write_jsonl(folder / f"{part}.{ending if 'jsonl' in shape else 'jsonl'}", rows)
+    if shape == "bare jsonl.gz":
+        folder = folder.rename(tmp_path / "anything")
+    place = tmp_path if shape in ("jsonl", "csv", "parquet") else folder
+    expected = splits("hh-rlhf", theirs)
+    for split, examples in splits("hh-rlhf", place).items():
+        texts = {(example.prompt, example.chosen, example.rejected) for example in examples}
+        assert len(texts) == len(examples) == len(expected[split])
+        if split == "test":
+            assert texts == {(example.prompt, example.chosen, example.rejected) for example in expected[split]}
+
+
+def identity(name: str, folder: Path, *words: str) -> str:
+    from prefsweep.job import prepare
+
+    with composing():
+        said = [*hub_layout.words(name, folder), "method=sft", f"runtime.outputs={folder.parent / 'out'}", *words]
+        return prepare(said, compose(said)).plan.identity
+
+
+def test_the_identity_is_the_content_of_the_files_that_are_read(written: Written, tmp_path: Path) -> None:
+    here = shutil.copytree(written("hh-rlhf"), tmp_path / "here")
+    first = identity("hh-rlhf", here)
+    moved = here.rename(tmp_path / "there")
+    assert identity("hh-rlhf", moved) == identity("hh-rlhf", moved / "harmless-base") == first
+    (moved / "README.md").write_text("Read me.")
+    (moved / "helpful-base/train.jsonl.gz").unlink()
+    assert identity("hh-rlhf", moved) == first
+    hub_layout.write_jsonl(moved / "harmless-base/test.jsonl.gz", hh_rows(moved / "harmless-base/test.jsonl.gz")[1:])
+    assert identity("hh-rlhf", moved) != first
+
+
+# ------------------------------------------------------------------------------------ what cannot be read is one line
+
+
+def broken(name: str, folder: Path, *words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        splits(name, folder, *words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+GOOD = {"prompt": "a", "chosen": " b", "rejected": " c"}
+BAD_LINES = [
+    ("{", "line 2: not JSON"),
+    ("[1]", "line 2: must be an object"),
+    ('{"prompt": "a", "chosen": " b"}', "line 2: has no column rejected; there are: prompt, chosen"),
+    ('{"prompt": "a", "chosen": " b", "rejectet": " c"}', "(nearest: rejectet)"),
+    ('{"prompt": "a", "chosen": 3, "rejected": " c"}', "line 2: its chosen must be a text, not 3"),
+    ('{"prompt": null, "chosen": " b", "rejected": " c"}', "line 2: its prompt must be a text, not None"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), BAD_LINES)
+def test_a_bad_line_is_named_by_file_and_number(line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "my.jsonl").write_text(f"{json.dumps(GOOD)}\n{line}\n")
+    complaint = broken("local", tmp_path / "my.jsonl", "dataset.test=1")
+    assert complaint.startswith(f"{tmp_path / 'my.jsonl'}, line 2: ") and said in complaint
+
+
+def test_files_that_are_no_such_files(tmp_path: Path) -> None:
+    def said(name: str, content: bytes) -> str:
+        (tmp_path / name).write_bytes(content)
+        return broken("local", tmp_path / name, "dataset.test=1").removeprefix(f"{tmp_path / name}")
+
+    assert said("empty.jsonl", b"") == ": holds no rows"
+    assert said("empty.csv", b"prompt,chosen,rejected\n") == ": holds no rows"
+    assert said("short.csv", b"prompt,chosen,rejected\na,b\n").startswith(", line 2: has not the 3 columns")
+    assert said("long.csv", b"prompt,chosen,rejected\na,b,c,d\n").startswith(", line 2: has not the 3 columns")
+    assert "not csv (unexpected end of data)" in said("open.csv", b'prompt,chosen,rejected\n"a,b,c\n')
+    assert said("latin.jsonl", b'{"prompt": "\xe9"}\n').startswith(", after line 0: is not utf-8")
+    assert said("cut.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-9]).startswith(", line 1: has neither")
+    assert said("not.jsonl.gz", b'{"prompt": "a"}\n').startswith(", after line 0: cannot be read on (Not a gzipped")
+    assert said("not.parquet", b"PAR1").startswith(", after row 0: cannot be read as parquet (")
+    assert said("my.txt", b"a").startswith(": is of no known format; it must end in one of .jsonl.gz, .jsonl, .csv")
+    assert said("few.jsonl", f"{json.dumps(GOOD)}\n".encode()).startswith("dataset=local: has 1 prompts (kept 1 of 1)")
+
+
+def test_a_folder_that_lacks_a_file_or_has_two_in_its_place(written: Written, tmp_path: Path) -> None:
+    hh = shutil.copytree(written("hh-rlhf"), tmp_path / "hh")
+    (hh / "helpful-base/test.jsonl.gz").unlink()
+    assert "holds no helpful-base/test (.jsonl.gz, .jsonl" in broken("hh-rlhf", hh, "dataset.subset=all")
+    assert "is the subset helpful-base; say dataset.subset" in broken("hh-rlhf", hh / "helpful-base")
+    assert "say the folder" in broken("hh-rlhf", hh / "harmless-base/train.jsonl.gz")
+    hub_layout.write_jsonl(hh / "harmless-base/train.jsonl", [{}])
+    assert "holds both train.jsonl and train.jsonl.gz; leave one" in broken("hh-rlhf", hh)
+    imdb = shutil.copytree(written("imdb"), tmp_path / "imdb")
+    (imdb / "plain_text/test-00000-of-00001.parquet").rename(imdb / "plain_text/test-00000-of-00002.parquet")
+    assert "holds 1 of the 2 files of test-00000-of-00002.parquet" in broken("imdb", imdb)
+    (tmp_path / "nothing").mkdir()
+    assert "holds no file of rows (.jsonl.gz" in broken("CulturalKaleidoscope", tmp_path / "nothing")
+
+
+def test_rows_that_are_not_what_the_dataset_says(written: Written, tmp_path: Path) -> None:
+    rows = [{"chosen": "no turns", "rejected": "no turns"}]
+    for part in ("train", "test"):
+        hub_layout.write_jsonl(tmp_path / f"{part}.jsonl", rows)
+        hub_layout.write_jsonl(tmp_path / f"{part}_prefs.jsonl", rows)
+    assert broken("hh-rlhf", tmp_path).startswith(
+        "dataset=hh-rlhf: nothing is left of its train split: kept 0 of 1: 1 prompts"
+    )
+    assert "_prefs.jsonl, line 1: its chosen must be messages with role" in broken("ultrafeedback", tmp_path)
+    assert "line 1: has no column text" in broken("imdb", tmp_path)
+    found = broken("hh-rlhf", written("hh-rlhf"), "dataset.validation=48")
+    assert found.startswith("dataset.validation=48: leaves nothing to train on; train has 48 prompts (kept 48 of 53: ")
