@@ -9,7 +9,7 @@ from typing import Any
 
 from prefsweep import console
 from prefsweep.compose import as_container
-from prefsweep.config import Config, RuntimeConfig, ScorerConfig, TrainedConfig
+from prefsweep.config import Config, DatasetConfig, RuntimeConfig, ScorerConfig, TrainedConfig
 from prefsweep.data import sources
 from prefsweep.errors import UserError
 from prefsweep.hub import pinned
@@ -47,10 +47,7 @@ def prepare(overrides: list[str], config: Config) -> Job:
     hashes = file_hashes(runtime)
     config = dataclasses.replace(config, dataset=pinned(config.dataset, Path(runtime.outputs), not runtime.dry_run))
 
-    def hash_content(path: Path) -> str:
-        files = sources.files_read(config.dataset) if str(path) == getattr(config.dataset, "path", None) else None
-        return hashes.of_content(path) if files is None else hashes.of_several(files)
-
+    hash_content = ContentHash(hashes, config.dataset)
     configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
     sections = {"model": config.model, "dataset": config.dataset, "reward": config.reward, "judge": config.judge}
     aliases = {"base": config.model.base, "reward_model": reward_stage(config.reward)}
@@ -59,6 +56,18 @@ def prepare(overrides: list[str], config: Config) -> Job:
     check_judge(plan, config)
     _ = plan.identity  # now: from here on no file that names it may be edited under the run
     return Job(overrides, config, plan)
+
+
+@dataclass(frozen=True)
+class ContentHash:
+    """What a path holds; of a dataset's folder only the files that are read. No closure: jobs are sent to processes."""
+
+    hashes: FileHashes
+    dataset: DatasetConfig
+
+    def __call__(self, path: Path) -> str:
+        files = sources.files_read(self.dataset) if str(path) == getattr(self.dataset, "path", None) else None
+        return self.hashes.of_content(path) if files is None else self.hashes.of_several(files)
 
 
 def reward_stage(reward: ScorerConfig) -> str | None:
