@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from prefsweep.errors import UserError
-from prefsweep.report import report, statistics
+from prefsweep.report import report
 from prefsweep.report.figure import draw
 from prefsweep.report.frame import groups, read_runs, varying
 from prefsweep.report.render import print_table, to_csv, to_markdown
@@ -73,42 +73,6 @@ def lines_of(text: str) -> dict[str, list[str]]:
     """First cell → the other cells of a markdown row."""
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
     return {first: rest for first, *rest in rows}
-
-
-# ---------------------------------------------------------------------------------------------------- statistics
-
-
-@pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 12.7062047), (2, 4.3026527), (4, 2.7764451), (9, 2.2621572), (29, 2.0452296)]
-)
-def test_t_quantile_is_the_one_in_the_tables(degrees: int, quantile: float) -> None:
-    assert statistics.t_quantile(0.975, degrees) == pytest.approx(quantile, abs=5e-8)
-
-
-def test_t_quantile_of_two_degrees_has_a_closed_form_and_of_many_is_the_normal_one() -> None:
-    for probability in (0.6, 0.9, 0.975, 0.9995):
-        closed = (2 * probability - 1) / math.sqrt(2 * probability * (1 - probability))
-        assert statistics.t_quantile(probability, 2) == pytest.approx(closed, rel=1e-9)
-    assert statistics.t_quantile(0.975, 1e6) == pytest.approx(1.959964 + 2.37e-6, abs=1e-6)
-    assert statistics.t_quantile(0.975, 4.5) == pytest.approx(2.6585, abs=2e-3)  # between whole degrees
-    assert statistics.t_quantile(0.975, 5) < statistics.t_quantile(0.975, 4.5) < statistics.t_quantile(0.975, 4)
-
-
-def test_t_quantile_inverts_the_integral_of_the_density() -> None:
-    degrees, steps = 3.7, 20_000
-    end = statistics.t_quantile(0.975, degrees)
-    scale = math.gamma((degrees + 1) / 2) / (math.sqrt(degrees * math.pi) * math.gamma(degrees / 2))
-    middles = ((step + 0.5) * end / steps for step in range(steps))
-    area = math.fsum(scale * (1 + t * t / degrees) ** (-(degrees + 1) / 2) for t in middles) * end / steps
-    assert 0.5 + area == pytest.approx(0.975, abs=1e-8)
-
-
-def test_too_few_values_have_no_interval() -> None:
-    assert statistics.mean([]) is None
-    assert statistics.mean([2.0]) == 2.0
-    assert statistics.half_width([2.0]) is None and statistics.standard_deviation([2.0]) is None
-    with pytest.raises(ValueError, match="no t quantile"):
-        statistics.t_quantile(0.975, 0)
 
 
 # ----------------------------------------------------------------------------------------------- reading, grouping

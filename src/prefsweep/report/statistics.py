@@ -1,16 +1,47 @@
-"""Means over seeds and how sure they are: pure functions of a few numbers.
+"""Means and how sure they are: pure functions of numbers.
 
-The interval is Student's: with S seeds, mean ± t(0.975, S − 1) · s / √S, which holds exactly for normal results and is
-wide where seeds are few, as it should be (t is 12.7 at two seeds, 4.3 at three). The quantile is computed here, from
-the incomplete beta function (Abramowitz and Stegun 26.5.8 and 26.7.1), because the sweep needs scipy for nothing else.
+A result varies with the seed it was trained with and with the prompts it was judged on, and new ones of either would
+give another number. With y[s, p] the mean over seed s's answers to prompt p, the mean of all has the variance
+
+    σ²seed / S + σ²prompt / P + σ²seed×prompt / SP,
+
+estimated by (MS_seed + MS_prompt − MS_rest) / SP from the two-way table's mean squares, with Satterthwaite's degrees of
+freedom. Prompts of one group are not independent: the group is the unit, weighted by its answers.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
 
 CONFIDENCE = 0.95
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, the variance of that mean, and the degrees of freedom with which the variance is known."""
+
+    mean: float
+    variance: float
+    degrees: float
+
+    @property
+    def half_width(self) -> float:
+        return t_quantile((1 + CONFIDENCE) / 2, self.degrees) * math.sqrt(self.variance)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of the hypothesis that the mean is 0."""
+        if self.variance == 0:
+            return float(self.mean == 0)
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(self.degrees, -abs(self.mean) / math.sqrt(self.variance)))
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -22,58 +53,73 @@ def standard_deviation(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) >= 2 else None
 
 
-def half_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
-    """What stands after the ±: half the Student-t interval of the mean; undefined below two values."""
+def over_seeds(values: Sequence[float]) -> Estimate | None:
+    """Student's, for a metric that has no value a prompt; undefined below two values."""
     spread = standard_deviation(values)
-    if spread is None:
-        return None
-    return t_quantile((1 + confidence) / 2, len(values) - 1) * spread / math.sqrt(len(values))
+    return None if spread is None else Estimate(fmean(values), spread**2 / len(values), len(values) - 1)
 
 
-@lru_cache
-def t_quantile(probability: float, degrees: float) -> float:
-    """t with P(T ≤ t) = `probability` ≥ ½ for Student's T with `degrees` of freedom, which need not be whole.
+def crossed(values: Array, sizes: Array) -> Estimate | None:
+    """`values[s, g]`: mean of seed s's answers to the prompts of group g; `sizes[g]`: how many answers those are.
 
-    P(|T| > t) = I(d / (d + t²); d/2, ½) rises with its first argument, so that bisection finds it.
+    One seed: over prompts alone. One group: over seeds alone. Neither: undefined.
     """
-    if not 0.5 <= probability < 1 or degrees <= 0:
+    seeds, groups = values.shape
+    if groups == 1:
+        return over_seeds(values[:, 0].tolist())
+    centre = float((values @ sizes).mean() / sizes.sum())
+    # Linearised: its mean over groups is each seed's mean over answers, whatever the groups' sizes.
+    table = centre + (sizes * groups / sizes.sum()) * (values - centre)
+    by_seed, by_group = table.mean(axis=1), table.mean(axis=0)
+    ms_group = seeds * float(by_group.var(ddof=1))
+    if seeds == 1:
+        return Estimate(centre, ms_group / groups, groups - 1)
+    ms_seed = groups * float(by_seed.var(ddof=1))
+    rest = table - by_seed[:, None] - by_group + centre
+    ms_rest = float((rest**2).sum()) / ((seeds - 1) * (groups - 1))
+    # Where neither seeds nor prompts matter all three are equal: less than the rest is chance.
+    total = max(ms_seed + ms_group - ms_rest, ms_rest)
+    return Estimate(centre, total / (seeds * groups), satterthwaite(total, ms_seed, ms_group, ms_rest, values.shape))
+
+
+def satterthwaite(total: float, ms_seed: float, ms_group: float, ms_rest: float, shape: tuple[int, ...]) -> float:
+    seeds, groups = shape
+    spread = ms_seed**2 / (seeds - 1) + ms_group**2 / (groups - 1) + ms_rest**2 / ((seeds - 1) * (groups - 1))
+    return max(total**2 / spread if spread else math.inf, min(seeds, groups) - 1)
+
+
+def wilson(rate: float, n: float, degrees: float = math.inf) -> tuple[float, float]:
+    """Wilson's score interval for a rate among `n`; with few degrees of freedom by Student's quantile."""
+    z = t_quantile((1 + CONFIDENCE) / 2, degrees) ** 2
+    centre = (rate + z / (2 * n)) / (1 + z / n)
+    half = math.sqrt(z * (rate * (1 - rate) / n + z / (4 * n * n))) / (1 + z / n)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def effective_size(estimate: Estimate, answers: float, units: float) -> float:
+    """How many independent answers would give a rate this variance: never more than there are. A rate of 0 or 1 shows
+    no variance, so that only its independent `units` count."""
+    if not 0 < estimate.mean < 1 or estimate.variance == 0:
+        return units
+    return min(estimate.mean * (1 - estimate.mean) / estimate.variance, answers)
+
+
+@lru_cache(maxsize=100_000)
+def t_quantile(probability: float, degrees: float) -> float:
+    """t with P(T ≤ t) = `probability` for Student's T with `degrees` of freedom, which need not be whole."""
+    if not 0 < probability < 1 or degrees <= 0:
         raise ValueError(f"no t quantile at probability {probability} and {degrees} degrees of freedom")
-    outside = 2 * (1 - probability)
-    low, high = 0.0, 1.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        if incomplete_beta(middle, degrees / 2, 0.5) < outside:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(degrees * (1 - high) / high)
+    from scipy.special import ndtri, stdtrit  # a third of a second that `--help` need not pay
+
+    return float(ndtri(probability) if math.isinf(degrees) else stdtrit(degrees, probability))
 
 
-def incomplete_beta(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function I(x; a, b), from the side on which its fraction converges fast."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - incomplete_beta(1 - x, b, a)
-    log_front = a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    return math.exp(log_front) / (a * beta_fraction(x, a, b))
-
-
-def beta_fraction(x: float, a: float, b: float) -> float:
-    """1 + d₁/(1 + d₂/(1 + …)), evaluated forwards by Lentz's method."""
-    tiny = 1e-300
-    value = numerator = 1.0
-    denominator = 0.0
-    for step in range(1, 1000):
-        m = step // 2
-        if step % 2:
-            term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        else:
-            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        denominator = 1 / (1 + term * denominator or tiny)
-        numerator = 1 + term / numerator or tiny
-        change = numerator * denominator
-        value *= change
-        if abs(change - 1) < 1e-15:
-            break
-    return value
+def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
+    """Holm's adjusted p-values. `family` tests were possible; those not given count as less significant than all."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    size = max(family or 0, len(p_values))
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        worst = max(worst, min(1.0, (size - rank) * p_values[place]))
+        adjusted[place] = worst
+    return adjusted

@@ -41,7 +41,8 @@ class Cell:
 
     @property
     def half_width(self) -> float | None:
-        return statistics.half_width(self.values)
+        found = statistics.over_seeds(self.values)
+        return None if found is None else found.half_width
 
     def text(self, decimals: int, expected: int) -> str:
         """`0.573 ± 0.021`; says its n where that is not the row's."""

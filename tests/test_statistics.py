@@ -1,0 +1,154 @@
+"""Intervals and tests against scipy, against definitions, and against thousands of new seeds and prompts."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from prefsweep.report import statistics
+from prefsweep.report.answers import pack, summarise, unpack
+from prefsweep.report.statistics import Array, crossed, effective_size, holm, over_seeds, wilson
+
+RNG = np.random.default_rng(0)
+
+
+def one_each(groups: int) -> Array:
+    return np.ones(groups)
+
+
+def test_one_seed_is_students_interval_over_prompts() -> None:
+    values = RNG.normal(3, 2, (1, 40))
+    found = crossed(values, one_each(40))
+    low, high = scipy.stats.t.interval(0.95, 39, values.mean(), scipy.stats.sem(values[0]))
+    assert found is not None
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), rel=1e-12)
+    assert found.p_value == pytest.approx(scipy.stats.ttest_1samp(values[0], 0).pvalue, rel=1e-9)
+
+
+def test_metrics_without_answers_have_students_interval_over_seeds() -> None:
+    values = [0.512, 0.587, 0.561]
+    found = over_seeds(values)
+    low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
+    assert found is not None and (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
+        (low, high), rel=1e-12
+    )
+    assert over_seeds([2.0]) is None and crossed(np.array([[1.0]]), one_each(1)) is None
+
+
+def test_the_crossed_variance_is_that_of_its_three_components() -> None:
+    seeds, prompts = 4, 30
+    values = RNG.normal(0, 1, (seeds, prompts)) + RNG.normal(0, 1, (seeds, 1)) + RNG.normal(0, 2, (1, prompts))
+    rest = sum(
+        (values[s, p] - values[s].mean() - values[:, p].mean() + values.mean()) ** 2
+        for s, p in itertools.product(range(seeds), range(prompts))
+    ) / ((seeds - 1) * (prompts - 1))
+    of_seeds = values.mean(1).var(ddof=1) - rest / prompts
+    of_prompts = values.mean(0).var(ddof=1) - rest / seeds
+    assert of_seeds > 0 and of_prompts > 0
+    found = crossed(values, one_each(prompts))
+    expected = of_seeds / seeds + of_prompts / prompts + rest / (seeds * prompts)
+    assert found is not None and found.variance == pytest.approx(expected, rel=1e-12)
+    # Satterthwaite, 1946: degrees = (Σ aᵢ MSᵢ)² / Σ (aᵢ MSᵢ)² / dfᵢ
+    squares = [prompts * values.mean(1).var(ddof=1), seeds * values.mean(0).var(ddof=1), -rest]
+    degrees = [seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1)]
+    assert found.degrees == pytest.approx(
+        sum(squares) ** 2 / sum(m * m / d for m, d in zip(squares, degrees, strict=True))
+    )
+
+
+def test_a_prompt_asked_twice_is_no_second_prompt() -> None:
+    """Each row doubled within its group changes nothing; doubled as if independent it would feign precision."""
+    values = RNG.normal(0, 1, (3, 20))
+    once, twice = crossed(values, one_each(20)), crossed(values, 2 * one_each(20))
+    assert once is not None and twice is not None
+    assert twice.half_width == pytest.approx(once.half_width, rel=1e-12)
+
+
+def test_groups_of_unequal_size_weigh_by_their_answers() -> None:
+    sizes = np.array([1.0, 5, 2, 2])
+    values = RNG.normal(0, 1, (2, 4))
+    found = crossed(values, sizes)
+    flat = [np.repeat(row, sizes.astype(int)).mean() for row in values]
+    assert found is not None and found.mean == pytest.approx(np.mean(flat))
+
+
+@pytest.mark.parametrize(("seeds", "prompts", "times"), [(3, 50, 6000), (5, 500, 1500)])
+@pytest.mark.parametrize("spread", [(0.05, 1, 1), (0.1, 0.1, 1), (0.01, 1, 0.5), (0.02, 0.2, 1)])
+def test_new_seeds_and_new_prompts_are_covered(
+    seeds: int, prompts: int, times: int, spread: tuple[float, float, float]
+) -> None:
+    rng = np.random.default_rng(1)
+    of_seed, of_prompt, rest = map(math.sqrt, spread)
+    hits = 0
+    for _ in range(times):
+        values = of_seed * rng.standard_normal((seeds, 1)) + of_prompt * rng.standard_normal((1, prompts))
+        found = crossed(values + rest * rng.standard_normal((seeds, prompts)), one_each(prompts))
+        assert found is not None
+        hits += abs(found.mean) <= found.half_width
+    assert 0.92 <= hits / times <= 0.97
+
+
+@pytest.mark.parametrize(("seeds", "prompts", "times"), [(1, 50, 6000), (3, 50, 6000), (5, 500, 1500)])
+def test_new_seeds_and_new_prompts_are_covered_by_a_rate_s_interval_too(seeds: int, prompts: int, times: int) -> None:
+    rng = np.random.default_rng(2)
+    logits = 1.5 + 1.0 * rng.standard_normal(2_000_000) + 0.2 * rng.standard_normal(2_000_000)
+    truth = (1 / (1 + np.exp(-logits))).mean()
+    hits = 0
+    for _ in range(times):
+        of_seed = 0.2 * rng.standard_normal((seeds, 1)) if seeds > 1 else 0.0
+        chance = 1 / (1 + np.exp(-(1.5 + of_seed + rng.standard_normal((1, prompts)))))
+        found = crossed((rng.random((seeds, prompts)) < chance).astype(float), one_each(prompts))
+        assert found is not None
+        low, high = wilson(found.mean, effective_size(found, seeds * prompts, prompts), found.degrees)
+        hits += low <= truth <= high
+    assert 0.92 <= hits / times <= 0.97
+
+
+def test_wilsons_interval_is_scipys() -> None:
+    for wins, n in ((24, 50), (0, 50), (50, 50), (1, 7)):
+        found = scipy.stats.binomtest(wins, n).proportion_ci(0.95, "wilson")
+        assert wilson(wins / n, n) == pytest.approx((found.low, found.high), abs=1e-12)
+
+
+def test_the_quantile_is_the_one_in_the_tables() -> None:
+    for degrees, quantile in [(1, 12.7062047), (2, 4.3026527), (29, 2.0452296), (math.inf, 1.9599640)]:
+        assert statistics.t_quantile(0.975, degrees) == pytest.approx(quantile, abs=5e-8)
+    with pytest.raises(ValueError, match="no t quantile"):
+        statistics.t_quantile(0.975, 0)
+
+
+def test_holm_is_the_definition() -> None:
+    values = [0.04, 0.01, 0.03, 0.2]
+    assert holm(values) == pytest.approx([0.09, 0.04, 0.09, 0.2])
+    assert holm([0.01], family=3) == pytest.approx([0.03])
+    assert holm([]) == []
+    # The set that is rejected at .05 is the one of stepping down by hand.
+    for p_values in RNG.random((50, 5)) / 10:
+        rejected: list[int] = []
+        for rank, place in enumerate(np.argsort(p_values)):
+            if p_values[place] > 0.05 / (5 - rank):
+                break
+            rejected.append(int(place))
+        assert sorted(rejected) == [place for place, p in enumerate(holm(list(p_values))) if p <= 0.05]
+
+
+def test_answers_are_averaged_by_group_and_come_back_as_they_were_kept(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "group": "g", "prompt": "?", "values": {"x": 1.0, "hit": 1}},
+        {"id": "a", "group": "g", "prompt": "?", "values": {"x": 2.0, "hit": 0}},
+        {"id": "b", "group": "g", "prompt": "!", "values": {"x": 6.0}},
+        {"id": "c", "group": "h", "prompt": "…", "values": {"x": 5.0, "hit": 0.5}},
+    ]
+    made = summarise(json.loads(json.dumps(rows)))
+    assert (made.groups, made.count, made.rates) == (("g", "h"), 3, {"hit"})
+    assert made.means["x"].tolist() == [3.0, 5.0] and made.sizes["x"].tolist() == [3, 1]
+    assert made.means["hit"].tolist() == [0.5, 0.5] and made.sizes["hit"].tolist() == [2, 1]
+    back = unpack(pack(made, [1, 2]), [1, 2])
+    assert back is not None and back.groups == made.groups and back.rates == made.rates
+    assert all(np.array_equal(back.means[name], made.means[name]) for name in made.means)
+    assert unpack(pack(made, [1, 2]), [1, 3]) is None
