@@ -14,6 +14,7 @@ from prefsweep.ppo.rollout import Words
 from prefsweep.ppo.trainer import Task, Trainer
 
 EOS, PAD, VOCABULARY = 0, 1, 12
+TARGETS = {"gpt2": ["c_attn", "c_proj"], "opt": ["q_proj", "v_proj"]}  # of adapters
 
 
 def tiny(name: str, vocabulary: int = VOCABULARY, seed: int = 0, width: int = 16) -> Any:

@@ -166,7 +166,7 @@ SAID = [
     ("+stages.dpo.beta=1", "stages.dpo.beta", "without the +"),
     ("+anything=1", "anything", "no such key"),
     ("~stages.dpo.beta", "stages.dpo.beta", "deletion"),
-    ("~model", "model.name", "has no value"),
+    ("~model", "model.lora", "has no value"),
     # a wrong type
     ("stages.dpo.beta=high", "stages.dpo.beta", "Float"),
     ("seed=1.5", "seed", "Integer"),

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppo_toy import EOS, PAD, QUERIES, make_task, make_trainer, tiny
-from prefsweep.config import PPOConfig
+from ppo_toy import EOS, PAD, QUERIES, TARGETS, make_task, make_trainer, tiny
+from prefsweep.config import AdapterConfig, PPOConfig
+from prefsweep.models.adapters import with_adapters
 from prefsweep.models.logprobs import answer_batch, answer_logits
 from prefsweep.ppo import trainer, update
 from prefsweep.ppo.guards import TrippedError, check_rollouts
@@ -23,6 +25,7 @@ from prefsweep.ppo.trainer import Trainer
 from prefsweep.stages import ppo
 
 Config = Callable[..., PPOConfig]
+
 
 # ---------------------------------------------------------------------------------------------------------- the forward
 
@@ -60,11 +63,12 @@ def test_log_probabilities_and_entropy_are_the_models_own_at_the_temperature(nam
 # ------------------------------------------------------------------------------------------------------------ the ratio
 
 
+@pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_the_ratio_is_exactly_one_on_the_first_minibatch_and_not_on_the_second(
-    name: str, precision: str, separate: bool, ppo_config: Config, monkeypatch: pytest.MonkeyPatch
+    name: str, precision: str, separate: bool, lora: bool, ppo_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Queries of unequal lengths, some answers with an EOS inside, each minibatch in three micro-batches."""
     changes: list[float] = []
@@ -75,7 +79,11 @@ def test_the_ratio_is_exactly_one_on_the_first_minibatch_and_not_on_the_second(
 
     monkeypatch.setattr(update, "policy_loss", watched)
     critic = tiny(name).base_model if separate else None
-    made = make_trainer(ppo_config(precision=precision, max_approx_kl=None), make_task(name, critic=critic))
+    task = make_task(name, critic=critic)
+    if lora:  # the reference is the policy itself
+        policy = with_adapters(tiny(name), AdapterConfig(2, 4, 0.0, TARGETS[name]), None, seed=1)
+        task = replace(task, policy=policy, reference=policy)
+    made = make_trainer(ppo_config(precision=precision, max_approx_kl=None), task)
     metrics, rollouts = made.iterate()
     assert 0 < int(rollouts.ended.sum()) < 24
     assert changes[:3] == [0, 0, 0]

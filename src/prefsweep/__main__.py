@@ -36,6 +36,8 @@ def dispatch(argv: list[str]) -> int:
         return table(argv[1:])
     if argv and argv[0] == "score":
         return score(argv[1:])
+    if argv and argv[0] == "export":
+        return export(argv[1:])
     line = cli.parse(argv)
     if line.help:
         print(cli.help_text())
@@ -87,6 +89,15 @@ def table(folders: list[str]) -> int:
         raise UserError("table: needs a folder, as in: prefsweep table multirun_sweeps/demo")
     for folder in folders:
         report(Path(folder), console)
+    return 0
+
+
+def export(words: list[str]) -> int:
+    from prefsweep.export import export as write
+
+    run, target, merge = cli.parse_export(words)
+    write(run, target, merge)
+    print(f"{target}: written")
     return 0
 
 

@@ -11,6 +11,7 @@ from prefsweep.errors import UserError, nearest
 COMMANDS = {
     "table": "prefsweep table DIR...                   the table of finished and unfinished runs",
     "score": 'prefsweep score SCORER "text" ["answer"]  what a scorer says of a text, or of an answer to a prompt',
+    "export": "prefsweep export RUN DIR [--merge]        the policy of a run as a plain transformers folder",
 }
 FLAGS = ("-m", "--multirun", "-h", "--help", "--version", "--resolve", "-c", "--cfg", "-cd", "--config-dir")
 
@@ -71,6 +72,18 @@ def parse_score(words: list[str]) -> tuple[list[str], str, str]:
         raise UserError(f"score: takes one text, or a prompt and an answer, not {len(texts)}; put quotes around each")
     whole = [word if word.startswith(("runtime", "reward.")) else f"reward.{word}" for word in settings]
     return [f"scorer@reward={scorer}", *whole], texts[0] if len(texts) == 2 else "", texts[-1]
+
+
+def parse_export(words: list[str]) -> tuple[Path, Path, bool]:
+    wrong = [word for word in words if word.startswith("-") and word != "--merge"]
+    if wrong:
+        raise UserError(f"export: {wrong[0]} is no flag of it; there is --merge")
+    folders = [Path(word) for word in words if word != "--merge"]
+    if len(folders) != 2:
+        raise UserError(
+            "export: needs the folder of a run and a new one, as in: prefsweep export outputs/runs/NAME mine"
+        )
+    return folders[0], folders[1], "--merge" in words
 
 
 def value_of(flag: str, words: Iterator[str]) -> str:

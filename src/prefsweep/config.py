@@ -23,6 +23,7 @@ def setting(
     in_identity: bool = True,
     is_content: bool = False,
     unless: str | None = None,
+    only_with: str | None = None,
     absent_equals: Any = NO_DEFAULT,
 ) -> Any:
     """A config field whose value must come from YAML or the command line.
@@ -31,6 +32,7 @@ def setting(
     `in_identity=False` keeps a nickname out of every identity.
     `is_content=True` names a file or folder by the hash of what it holds, never by its path.
     `unless="path"` leaves the field out of the identity when the field `path` is set.
+    `only_with="lora"` leaves the field out of the identity unless the field `lora` is true.
     `absent_equals=x` (for a field added later) leaves the field out of the identity while its value is x, the old
     behaviour, so that what was built before the field existed stays valid.
     """
@@ -42,7 +44,7 @@ def setting(
         "choices": choices,
     }
     metadata = {name: value for name, value in ranges.items() if value is not None}
-    metadata |= {"in_identity": in_identity, "is_content": is_content, "unless": unless}
+    metadata |= {"in_identity": in_identity, "is_content": is_content, "unless": unless, "only_with": only_with}
     if absent_equals is not NO_DEFAULT:
         metadata["absent_equals"] = absent_equals
     return dataclasses.field(default=MISSING, metadata=metadata)
@@ -63,6 +65,16 @@ class Architecture:
 
 
 @dataclass
+class AdapterConfig:
+    """LoRA's, beside weights that stay as they are."""
+
+    r: int = setting(at_least=1)
+    alpha: int = setting(at_least=1)
+    dropout: float = setting(at_least=0, below=1)
+    targets: list[str] = setting()
+
+
+@dataclass
 class ModelConfig:
     name: str = setting(in_identity=False)
     id: str | None = setting(unless="path")
@@ -70,6 +82,9 @@ class ModelConfig:
     path: str | None = setting(is_content=True)
     base: str | None = setting(in_identity=False, choices=("pretrain",))
     architecture: Architecture | None = setting()
+    # Where the stages find theirs; it is there that they enter an identity, so a rank changes no answer of the base.
+    lora: bool = setting(in_identity=False)
+    adapter: AdapterConfig = setting(in_identity=False)
 
 
 # The preference sets of hh-rlhf; `red-team-attempts` beside them has another schema.
@@ -184,6 +199,8 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass
 class SFTConfig(TrainingConfig):
+    lora: bool = setting(absent_equals=False)
+    adapter: AdapterConfig = setting(only_with="lora")
     learn: str = setting(choices=("answer", "all"))
 
 
@@ -197,6 +214,8 @@ DPO_LOSSES = (
 @dataclass
 class DPOConfig(TrainingConfig):
     best_by: str = setting(choices=("loss", "accuracy", "margin"))
+    lora: bool = setting(absent_equals=False)
+    adapter: AdapterConfig = setting(only_with="lora")
     loss: list[str] = setting(choices=DPO_LOSSES)
     loss_weights: list[float] | None = setting(above=0)
     beta: float = setting(above=0)
@@ -237,6 +256,8 @@ class ReferenceConfig(StageConfig):
 class PPOConfig(StageConfig):
     """Its loop has iterations, each a batch of rollouts and several epochs of updates on it: not a TrainingConfig."""
 
+    lora: bool = setting(absent_equals=False)
+    adapter: AdapterConfig = setting(only_with="lora")
     seed: int = setting(at_least=0)
     iterations: int = setting(at_least=1)
     batch_size: int = setting(at_least=1)

@@ -8,9 +8,18 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from prefsweep.config import Architecture, EncoderConfig, ModelConfig, RuntimeConfig
+from prefsweep.config import (
+    Architecture,
+    DPOConfig,
+    EncoderConfig,
+    ModelConfig,
+    PPOConfig,
+    RuntimeConfig,
+    SFTConfig,
+)
 from prefsweep.errors import UserError
 from prefsweep.hub import hub_answers
+from prefsweep.models.adapters import BASE, is_adapted, merged, with_adapters
 
 # Each architecture's own names for dropout. Off everywhere: two forwards of one model must agree.
 DROPOUT_FIELDS = (
@@ -57,8 +66,18 @@ def load_tokenizer(model: ModelConfig, policy: Path | None) -> Any:
 
 
 def load_policy(model: ModelConfig, policy: Path | None) -> PreTrainedModel:
+    """Whole weights, adapters merged into them."""
+    if policy is not None and is_adapted(policy):
+        base = policy / BASE
+        return merged(load_policy(model, base if base.is_dir() else None), policy)
     where, options = place(model, policy)
     return load_fp32(AutoModelForCausalLM, where, options)
+
+
+def load_learner(stage: SFTConfig | DPOConfig | PPOConfig, model: ModelConfig, policy: Path | None) -> PreTrainedModel:
+    """The policy to train: with fresh adapters where the stage says so, else whole."""
+    made = load_policy(model, policy)
+    return with_adapters(made, stage.adapter, policy, stage.seed) if stage.lora else made
 
 
 def load_fp32(kind: Any, where: str, options: dict[str, Any], key: str = "model.path") -> PreTrainedModel:

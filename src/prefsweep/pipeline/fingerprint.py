@@ -79,6 +79,8 @@ def canonical_fields(value: Any, hash_content: Callable[[Path], str]) -> dict[st
             continue
         if rules.get("unless") and getattr(value, rules["unless"]) is not None:
             continue
+        if rules.get("only_with") and not getattr(value, rules["only_with"]):
+            continue
         if "absent_equals" in rules and item == rules["absent_equals"]:
             continue
         if rules.get("is_content") and item is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from prefsweep.models.adapters import adapters_off
 from prefsweep.models.logprobs import AnswerBatch, positions
 
 
@@ -71,8 +72,12 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reference_logprobs(reference: PreTrainedModel, batch: AnswerBatch, temperature: float) -> Tensor:
-    """[B, A] by the same operations as the policy's, so that an unmoved policy differs by exactly 0."""
-    return token_logprobs(answer_logits(reference, answer_states(reference, batch), temperature), batch.answers)
+    """[B, A] by the same operations as the policy's, so that an unmoved policy differs by exactly 0.
+
+    Adapters are off: a policy that trains some is its own reference.
+    """
+    with adapters_off(reference):
+        return token_logprobs(answer_logits(reference, answer_states(reference, batch), temperature), batch.answers)
 
 
 def entropies(logits: Tensor) -> Tensor:

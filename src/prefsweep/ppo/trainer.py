@@ -42,7 +42,8 @@ from prefsweep.ppo.update import Metrics, Snapshot, Targets, Updater
 
 @dataclass(frozen=True)
 class Task:
-    """What is optimised. `reference` is never trained; `critic` is None for a value head on the policy's trunk."""
+    """What is optimised. `reference` is never trained, or it is the policy, of which only the adapters are; `critic` is
+    None for a value head on the policy's trunk."""
 
     policy: PreTrainedModel
     reference: PreTrainedModel

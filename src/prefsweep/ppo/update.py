@@ -1,10 +1,12 @@
 """The update: optimiser steps on one iteration's rollouts, epoch by epoch, minibatch by minibatch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from prefsweep.config import PPOConfig
 from prefsweep.models.loading import autocast
@@ -50,7 +52,7 @@ class Updater:
         self.model = model
         self.accelerator = accelerator
         self.pad = pad
-        groups = [{"params": list(model.policy.parameters())}, {"params": model.critic_parameters()}]
+        groups = [{"params": trained(model.policy.parameters())}, {"params": model.critic_parameters()}]
         self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, eps=config.adam_epsilon)
 
     def update(
@@ -109,7 +111,7 @@ class Updater:
         """Over processes, in one call; one that had no row of this minibatch adds zeros."""
         if self.accelerator.num_processes == 1:
             return
-        parameters = list(self.model.parameters())
+        parameters = trained(self.model.parameters())
         mine = [(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in parameters]
         whole = self.accelerator.reduce(torch.cat(mine), "sum")
         for each, gradient in zip(parameters, whole.split([each.numel() for each in parameters]), strict=True):
@@ -126,3 +128,8 @@ class Updater:
             "grad_norm": sum(norms) / max(len(norms), 1),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
+
+
+def trained(parameters: Iterable[Parameter]) -> list[Parameter]:
+    """Without the weights that adapters leave as they are."""
+    return [each for each in parameters if each.requires_grad]

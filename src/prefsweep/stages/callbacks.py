@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from prefsweep.config import TrainingConfig
+from prefsweep.models.adapters import has_adapters, save_adapters
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 
@@ -107,8 +108,11 @@ class Keeper(Choice, TrainerCallback):
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A plain transformers folder, with what else the model is made of beside it."""
-    model.save_pretrained(folder)
+    """A plain transformers folder, or adapters; with what else the model is made of beside it."""
+    if has_adapters(model):
+        save_adapters(model, folder)
+    else:
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -12,7 +12,7 @@ import trl
 from prefsweep.config import DatasetConfig, DPOConfig, ModelConfig
 from prefsweep.data.sources import load
 from prefsweep.data.views import pair_rows
-from prefsweep.models.loading import load_policy, load_tokenizer
+from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.reference import REFERENCE_COLUMNS, read_reference
 from prefsweep.stages.trainers import PairTrainer
@@ -55,7 +55,7 @@ def run(
         rows[split], told = pairs, cut.metrics() | examples.metrics()
     settings = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
     trainer = PairTrainer(
-        model=load_policy(model, policy),
+        model=load_learner(config, model, policy),
         args=trl.DPOConfig(**settings, **losses(config), precompute_ref_log_probs=True, disable_dropout=True),
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],

@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from prefsweep.data.sources import load
 from prefsweep.data.views import Ids, encode_prompts
 from prefsweep.errors import UserError
 from prefsweep.models.heads import REWARD
-from prefsweep.models.loading import DROPOUT_FIELDS, load_policy, load_tokenizer
+from prefsweep.models.loading import DROPOUT_FIELDS, load_learner, load_policy, load_tokenizer
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
@@ -109,11 +110,15 @@ def make_task(
     queries: list[Ids],
     where: torch.device,
 ) -> Task:
-    learner = load_policy(model, policy).to(where)
+    # no dropout in the adapters, or the first minibatch's ratio were not 1
+    still = replace(config, adapter=replace(config.adapter, dropout=0.0))
+    learner = load_learner(still, model, policy).to(where)
     positions = learner.config.max_position_embeddings
     if config.max_length > positions:
         raise UserError(f"stages.ppo.max_length={config.max_length}: the policy has {positions} positions")
-    reference = load_policy(model, policy).to(where).eval().requires_grad_(False)
+    reference = learner  # its adapters off
+    if not config.lora:
+        reference = load_policy(model, policy).to(where).eval().requires_grad_(False)
     critic = None
     if config.critic == "separate":
         critic = load_policy(model, policy).base_model.to(where)

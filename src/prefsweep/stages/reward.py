@@ -22,8 +22,9 @@ from prefsweep.data.sources import load
 from prefsweep.data.views import Truncation
 from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
+from prefsweep.models.adapters import is_adapted
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
-from prefsweep.models.loading import from_pretrained, load_fp32, load_tokenizer, longest_row, place
+from prefsweep.models.loading import from_pretrained, load_fp32, load_policy, load_tokenizer, longest_row, place
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.training import Batch, SteadyTrainer, arguments, seeded, train, trimmed
 
@@ -63,6 +64,8 @@ def start(config: RewardConfig, model: ModelConfig | None, policy: Path | None) 
     """The backbone before training, and its tokenizer."""
     if config.backbone == "policy":
         assert model is not None  # checked with the config
+        if is_adapted(policy):
+            return load_policy(model, policy).base_model, load_tokenizer(model, policy)
         where, options = place(model, policy)
         return load_fp32(AutoModel, where, options), load_tokenizer(model, policy)
     where, options = place(config.encoder, None)

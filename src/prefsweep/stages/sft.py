@@ -9,7 +9,7 @@ from typing import Any
 from prefsweep.config import DatasetConfig, ModelConfig, SFTConfig
 from prefsweep.data.sources import load
 from prefsweep.data.views import answer_rows
-from prefsweep.models.loading import load_policy, load_tokenizer
+from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.trainers import token_trainer
 from prefsweep.stages.training import seeded, train
@@ -29,5 +29,5 @@ def run(
     examples = load(dataset, "train", tokenizer)
     train_rows, cut = answer_rows(examples, tokenizer, config.max_length, config.learn)
     validation, _ = answer_rows(load(dataset, "validation", tokenizer), tokenizer, config.max_length, config.learn)
-    trainer = token_trainer(config, load_policy(model, policy), tokenizer, train_rows, validation, context)
+    trainer = token_trainer(config, load_learner(config, model, policy), tokenizer, train_rows, validation, context)
     return train(trainer, config, folder, context, "sft") | cut.metrics() | examples.metrics()

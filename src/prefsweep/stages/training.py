@@ -21,6 +21,7 @@ from transformers import Trainer, set_seed
 
 from prefsweep.config import RuntimeConfig, TrainingConfig
 from prefsweep.errors import DivergedError
+from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.loading import device
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
@@ -53,6 +54,7 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
         "bf16": config.precision == "bf16",
         "fp16": False,
         "gradient_checkpointing": runtime.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},  # frozen embeddings start no graph of their own
         "max_length": None,  # our rows are truncated already, with EOS kept
         "logging_steps": runtime.log_every,
         "logging_nan_inf_filter": False,
@@ -105,6 +107,12 @@ class SteadyTrainer(Trainer):
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.aside or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if has_adapters(self.model):
+            restore_adapters(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Aside, then renamed; then the older ones go."""
