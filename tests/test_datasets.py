@@ -375,3 +375,27 @@ def test_rows_that_are_not_what_the_dataset_says(written: Written, tmp_path: Pat
     assert "line 1: has no column text" in broken("imdb", tmp_path)
     found = broken("hh-rlhf", written("hh-rlhf"), "dataset.validation=48")
     assert found.startswith("dataset.validation=48: leaves nothing to train on; train has 48 prompts (kept 48 of 53: ")
+
+
+# --------------------------------------------------------------------------------------------- what a plan says of it
+
+
+def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tmp_path: Path) -> None:
+    from prefsweep.console import data_lines
+    from prefsweep.job import prepare, store_of
+
+    said = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), "method=sft", f"runtime.outputs={tmp_path}"]
+    with composing():
+        job = prepare(said, compose(said))
+        another = prepare([], compose([*said, "dataset.limit=9"]))
+    store = store_of(job.config.runtime)
+    assert list(data_lines(job.plan, store)) == ["hh-rlhf: not read yet"]
+    stages = {stage.role: stage for stage in job.plan.stages}
+    for role, split in (("sft", "train"), ("sample/base", "test")):
+        counts = load(job.config.dataset, split).metrics()
+        store.build(stages[role], lambda _, counts=counts: counts)
+    assert list(data_lines(job.plan, store)) == [
+        "hh-rlhf: train kept 40 of 53: 1 prompts disagree, 2 empty answers, 1 equal answers, 1 in test, 8 in "
+        "validation; test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"
+    ]
+    assert list(data_lines(another.plan, store)) == ["hh-rlhf: not read yet"]

@@ -10,6 +10,7 @@ from prefsweep.config import (
     DatasetConfig,
     DPOConfig,
     HHConfig,
+    IMDBConfig,
     ModelConfig,
     OracleConfig,
     PPOConfig,
@@ -106,6 +107,10 @@ def check_dataset(dataset: Any) -> None:
     path = getattr(dataset, "path", None)
     if path is not None and not Path(path).exists():
         raise UserError(f"dataset.path={path}: no such file or folder")
+    if isinstance(dataset, IMDBConfig):
+        check_bounds("dataset.query_tokens", dataset.query_tokens)
+        if dataset.pairs == "given":
+            raise UserError("dataset.pairs=given: imdb holds texts, not pairs; say sampled")
 
 
 def check_training(key: str, stage: TrainingConfig) -> None:
@@ -183,9 +188,7 @@ def check_ppo(ppo: PPOConfig) -> None:
             f"stages.ppo.minibatch_size={ppo.minibatch_size}: must divide stages.ppo.batch_size={ppo.batch_size}"
         )
     for name in ("query_tokens", "response_tokens"):
-        bounds = getattr(ppo, name)
-        if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
-            raise UserError(f"stages.ppo.{name}={bounds}: must be the shortest and the longest, as in [4,16]")
+        check_bounds(f"stages.ppo.{name}", getattr(ppo, name))
     longest = ppo.response_tokens[1] + (ppo.query_tokens[1] if ppo.query_tokens else 1)
     if longest > ppo.max_length:
         raise UserError(
@@ -196,6 +199,11 @@ def check_ppo(ppo: PPOConfig) -> None:
         raise UserError(
             "stages.ppo.checkpoint=best: needs stages.ppo.evaluate_every, or there is nothing to choose from"
         )
+
+
+def check_bounds(key: str, bounds: list[int] | None) -> None:
+    if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
+        raise UserError(f"{key}={bounds}: must be the shortest and the longest, as in [4,16]")
 
 
 def check_lengths(config: Config) -> None:

@@ -113,14 +113,19 @@ def unreachable(id: str, commit: str | None) -> UserError:
 
 def asked(id: str, question: Callable[[], Any]) -> Any:
     """What the hub answers; what it refuses, in one line."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return question()
     except GatedRepoError as error:
+        page = f"https://huggingface.co/datasets/{id}"
+        raise UserError(f"{id}: is gated; accept its conditions at {page} and run `hf auth login`") from error
+    except RepositoryNotFoundError as error:
         raise UserError(
-            f"{id}: is gated; accept its conditions at https://huggingface.co/datasets/{id} and run `hf auth login`"
+            f"dataset.id={id}: the hub has no such dataset, or shows it to others (`hf auth login`)"
         ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"dataset.commit: {id} has no such commit on the hub") from error
     except (HfHubHTTPError, OSError) as error:
-        said = str(error).strip().splitlines()[0]
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{id}: the hub does not give it ({said}); or say dataset.path=FOLDER") from error

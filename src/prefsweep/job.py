@@ -9,7 +9,7 @@ from typing import Any
 
 from prefsweep import console
 from prefsweep.compose import as_container
-from prefsweep.config import Config, DatasetConfig, RuntimeConfig, ScorerConfig, TrainedConfig
+from prefsweep.config import Config, DatasetConfig, IMDBConfig, LocalConfig, RuntimeConfig, ScorerConfig, TrainedConfig
 from prefsweep.data import sources
 from prefsweep.errors import UserError
 from prefsweep.hub import pinned
@@ -46,7 +46,6 @@ def prepare(overrides: list[str], config: Config) -> Job:
     runtime = config.runtime
     hashes = file_hashes(runtime)
     config = dataclasses.replace(config, dataset=pinned(config.dataset, Path(runtime.outputs), not runtime.dry_run))
-
     hash_content = ContentHash(hashes, config.dataset)
     configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
     sections = {"model": config.model, "dataset": config.dataset, "reward": config.reward, "judge": config.judge}
@@ -54,6 +53,7 @@ def prepare(overrides: list[str], config: Config) -> Job:
     plan = make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hash_content)
     check_targets(plan)
     check_judge(plan, config)
+    check_pairs(plan, config.dataset)
     _ = plan.identity  # now: from here on no file that names it may be edited under the run
     return Job(overrides, config, plan)
 
@@ -82,6 +82,15 @@ def check_judge(plan: Plan, config: Config) -> None:
         raise UserError(
             f"scorer@judge={config.judge.name}: is the reward that the method trains on; choose another judge, or say "
             "method.same_judge=true to reproduce a paper that did so"
+        )
+
+
+def check_pairs(plan: Plan, dataset: Any) -> None:
+    """Sampled pairs are ranked by the reward, so there are none to train it on."""
+    if "reward" in plan.used and isinstance(dataset, IMDBConfig | LocalConfig) and dataset.pairs == "sampled":
+        raise UserError(
+            f"scorer@reward=trained: dataset={dataset.name} has no pairs to train it on; say "
+            "scorer@reward=distilbert-imdb, or another that is there already"
         )
 
 

@@ -1,0 +1,105 @@
+"""Datasets of the hub, from a hub on this machine: the commit they are read at, what is fetched, what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hub_layout
+from hub_server import commit, hub
+from workplace import Workplace
+
+CULTURAL = "SoftMINER-Group/CulturalKaleidoscope_Preference"
+BARRA = "BarraHome/ultrafeedback_binarized"
+FIRST_USE = (
+    "import sys; from prefsweep.compose import compose, composing; from prefsweep.job import prepare\n"
+    "from prefsweep.data.sources import load; from prefsweep.errors import UserError\n"
+    "with composing(): config = compose(sys.argv[1:])\n"
+    "try:\n"
+    "    job = prepare(sys.argv[1:], config)\n"
+    "    print(job.plan.identity, job.config.dataset.commit, len(load(job.config.dataset, 'test')))\n"
+    "except UserError as error: print(error)\n"
+)
+
+
+def use(folder: Path, endpoint: str, *words: str) -> list[str]:
+    """What a run does first, in a process of its own: the client reads its settings when it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_USE, "method=base", *words],
+        cwd=folder,
+        env={**os.environ, "HF_HOME": str(folder / "cache"), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("hub")
+    return {
+        CULTURAL: hub_layout.write_dataset("CulturalKaleidoscope", folder / "cultural"),
+        BARRA: hub_layout.write_dataset("ultrafeedback", folder / "ultra"),
+    }
+
+
+def test_an_unknown_commit_is_asked_for_once_and_kept(datasets: dict[str, Path], tmp_path: Path) -> None:
+    words = ("dataset=CulturalKaleidoscope", "dataset.validation=8", "dataset.test=8")
+    with hub(datasets) as (address, asked):
+        first = use(tmp_path, address, *words)
+        assert first[1:] == [commit(CULTURAL), "16"]
+        assert json.loads((tmp_path / "outputs/hub-commits.json").read_text()) == {CULTURAL: commit(CULTURAL)}
+        fetched = len(asked)
+        assert use(tmp_path, address, *words) == first
+        assert [path for path in asked[fetched:] if "datasets" in path] == []
+    assert use(tmp_path, address, *words) == first  # the hub is gone
+    (tmp_path / "outputs/hub-commits.json").unlink()
+    (refs := tmp_path / "cache/hub" / f"datasets--{CULTURAL.replace('/', '--')}" / "refs").mkdir()
+    (refs / "main").write_text(commit(CULTURAL))  # as `hf download` leaves it: the newest that this machine knows
+    assert use(tmp_path, address, *words) == first
+    plan = Workplace(tmp_path).command(*words, "method=base", "runtime.dry_run=true", HF_HOME=str(tmp_path / "cache"))
+    assert f"not read yet; not pinned: at {commit(CULTURAL)}, the commit of its first use here" in plan.stdout
+
+
+def test_another_repository_is_not_read_at_the_pinned_ones_commit(datasets: dict[str, Path], tmp_path: Path) -> None:
+    words = ("dataset=ultrafeedback", f"dataset.id={BARRA}", "dataset.validation=8")
+    with hub(datasets) as (address, asked):
+        found = use(tmp_path, address, *words)
+        assert found[1:] == [commit(BARRA), "16"]
+        assert not [path for path in asked if "3949bf" in path]
+        pinned = use(tmp_path, address, *words, f"dataset.commit={commit(BARRA)}")
+        assert pinned == found
+        assert "has no such commit" in " ".join(use(tmp_path, address, *words, "dataset.commit=" + "0" * 40))
+
+
+def test_only_the_files_that_are_read_are_fetched(tmp_path: Path) -> None:
+    written = hub_layout.write_dataset("hh-rlhf", tmp_path / "hh")
+    with hub({"my/hh": written}) as (address, asked):
+        use(tmp_path, address, "dataset=hh-rlhf", "dataset.id=my/hh", "dataset.validation=8")
+    fetched = {path.partition(commit("my/hh") + "/")[2] for path in asked if "/resolve/" in path}
+    assert fetched == {"harmless-base/train.jsonl.gz", "harmless-base/test.jsonl.gz"}
+
+
+def test_what_the_hub_refuses_is_one_line(datasets: dict[str, Path], tmp_path: Path) -> None:
+    with hub(datasets, gated=(CULTURAL,)) as (address, _):
+        said = " ".join(use(tmp_path, address, "dataset=CulturalKaleidoscope"))
+        assert said.startswith(f"{CULTURAL}: is gated; accept its conditions at https://huggingface.co/datasets/")
+        said = " ".join(use(tmp_path, address, "dataset=imdb", "dataset.id=no/such"))
+        assert said.startswith("dataset.id=no/such: the hub has no such dataset")
+
+
+def test_without_network_one_line_says_how_to_get_it(tmp_path: Path) -> None:
+    place, home = Workplace(tmp_path), str(tmp_path / "empty")
+    for name, id in {"CulturalKaleidoscope": CULTURAL, "hh-rlhf": "Anthropic/hh-rlhf --revision 09be8c5"}.items():
+        done = place.command(f"dataset={name}", "method=base", "debug=smoke", "tracking=off", HF_HOME=home)
+        assert done.returncode == 2
+        (line,) = done.stderr.strip().splitlines()
+        assert f"{id.split()[0]}: not in the local cache and the hub cannot be reached" in line
+        assert f"hf download --repo-type dataset {id}" in line and "dataset.path=FOLDER" in line
+    asleep = place.command("dataset=CulturalKaleidoscope", "runtime.dry_run=true", HF_HOME=home)
+    assert asleep.returncode == 0
+    assert "CulturalKaleidoscope: not read yet; not pinned: its commit is asked for at first use" in asleep.stdout
