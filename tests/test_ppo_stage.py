@@ -60,7 +60,14 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path
 ) -> None:
     """Killed inside iteration 5, with the state of 4 saved, everything that has a state in use."""
-    words = ("kl_target=1", "kl_horizon=100", "score_normalisation=running", "evaluate_every=2", "checkpoint=best")
+    words = (
+        "kl_target=1",
+        "kl_horizon=100",
+        "score_normalisation=running",
+        "evaluate_every=2",
+        "checkpoint=best",
+        "keep_every=3",
+    )
 
     def work(name: str) -> tuple[dict[str, Any], Any]:
         context = new_context(name, log_every=2, save_every=8)
@@ -90,7 +97,8 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         (row for row in context.history.rows() if "validation/score" in row), key=lambda r: r["validation/score"]
     )
     assert undisturbed["step"] == best["step"]
-    for name in ("model.safetensors", "value_head.safetensors"):
+    names = ("model.safetensors", "value_head.safetensors")
+    for name in (f"{folder}{name}" for folder in ("", "steps/3/", "steps/6/") for name in names):
         ours, theirs = (load_file(tmp_path / f"{run}-artifact" / name) for run in ("killed", "undisturbed"))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
     for name in ("rollouts.jsonl", "validation.jsonl"):

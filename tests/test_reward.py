@@ -204,11 +204,16 @@ def test_a_model_of_the_world_beats_chance_and_length(
 def test_the_best_state_is_kept_whole(config: Any, new_context: Any, tmp_path: Path) -> None:
     """A rate far too high: the last state is not the best, and the head belongs to its backbone."""
     context = new_context()
-    found = run(config("evaluate_every=1", "checkpoint=best", "learning_rate=0.3"), tmp_path / "artifact", context)
+    words = ("evaluate_every=1", "checkpoint=best", "learning_rate=0.3", "keep_every=1")
+    found = run(config(*words), tmp_path / "artifact", context)
     rows = [row for row in context.history.rows() if "validation/loss" in row]
     assert found["validation/loss"] == min(row["validation/loss"] for row in rows) < rows[-1]["validation/loss"]
     best = context.checkpoints / "best"
     assert torch.equal(load_file(best / HEAD)["weight"], load_file(tmp_path / "artifact" / HEAD)["weight"])
+    kept = tmp_path / "artifact/steps" / str(found["step"])
+    assert torch.equal(load_file(kept / HEAD)["weight"], load_file(best / HEAD)["weight"])
+    asked = (json.loads((folder / REWARD).read_text()) for folder in (kept, tmp_path / "artifact"))
+    assert next(asked) == next(asked) | {"metrics": {}}
 
 
 # ---------------------------------------------------------------------------------------------------------- resume
@@ -284,12 +289,13 @@ def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
     [
         ({"validation/accuracy": 0.5, "validation/length_accuracy": 0.4}, "minimum_accuracy=0.55"),
         ({"validation/accuracy": 0.9, "validation/length_accuracy": 0.95}, "must_beat_length=true"),
+        ({}, None),  # a state kept while training
     ],
 )
 def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
-    found: dict[str, float], key: str, composed: Callable[..., Any]
+    found: dict[str, float], key: str | None, composed: Callable[..., Any]
 ) -> None:
-    with pytest.raises(UserError, match=f"^stages.ppo.{key}: ") as refused:
+    with pytest.raises(UserError, match=f"^stages.ppo.{key}: " if key else "^reward.path: ") as refused:
         check_reward(composed().stages.ppo, found)
     assert "\n" not in str(refused.value)
     check_reward(composed(*NO_GATE).stages.ppo, found)

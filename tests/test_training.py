@@ -207,7 +207,7 @@ def test_rmsprop_is_the_dpo_papers(config: Any, new_context: Any, tmp_path: Path
 def test_a_killed_training_ends_as_an_undisturbed_one(
     stage: str, config: Any, new_context: Any, tmp_path: Path, logps: Path
 ) -> None:
-    made = config(stage, "evaluate_every=2", "checkpoint=best")
+    made = config(stage, "evaluate_every=2", "checkpoint=best", "keep_every=3")
 
     def work(name: str) -> tuple[dict[str, Any], Context]:
         context = new_context(name, log_every=1, save_every=2)
@@ -222,8 +222,29 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     undisturbed, context = work("undisturbed")
     assert resumed == undisturbed
     assert list(resumed_context.history.rows()) == list(context.history.rows())
-    ours, theirs = (load_file(tmp_path / f"{name}-artifact/model.safetensors") for name in ("killed", "undisturbed"))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert sorted(kept.name for kept in (tmp_path / "killed-artifact/steps").iterdir()) == ["3", "6"]
+    for folder in (".", "steps/3", "steps/6"):
+        ours, theirs = (weights(tmp_path / f"{name}-artifact" / folder) for name in ("killed", "undisturbed"))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_state_that_was_kept_is_a_model_like_any_other(config: Any, new_context: Any, tmp_path: Path) -> None:
+    """The one of the last step is the result; the one of step 2 is what a training of two steps ends with."""
+    long, short = (
+        config("sft", "schedule=constant_with_warmup", "keep_every=2", f"max_steps={steps}") for steps in (4, 2)
+    )
+    run_sft(long, tmp_path / "long", new_context("long"))
+    run_sft(short, tmp_path / "short", new_context("short"))
+    for kept, result in (("steps/4", "long"), ("steps/2", "short")):
+        ours, theirs = weights(tmp_path / "long" / kept), weights(tmp_path / result)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), kept
+    again = config("sft", "max_steps=1")
+    again.model.path = str(tmp_path / "long/steps/2")
+    run_sft(again, tmp_path / "again", new_context("again"))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state_before_it(

@@ -187,6 +187,7 @@ class TrainingConfig(StageConfig):
     precision: str = setting(choices=("fp32", "bf16"))
     max_length: int = setting(at_least=2)
     evaluate_every: int | None = setting(at_least=1)
+    keep_every: int | None = setting(at_least=1, absent_equals=None)
     checkpoint: str = setting(choices=("last", "best"))
     best_by: str = setting(choices=("loss",))
     patience: int | None = setting(at_least=1)
@@ -295,6 +296,7 @@ class PPOConfig(StageConfig):
     min_entropy: float = setting(at_least=0)
     evaluate_every: int | None = setting(at_least=1)
     validation_prompts: int = setting(at_least=1)
+    keep_every: int | None = setting(at_least=1, absent_equals=None)
     checkpoint: str = setting(choices=("last", "best"))
     best_by: str = setting(choices=("score", "objective"))
     # They decide whether a reward model is used, not what comes of it: no part of an identity.

@@ -77,12 +77,8 @@ class Choice:
         return -math.inf if math.isnan(value) else value
 
     def keep(self, save: Callable[[Path], None]) -> None:
-        """What `save` writes is the best state from now on. Aside, then renamed."""
-        aside = self.best_folder.with_name(".best")
-        shutil.rmtree(aside, ignore_errors=True)
-        save(aside)
-        shutil.rmtree(self.best_folder, ignore_errors=True)
-        aside.rename(self.best_folder)
+        """What `save` writes is the best state from now on."""
+        replace(self.best_folder, save)
 
     def metrics(self, best: bool) -> dict[str, Any]:
         """The validation of the state that is kept."""
@@ -91,12 +87,49 @@ class Choice:
         return {"step": step, **{name: value for name, value in row.items() if name.startswith("validation/")}}
 
 
+STEPS = "steps"
+
+
+class Schedule:
+    """States kept while training, for whoever wants one that is not the result: `steps/<step>` of the stage.
+
+    They lie with the checkpoints until the stage is done, so a killed run loses none; one that it repeats it replaces.
+    """
+
+    def __init__(self, every: int | None, context: Context):
+        self.every = every
+        self.folder = context.checkpoints / STEPS
+
+    def keep(self, step: int, save: Callable[[Path], None]) -> None:
+        if self.every is not None and step % self.every == 0:
+            self.folder.mkdir(exist_ok=True)
+            replace(self.folder / str(step), save)
+
+    def hand_over(self, folder: Path) -> None:
+        """At the end, into the stage's own folder."""
+        if self.folder.is_dir():
+            shutil.copytree(self.folder, folder / self.folder.name)
+
+
+def replace(folder: Path, save: Callable[[Path], None]) -> None:
+    """What `save` writes, written aside and renamed: what is there is whole."""
+    aside = folder.with_name(f".{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    save(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
 class Keeper(Choice, TrainerCallback):
-    """Keeps the best state of one of TRL's trainers, and stops when it stays unbeaten."""
+    """Keeps states of one of TRL's trainers: the scheduled ones, and the best; stops when that stays unbeaten."""
 
     def __init__(self, config: TrainingConfig, context: Context):
         super().__init__(config.best_by, context)
         self.config = config
+        self.schedule = Schedule(config.keep_every, context)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.schedule.keep(state.global_step, lambda folder: save(rest["model"], rest["processing_class"], folder))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         rows, best = self.validations(), self.best()

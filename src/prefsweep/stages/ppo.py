@@ -37,7 +37,7 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.ppo.guards import TrippedError
 from prefsweep.ppo.rollout import Rollouts, Score, Words
 from prefsweep.ppo.trainer import Task, Trainer
-from prefsweep.stages.callbacks import Choice, save
+from prefsweep.stages.callbacks import Choice, Schedule, save
 from prefsweep.stages.sample import distinct_prompts
 from prefsweep.stages.training import checkpoints, step_of
 
@@ -77,6 +77,13 @@ def run(
 
 def check_reward(config: PPOConfig, found: dict[str, float]) -> None:
     """Its own validation decides. The reward model is kept: lowering a gate trains nothing again."""
+    if config.minimum_accuracy == 0 and not config.must_beat_length:
+        return
+    if not found:
+        raise UserError(
+            "reward.path: a state kept while a reward model was trained, which nothing has measured; take the stage's "
+            "own folder, or say stages.ppo.minimum_accuracy=0 stages.ppo.must_beat_length=false to take it as it is"
+        )
     accuracy, by_length = found["validation/accuracy"], found["validation/length_accuracy"]
     if accuracy < config.minimum_accuracy:
         raise UserError(
@@ -168,6 +175,7 @@ class Optimisation:
         self.main = trainer.accelerator.is_main_process  # who alone writes
         self.tables = {name: History(context.checkpoints / f"{name}.jsonl") for name in ("rollouts", "validation")}
         self.choice = Choice(config.best_by, context)
+        self.schedule = Schedule(config.keep_every, context)
 
     def run(self) -> dict[str, Any]:
         # 1. where a killed build stopped, or the beginning
@@ -188,6 +196,7 @@ class Optimisation:
                 shutil.copytree(self.choice.best_folder, self.folder, dirs_exist_ok=True)
             else:
                 self.save(self.folder)
+            self.schedule.hand_over(self.folder)
             for table in self.tables.values():
                 if table.path.is_file():
                     shutil.copy(table.path, self.folder)
@@ -220,6 +229,8 @@ class Optimisation:
                     self.tabulate("rollouts", rollouts, SHOWN)
             if config.evaluate_every is not None and step % config.evaluate_every == 0:
                 self.validate()
+            if self.main:
+                self.schedule.keep(step, self.save)
             if self.save_is_due(step):
                 self.write_checkpoint()
             bar.update()

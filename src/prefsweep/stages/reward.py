@@ -26,6 +26,7 @@ from prefsweep.models.adapters import is_adapted
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
 from prefsweep.models.loading import from_pretrained, load_fp32, load_policy, load_tokenizer, longest_row, place
 from prefsweep.pipeline.stage import Context
+from prefsweep.stages.callbacks import STEPS
 from prefsweep.stages.training import Batch, SteadyTrainer, arguments, seeded, train, trimmed
 
 SIDES = ("chosen", "rejected")
@@ -57,6 +58,8 @@ def run(
     metrics = train(trainer, config, folder, context, "reward") | cut.metrics() | examples.metrics()
     asked = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
     (folder / REWARD).write_text(json.dumps({**asked, "metrics": metrics}, indent=2) + "\n")
+    for kept in folder.glob(f"{STEPS}/*"):  # reward models too, but what was measured is the result's
+        (kept / REWARD).write_text(json.dumps({**asked, "metrics": {}}, indent=2) + "\n")
     return metrics
 
 

@@ -164,6 +164,7 @@ def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context:
         shutil.copytree(keeper.best_folder, folder, dirs_exist_ok=True)
     else:
         save(trainer.model, trainer.processing_class, folder)
+    keeper.schedule.hand_over(folder)
     return {"steps": trainer.state.global_step, **keeper.metrics(best)}
 
 
