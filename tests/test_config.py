@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from prefsweep import __main__, config, config_folder
 from prefsweep.compose import compose, composing
+from prefsweep.job import prepare
 from prefsweep.sweep.grid import expand
 
 CONF = config_folder()
@@ -73,6 +75,17 @@ def test_every_choice_of_every_group_composes(choice: str, tmp_path: Path) -> No
         if group == "experiment":
             assert expand(words, False, None).jobs
     assert getattr(getattr(made, group, None), "name", name) == name
+
+
+def test_every_cell_is_planned_offline_and_before_any_heavy_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*HEAVY, "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, name, None)
+    models = [choice for choice in choices() if choice.startswith("model=") and choice != "model=gpt2-tiny"]
+    datasets = [f"dataset={name}" for name in ("hh-rlhf", "ultrafeedback", "CulturalKaleidoscope", "imdb")]
+    cells = list(itertools.product(models, datasets, ["method=ppo", "method=dpo", "method=sft+dpo"]))
+    with composing():
+        names = {prepare([*cell], compose([*cell, "runtime.dry_run=true"])).name for cell in cells}
+    assert len(names) == len(cells) >= 12
 
 
 def test_an_untouched_config_is_whole() -> None:
@@ -266,6 +279,7 @@ SAID = [
     ("score distilbert-imdb lable=GOOD x", "reward.lable", "nearest: reward.label)"),
     ("model.path=/nowhere", "model.path=/nowhere", "no such model folder"),
     ("dataset=local dataset.path=/nowhere", "dataset.path=/nowhere", "no such file"),
+    (f"dataset=local dataset.path={Path(__file__).parent}", "dataset.path=", "is a folder"),
     (f"dataset=local dataset.path={__file__} scorer@judge=oracle", "scorer@judge=oracle", "deberta-v3"),
     ("dataset=hh-rlhf dataset.path=/nowhere", "dataset.path=/nowhere", "no such file"),
     (f"dataset=hh-rlhf dataset.path={Path(__file__).parent}", "dataset.path=", "holds no harmless-base/train"),

@@ -295,6 +295,7 @@ def test_the_identity_is_the_content_of_the_files_that_are_read(written: Written
     first = identity("hh-rlhf", here)
     moved = here.rename(tmp_path / "there")
     assert identity("hh-rlhf", moved) == identity("hh-rlhf", moved / "harmless-base") == first
+    assert identity("hh-rlhf", moved, f"dataset.path={moved}/") == first
     (moved / "README.md").write_text("Read me.")
     (moved / "helpful-base/train.jsonl.gz").unlink()
     assert identity("hh-rlhf", moved) == first
@@ -373,6 +374,11 @@ def test_rows_that_are_not_what_the_dataset_says(written: Written, tmp_path: Pat
     )
     assert "_prefs.jsonl, line 1: its chosen must be messages with role" in broken("ultrafeedback", tmp_path)
     assert "line 1: has no column text" in broken("imdb", tmp_path)
+    (tmp_path / "cultural.csv").write_text("Question,More_Liked,Less\na,b,c\n")
+    complaint = broken("CulturalKaleidoscope", tmp_path / "cultural.csv")
+    assert (
+        "line 2: has no column More_Prefered (nearest: More_Liked); there are: Question, More_Liked, Less" in complaint
+    )
     found = broken("hh-rlhf", written("hh-rlhf"), "dataset.validation=48")
     assert found.startswith("dataset.validation=48: leaves nothing to train on; train has 48 prompts (kept 48 of 53: ")
 

@@ -11,6 +11,7 @@ from prefsweep.config import (
     DPOConfig,
     HHConfig,
     IMDBConfig,
+    LocalConfig,
     ModelConfig,
     OracleConfig,
     PPOConfig,
@@ -107,6 +108,8 @@ def check_dataset(dataset: Any) -> None:
     path = getattr(dataset, "path", None)
     if path is not None and not Path(path).exists():
         raise UserError(f"dataset.path={path}: no such file or folder")
+    if isinstance(dataset, LocalConfig) and Path(dataset.path).is_dir():
+        raise UserError(f"dataset.path={path}: is a folder; say a file in it, or the dataset it is a copy of")
     if isinstance(dataset, IMDBConfig):
         check_bounds("dataset.query_tokens", dataset.query_tokens)
         if dataset.pairs == "given":

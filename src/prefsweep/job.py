@@ -66,7 +66,8 @@ class ContentHash:
     dataset: DatasetConfig
 
     def __call__(self, path: Path) -> str:
-        files = sources.files_read(self.dataset) if str(path) == getattr(self.dataset, "path", None) else None
+        ours = getattr(self.dataset, "path", None)
+        files = sources.files_read(self.dataset) if ours is not None and path == Path(ours) else None
         return self.hashes.of_content(path) if files is None else self.hashes.of_several(files)
 
 
