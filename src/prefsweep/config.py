@@ -247,6 +247,17 @@ class RewardConfig(TrainingConfig):
 
 
 @dataclass
+class PairsConfig(StageConfig):
+    prompts: int = setting(at_least=1)
+    validation_prompts: int = setting(at_least=1)
+    answers: int = setting(at_least=2)
+    max_new_tokens: int = setting(at_least=1)
+    temperature: float = setting(above=0)
+    precision: str = setting(choices=("fp32", "bf16"))
+    seed: int = setting(at_least=0)
+
+
+@dataclass
 class ReferenceConfig(StageConfig):
     precision: str = setting(choices=("fp32", "bf16"))
     max_length: int = setting(at_least=2)
@@ -345,6 +356,7 @@ class Stages:
     pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
     sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
     reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
+    pairs: PairsConfig = dataclasses.field(default_factory=PairsConfig)
     reference: ReferenceConfig = dataclasses.field(default_factory=ReferenceConfig)
     dpo: DPOConfig = dataclasses.field(default_factory=DPOConfig)
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)

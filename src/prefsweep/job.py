@@ -49,7 +49,11 @@ def prepare(overrides: list[str], config: Config) -> Job:
     hash_content = ContentHash(hashes, config.dataset)
     configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
     sections = {"model": config.model, "dataset": config.dataset, "reward": config.reward, "judge": config.judge}
-    aliases = {"base": config.model.base, "reward_model": reward_stage(config.reward)}
+    aliases = {
+        "base": config.model.base,
+        "reward_model": reward_stage(config.reward),
+        "sampled_pairs": "pairs" if config.dataset.pairs == "sampled" else None,
+    }
     plan = make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hash_content)
     check_targets(plan)
     check_judge(plan, config)

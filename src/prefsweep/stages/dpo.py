@@ -10,10 +10,10 @@ from typing import Any
 import trl
 
 from prefsweep.config import DatasetConfig, DPOConfig, ModelConfig
-from prefsweep.data.sources import load
 from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
+from prefsweep.stages.pairs import load_pairs
 from prefsweep.stages.reference import REFERENCE_COLUMNS, read_reference
 from prefsweep.stages.trainers import PairTrainer
 from prefsweep.stages.training import arguments, seeded, train
@@ -43,16 +43,17 @@ def run(
     context: Context,
     reference: Path,
     policy: Path | None = None,
+    pairs: Path | None = None,
 ) -> dict[str, Any]:
     seeded(config)
     tokenizer = load_tokenizer(model, policy)
     rows, told = {}, {}
     for split in ("validation", "train"):
-        examples = load(dataset, split, tokenizer)
-        pairs, cut = pair_rows(examples, tokenizer, config.max_length)
-        for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split, len(pairs)), strict=True):
-            pairs = pairs.add_column(column, values)
-        rows[split], told = pairs, cut.metrics() | examples.metrics()
+        examples = load_pairs(dataset, split, tokenizer, pairs)
+        table, cut = pair_rows(examples, tokenizer, config.max_length)
+        for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split, len(table)), strict=True):
+            table = table.add_column(column, values)
+        rows[split], told = table, cut.metrics() | examples.metrics()
     settings = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
     trainer = PairTrainer(
         model=load_learner(config, model, policy),

@@ -12,10 +12,10 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from prefsweep.config import DatasetConfig, ModelConfig, ReferenceConfig
-from prefsweep.data.sources import load
 from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
+from prefsweep.stages.pairs import load_pairs
 from prefsweep.stages.trainers import PairTrainer
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -38,13 +38,14 @@ def run(
     folder: Path,
     context: Context,
     policy: Path | None = None,
+    pairs: Path | None = None,
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
-    examples = {split: load(dataset, split, tokenizer) for split in ("train", "validation")}
+    examples = {split: load_pairs(dataset, split, tokenizer, pairs) for split in ("train", "validation")}
     rows = {split: pair_rows(found, tokenizer, config.max_length)[0] for split, found in examples.items()}
     trainer = forward_trainer(config, load_policy(model, policy), tokenizer, rows["train"], context)
-    for split, pairs in rows.items():
-        np.save(folder / f"{split}.npy", logprobs(trainer, pairs, split, context))
+    for split, table in rows.items():
+        np.save(folder / f"{split}.npy", logprobs(trainer, table, split, context))
     return {"pairs": sum(map(len, rows.values())), **examples["train"].metrics()}
 
 

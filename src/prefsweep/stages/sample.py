@@ -1,13 +1,13 @@
 """sample: answers of one policy to the held-out prompts. A row a sample in `samples.jsonl`; nothing is scored here."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from prefsweep.config import DatasetConfig, HHConfig, ModelConfig, RuntimeConfig, SampleConfig
+from prefsweep.config import DatasetConfig, HHConfig, ModelConfig, PairsConfig, RuntimeConfig, SampleConfig
 from prefsweep.data import hh
 from prefsweep.data.protocols import harmful_helpful
 from prefsweep.data.schema import PreferenceExample
@@ -33,19 +33,33 @@ def run(
     tokenizer = load_tokenizer(model, policy)
     examples, counts = examples_asked(config, dataset, tokenizer)
     asked = questions(config, examples, tokenizer)
-    rows = read_whole_lines(context.checkpoints / SAMPLES)
+    where = device(context.runtime)
+    rows = answered(config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, asked, "samples", context)
+    write_rows(folder / SAMPLES, rows)
+    ended = sum(row["ended"] for row in rows)
+    return {"samples": len(rows), "ended": ended / len(rows), **counts}
+
+
+def answered(
+    config: SampleConfig | PairsConfig,
+    answerer: Callable[[], Any],
+    tokenizer: Any,
+    asked: list[Row],
+    name: str,
+    context: Context,
+) -> list[Row]:
+    """A row an answer, in the order of the prompts. What an earlier attempt answered is read from `name`."""
+    kept = context.checkpoints / f"{name}.jsonl"
+    rows = read_whole_lines(kept)
     todo = asked[len(rows) :]
     if todo:
-        answerer = load_policy(model, policy).to(device(context.runtime)).eval()
-        with (context.checkpoints / SAMPLES).open("a") as file:
-            for row in answers(config, answerer, tokenizer, todo, context.runtime):
+        with kept.open("a") as file:
+            for row in answers(config, answerer(), tokenizer, todo, context.runtime):
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 rows.append(row)
     rows.sort(key=lambda row: row["place"])
-    write_rows(folder / SAMPLES, [{key: row[key] for key in row if key != "place"} for row in rows])
-    ended = sum(row["ended"] for row in rows)
-    return {"samples": len(rows), "ended": ended / len(rows), **counts}
+    return [{key: row[key] for key in row if key != "place"} for row in rows]
 
 
 def examples_asked(
@@ -62,7 +76,7 @@ def examples_asked(
     return harmful_helpful(config.protocol, transcripts["harmless-base"], transcripts["helpful-base"]), {}
 
 
-def questions(config: SampleConfig, examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Row]:
+def questions(config: SampleConfig | PairsConfig, examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Row]:
     """One a sample, prompts of like length together: little padding, and an order that a resumed stage repeats."""
     encoded = encode_prompts([example.prompt for example in examples], tokenizer)
     rows = [
@@ -88,7 +102,7 @@ def distinct_prompts(examples: Sequence[PreferenceExample]) -> list[PreferenceEx
 
 
 def answers(
-    config: SampleConfig, answerer: Any, tokenizer: Any, asked: list[Row], runtime: RuntimeConfig
+    config: SampleConfig | PairsConfig, answerer: Any, tokenizer: Any, asked: list[Row], runtime: RuntimeConfig
 ) -> Iterator[Row]:
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     room = answerer.config.max_position_embeddings - config.max_new_tokens

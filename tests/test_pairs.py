@@ -1,0 +1,115 @@
+"""Pairs from a policy's answers: which are made, what counts as a label, and who has no say in them."""
+
+import math
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from architectures import save_classifier
+from killing import die_at_call
+from prefsweep.config import Config
+from prefsweep.job import prepare
+from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.stage import Context
+from prefsweep.stages import dpo, pairs, reference
+from prefsweep.stages.sample import read_rows
+
+
+def test_all_pairs_of_a_prompt_but_ties_and_equal_answers() -> None:
+    rows = [
+        {"id": name, "sample": number, "prompt": f"{name}?", "answer": answer}
+        for name, answers in (("a", "wxyz"), ("b", "vvuu"), ("c", "stst"))
+        for number, answer in enumerate(answers)
+    ]
+    scored = [3.0, 1.0, 2.0, 0.0, *(1.0, 1.0, 1.0, 5.0), *(0.5, 0.5, 0.5, 0.5)]
+    counts: Counter[str] = Counter()
+    found = pairs.ranked(rows, scored, {"a": "A", "b": "B", "c": "C"}, counts)
+    said = [(pair["group"], pair["chosen"], pair["rejected"]) for pair in found]
+    assert said[:6] == [("A", *pair) for pair in ("wx", "wy", "wz", "yx", "xz", "yz")]
+    assert said[6:] == [("B", "u", "v"), ("B", "u", "v")]
+    assert counts == {"labels": 12, "equal answers": 2 + 2, "ties": 2 + 4}
+    assert len({pair["id"] for pair in found}) == len(found)
+
+
+@pytest.fixture
+def config(composed: Callable[..., Any], model_folders: dict[str, Path], tmp_path: Path) -> Callable[..., Any]:
+    classifier = save_classifier("distilbert", ("NEGATIVE", "POSITIVE"), tmp_path / "classifier")
+
+    def make(*words: str) -> Any:
+        model = ["model=gpt2", f"model.path={model_folders['gpt2']}"]
+        small = ["stages.pairs.prompts=12", "stages.pairs.validation_prompts=4", "stages.pairs.max_new_tokens=12"]
+        reward = ["scorer@reward=distilbert-imdb", f"reward.path={classifier}", "dataset.pairs=sampled"]
+        short = ["stages.dpo.batch_size=8", "stages.dpo.max_steps=2", "stages.dpo.max_length=96"]
+        return composed(*model, *small, *reward, *short, *words)
+
+    return make
+
+
+def run(config: Config, folder: Path, context: Context) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    sections = {"model": config.model, "dataset": config.dataset, "reward": config.reward}
+    return pairs.run(config.stages.pairs, **sections, folder=folder, context=context)
+
+
+def test_the_reward_prefers_each_chosen_answer(config: Any, new_context: Any, tmp_path: Path) -> None:
+    made = config()
+    metrics = run(made, tmp_path / "pairs", new_context("pairs"))
+    rows = read_rows(tmp_path / "pairs/train.jsonl")
+    assert metrics["labels"] == (12 + 4) * 4
+    assert metrics["train/pairs"] == len(rows) > 12
+    scorer = load_scorer(made.reward, torch.device("cpu"))
+    prompts = [row["prompt"] for row in rows]
+    better, worse = (scorer.score(prompts, [row[side] for row in rows])["score"] for side in ("chosen", "rejected"))
+    assert all(high > low for high, low in zip(better, worse, strict=True))
+
+
+def test_a_killed_build_goes_on_and_ends_the_same(config: Any, new_context: Any, tmp_path: Path) -> None:
+    made = config()
+
+    def work(name: str) -> list[dict[str, Any]]:
+        run(made, tmp_path / f"{name}-artifact", new_context(name, forward_batch=4))
+        return [
+            row for split in ("validation", "train") for row in read_rows(tmp_path / f"{name}-artifact/{split}.jsonl")
+        ]
+
+    assert die_at_call("prefsweep.models.decoding.sample", 7, lambda: work("killed")) == -signal.SIGKILL
+    kept = read_rows(new_context("killed").checkpoints / "train.jsonl")
+    assert 0 < len(kept) < 48
+    assert work("killed") == work("undisturbed")
+
+
+def test_dpo_learns_from_them_and_starts_at_ln_2(config: Any, new_context: Any, tmp_path: Path) -> None:
+    made = config()
+    run(made, tmp_path / "pairs", new_context("pairs"))
+    sections = {"model": made.model, "dataset": made.dataset}
+    for stage in (reference, dpo):
+        name = stage.__name__.rpartition(".")[2]
+        folder, context = tmp_path / name, new_context(name, log_every=1)
+        folder.mkdir(exist_ok=True)
+        inputs = {"pairs": tmp_path / "pairs"} | ({"reference": tmp_path / "reference"} if stage is dpo else {})
+        stage.run(getattr(made.stages, name), **sections, folder=folder, context=context, **inputs)
+    assert next(context.history.rows())["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def identities(config: Config) -> dict[str, str]:
+    return {stage.role: stage.identity for stage in prepare([], config).plan.stages}
+
+
+def test_the_judge_and_the_seed_have_no_part_in_them_and_the_reward_has(config: Any, tmp_path: Path) -> None:
+    one = identities(config("method=dpo"))
+    judged = identities(config("method=dpo", "scorer@judge=deberta-v3"))
+    assert one["pairs"] == judged["pairs"] and one["dpo"] == judged["dpo"]
+    seeded = identities(config("method=dpo", "seed=7"))
+    assert one["pairs"] == seeded["pairs"] and one["dpo"] != seeded["dpo"]
+    rewarded = identities(config("method=dpo", "reward.output=probability"))
+    assert one["pairs"] != rewarded["pairs"]
+
+
+def test_a_dataset_of_pairs_makes_none(config: Any) -> None:
+    assert "pairs" not in identities(config("method=dpo", "dataset.pairs=given"))
+    assert "pairs" in identities(config("method=sft+dpo"))
