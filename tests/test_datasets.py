@@ -203,6 +203,15 @@ def test_a_prompt_of_imdb_is_a_reviews_first_tokens(written: Written, tokenizer:
     assert limited == whole[:4]  # the cut is the review's own
 
 
+def test_a_few_words_tell_where_the_first_tokens_end(tokenizer: Any) -> None:
+    from prefsweep.data.imdb import first_ends
+
+    texts = ["  A review, of a plain film. " * 9, "x" * 400, "an" + "?!" * 90 + " odd one", "été 日本 " * 40, "short"]
+    for text, places in zip(texts, first_ends(texts, tokenizer, 8), strict=True):
+        spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        assert places == [end for _, end in spans[:8]]
+
+
 def test_the_label_is_never_read(written: Written, tmp_path: Path, tokenizer: Any) -> None:
     import pyarrow.parquet
 
