@@ -1,6 +1,6 @@
 """Every typed config: the schema of what can be said on the command line. Values live in `conf/`, never here.
 
-A field made with `setting(...)` carries what a type cannot say: its range, and how it enters an identity.
+A field is made with `setting(...)`, which says what a type cannot: its range, and how it enters an identity.
 """
 
 import dataclasses
@@ -8,47 +8,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
 
-NO_DEFAULT: Any = object()
-
-
-def setting(
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    in_identity: bool = True,
-    is_content: bool = False,
-    unless: str | None = None,
-    only_with: str | None = None,
-    absent_equals: Any = NO_DEFAULT,
-) -> Any:
-    """A config field whose value must come from YAML or the command line.
-
-    `above`, `at_least`, `below`, `at_most`, `choices` are checked before anything starts.
-    `in_identity=False` keeps a nickname out of every identity.
-    `is_content=True` names a file or folder by the hash of what it holds, never by its path.
-    `unless="path"` leaves the field out of the identity when the field `path` is set.
-    `only_with="lora"` leaves the field out of the identity unless the field `lora` is true.
-    `absent_equals=x` (for a field added later) leaves the field out of the identity while its value is x, the old
-    behaviour, so that what was built before the field existed stays valid.
-    """
-    ranges: dict[str, Any] = {
-        "above": above,
-        "at_least": at_least,
-        "below": below,
-        "at_most": at_most,
-        "choices": choices,
-    }
-    metadata = {name: value for name, value in ranges.items() if value is not None}
-    metadata |= {"in_identity": in_identity, "is_content": is_content, "unless": unless, "only_with": only_with}
-    if absent_equals is not NO_DEFAULT:
-        metadata["absent_equals"] = absent_equals
-    return dataclasses.field(default=MISSING, metadata=metadata)
-
+from prefsweep.config_stages import (
+    DPO_LOSSES as DPO_LOSSES,
+    AdapterConfig as AdapterConfig,
+    DPOConfig as DPOConfig,
+    EncoderConfig as EncoderConfig,
+    EvaluateConfig as EvaluateConfig,
+    HarmfulHelpful as HarmfulHelpful,
+    PairsConfig as PairsConfig,
+    PPOConfig as PPOConfig,
+    PretrainConfig as PretrainConfig,
+    ReferenceConfig as ReferenceConfig,
+    RewardConfig as RewardConfig,
+    SampleConfig as SampleConfig,
+    ScoreConfig as ScoreConfig,
+    SFTConfig as SFTConfig,
+    StageConfig as StageConfig,
+    Stages as Stages,
+    TrainingConfig as TrainingConfig,
+)
+from prefsweep.setting import setting
 
 # ------------------------------------------------------------------------------------------------- model, dataset
 
@@ -62,16 +42,6 @@ class Architecture:
     n_head: int = setting(at_least=1)
     n_positions: int = setting(at_least=8)
     vocab_size: int = setting(at_least=259)
-
-
-@dataclass
-class AdapterConfig:
-    """LoRA's, beside weights that stay as they are."""
-
-    r: int = setting(at_least=1)
-    alpha: int = setting(at_least=1)
-    dropout: float = setting(at_least=0, below=1)
-    targets: list[str] = setting()
 
 
 @dataclass
@@ -155,214 +125,6 @@ class KaleidoscopeConfig(HubDatasetConfig):
 class IMDBConfig(HubDatasetConfig):
     over_characters: int = setting(at_least=0)
     query_tokens: list[int] = setting(at_least=1)
-
-
-# --------------------------------------------------------------------------------------------------------- stages
-
-
-@dataclass
-class StageConfig:
-    """`revision` is raised when the code of a stage changes what it computes; `reads` names the sections it sees."""
-
-    _target_: str = setting()
-    revision: int = setting(at_least=1)
-    reads: list[str] = setting()
-
-
-@dataclass
-class TrainingConfig(StageConfig):
-    """What every training loop has. One batch is one optimiser step, however it is split to fit in memory."""
-
-    seed: int = setting(at_least=0)
-    epochs: float = setting(above=0)
-    max_steps: int | None = setting(at_least=1)
-    batch_size: int = setting(at_least=1)
-    optimizer: str = setting(choices=("adamw", "rmsprop"), absent_equals="adamw")
-    learning_rate: float = setting(above=0)
-    schedule: str = setting(choices=("linear", "cosine", "constant_with_warmup"))
-    warmup_steps: int = setting(at_least=0)
-    weight_decay: float = setting(at_least=0)
-    adam_beta2: float = setting(above=0, below=1)
-    max_grad_norm: float = setting(above=0)
-    precision: str = setting(choices=("fp32", "bf16"))
-    max_length: int = setting(at_least=2)
-    evaluate_every: int | None = setting(at_least=1)
-    keep_every: int | None = setting(at_least=1, absent_equals=None)
-    checkpoint: str = setting(choices=("last", "best"))
-    best_by: str = setting(choices=("loss",))
-    patience: int | None = setting(at_least=1)
-
-
-@dataclass
-class PretrainConfig(TrainingConfig):
-    pass
-
-
-@dataclass
-class SFTConfig(TrainingConfig):
-    lora: bool = setting(absent_equals=False)
-    adapter: AdapterConfig = setting(only_with="lora")
-    learn: str = setting(choices=("answer", "all"))
-
-
-# TRL's, one for one; `docs/configuration.md` says whose paper each is.
-DPO_LOSSES = (
-    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
-    *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
-)
-
-
-@dataclass
-class DPOConfig(TrainingConfig):
-    best_by: str = setting(choices=("loss", "accuracy", "margin"))
-    lora: bool = setting(absent_equals=False)
-    adapter: AdapterConfig = setting(only_with="lora")
-    loss: list[str] = setting(choices=DPO_LOSSES)
-    loss_weights: list[float] | None = setting(above=0)
-    beta: float = setting(above=0)
-    label_smoothing: float = setting(at_least=0, below=0.5)
-    f_divergence: str = setting(choices=("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"))
-    f_alpha: float = setting()
-    weighting: bool = setting()
-    length_desensitisation: float | None = setting(at_least=0, at_most=1)
-    discopop_tau: float = setting(above=0)
-
-
-@dataclass
-class EncoderConfig:
-    """A bidirectional model to start a reward model from."""
-
-    id: str | None = setting(unless="path")
-    revision: str | None = setting(unless="path")
-    path: str | None = setting(is_content=True)
-
-
-@dataclass
-class RewardConfig(TrainingConfig):
-    best_by: str = setting(choices=("loss", "accuracy", "margin"))
-    backbone: str = setting(choices=("policy", "encoder"))
-    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
-    template: str = setting()
-    pooling: str = setting(choices=("last", "mean"))
-
-
-@dataclass
-class PairsConfig(StageConfig):
-    prompts: int = setting(at_least=1)
-    validation_prompts: int = setting(at_least=1)
-    answers: int = setting(at_least=2)
-    max_new_tokens: int = setting(at_least=1)
-    temperature: float = setting(above=0)
-    precision: str = setting(choices=("fp32", "bf16"))
-    seed: int = setting(at_least=0)
-
-
-@dataclass
-class ReferenceConfig(StageConfig):
-    precision: str = setting(choices=("fp32", "bf16"))
-    max_length: int = setting(at_least=2)
-    length_desensitisation: float | None = setting(at_least=0, at_most=1)
-
-
-@dataclass
-class PPOConfig(StageConfig):
-    """Its loop has iterations, each a batch of rollouts and several epochs of updates on it: not a TrainingConfig."""
-
-    lora: bool = setting(absent_equals=False)
-    adapter: AdapterConfig = setting(only_with="lora")
-    seed: int = setting(at_least=0)
-    iterations: int = setting(at_least=1)
-    batch_size: int = setting(at_least=1)
-    minibatch_size: int = setting(at_least=1)
-    epochs: int = setting(at_least=1)
-    learning_rate: float = setting(above=0)
-    critic_learning_rate: float | None = setting(above=0)
-    schedule: str = setting(choices=("linear", "constant"))
-    warmup_iterations: int = setting(at_least=0)
-    adam_epsilon: float = setting(above=0)
-    max_grad_norm: float = setting(above=0)
-    precision: str = setting(choices=("fp32", "bf16"))
-    max_length: int = setting(at_least=2)
-    query_tokens: list[int] | None = setting(at_least=1)
-    response_tokens: list[int] = setting(at_least=1)
-    temperature: float = setting(above=0)
-    critic: str = setting(choices=("shared", "separate", "reward"))
-    missing_eos: str = setting(choices=("none", "penalty", "replace"))
-    missing_eos_amount: float = setting(at_least=0)
-    score_normalisation: str = setting(choices=("none", "start", "running"))
-    normalisation_samples: int = setting(at_least=2)
-    score_clip: float | None = setting(above=0)
-    beta: float = setting(at_least=0)
-    kl_target: float | None = setting(above=0)
-    kl_horizon: float = setting(above=0)
-    whiten_rewards: bool = setting()
-    whiten_advantages: bool = setting()
-    discount: float = setting(above=0, at_most=1)
-    gae_lambda: float = setting(at_least=0, at_most=1)
-    clip_policy: float = setting(above=0, below=1)
-    clip_value: float | None = setting(above=0)
-    value_coefficient: float = setting(at_least=0)
-    max_approx_kl: float | None = setting(above=0)
-    negative_kl: float = setting(above=0)
-    min_entropy: float = setting(at_least=0)
-    evaluate_every: int | None = setting(at_least=1)
-    validation_prompts: int = setting(at_least=1)
-    keep_every: int | None = setting(at_least=1, absent_equals=None)
-    checkpoint: str = setting(choices=("last", "best"))
-    best_by: str = setting(choices=("score", "objective"))
-    # They decide whether a reward model is used, not what comes of it: no part of an identity.
-    minimum_accuracy: float = setting(in_identity=False, at_least=0, at_most=1)
-    must_beat_length: bool = setting(in_identity=False)
-
-
-@dataclass
-class HarmfulHelpful:
-    """Prompts drawn from HH's harmless-base and helpful-base test files, as arXiv 2509.09055 draws them."""
-
-    harmful: int = setting(at_least=1)
-    helpful: int = setting(at_least=1)
-    words: list[str] = setting()
-    whole_words: bool = setting()
-    seed: int = setting(at_least=0)
-
-
-@dataclass
-class SampleConfig(StageConfig):
-    split: str = setting(choices=("validation", "test"))
-    protocol: HarmfulHelpful | None = setting(absent_equals=None)
-    prompts: int = setting(at_least=1)
-    answers: int = setting(at_least=1)
-    max_new_tokens: int = setting(at_least=1)
-    temperature: float = setting(at_least=0)
-    precision: str = setting(choices=("fp32", "bf16"))
-    seed: int = setting(at_least=0)
-
-
-@dataclass
-class ScoreConfig(StageConfig):
-    pass
-
-
-@dataclass
-class EvaluateConfig(StageConfig):
-    temperature: float = setting(at_least=0, absent_equals=1.0)
-    precision: str = setting(choices=("fp32", "bf16"))
-    pairs: int = setting(at_least=1)
-    max_length: int = setting(at_least=2)
-
-
-@dataclass
-class Stages:
-    pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
-    sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
-    reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
-    pairs: PairsConfig = dataclasses.field(default_factory=PairsConfig)
-    reference: ReferenceConfig = dataclasses.field(default_factory=ReferenceConfig)
-    dpo: DPOConfig = dataclasses.field(default_factory=DPOConfig)
-    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
-    sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
-    score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
-    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
 
 
 # --------------------------------------------------------------------------------- method, scorer, runtime, tracking
