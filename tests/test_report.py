@@ -1,7 +1,6 @@
 """The report against records written to disk and numbers computed another way."""
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -10,52 +9,20 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from prefsweep.errors import UserError
 from prefsweep.report import report
+from prefsweep.report.export import to_csv
 from prefsweep.report.figure import draw
 from prefsweep.report.frame import groups, read_runs, varying
-from prefsweep.report.render import print_table, to_csv, to_markdown
+from prefsweep.report.render import print_table, to_markdown
 from prefsweep.report.table import table
+from recorded import write_run
 
 PATHS = [path for path in sys.path if path]
-
-
-def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | None = None, **changes: Any) -> Path:
-    """A run.json as a job leaves it. `changes` are its other fields; dotted ones go into its config."""
-    config: dict[str, Any] = {
-        "seed": seed,
-        "jobs": 1,
-        "sweep": sweep.name,
-        "grid": [{"seed": [1, 2, 3]}],
-        "model": {"name": "gpt2-tiny", "architecture": {"n_embd": 96}},
-        "dataset": {"name": "synthetic-reviews", "size": 4500},
-        "method": {"name": method, "pipeline": {method: {"policy": "base"}}, "result": method},
-        "judge": {"name": "oracle"},
-        "stages": {method: {"seed": seed, "beta": 0.5}, "sample": {"prompts": 500, "split": "test", "seed": 0}},
-        "runtime": {"threads": seed},
-        "tracking": {"enabled": seed == 1},
-    }
-    fields = {key: value for key, value in changes.items() if "." not in key}
-    for key, value in changes.items():
-        *path, leaf = key.split(".")
-        node = config
-        for part in path:
-            node = node[part]
-        if path:
-            node[leaf] = value
-    name = f"gpt2-tiny_synthetic-reviews_{method}_seed{seed}"
-    if any("." in key for key in changes):
-        name += f"-{hashlib.sha256(repr(changes).encode()).hexdigest()[:8]}"
-    run = {"status": "finished", "name": name, "identity": name, "cost": {"seconds": 1.0}, "stages": {}, "error": None}
-    folder = sweep / name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(run | {"metrics": metrics or {}, "config": config} | fields))
-    return folder
 
 
 def a_sweep(folder: Path) -> Path:
@@ -117,7 +84,7 @@ def test_what_follows_from_a_name_the_seed_or_the_machine_does_not_vary(tmp_path
             write_run(tmp_path, method, seed, **{f"stages.{method}.rate": rate, "stages.sample.prompts": 500})
     runs = read_runs([tmp_path])
     assert varying(runs) == ["method"]
-    assert [[run.seed for run in group] for group in groups(runs)] == [[1, 2], [1, 2]]
+    assert [[run.seed for run in group] for group in groups(runs, varying(runs))] == [[1, 2], [1, 2]]
 
 
 def test_what_differs_under_equal_names_is_listed_after_the_names(tmp_path: Path) -> None:
@@ -129,13 +96,13 @@ def test_what_differs_under_equal_names_is_listed_after_the_names(tmp_path: Path
     runs = read_runs([tmp_path])
     assert varying(runs)[0] == "method"
     assert set(varying(runs)) == {"method", "stages.dpo.beta", "model.architecture.n_embd"}
-    assert sorted(len(group) for group in groups(runs)) == [1, 2, 2, 2]
+    assert sorted(len(group) for group in groups(runs, varying(runs))) == [1, 2, 2, 2]
 
 
 def test_a_seed_that_is_not_in_every_run_the_run_s_own_varies(tmp_path: Path) -> None:
-    write_run(tmp_path, "dpo", 1, **{"stages.sample.seed": 1})
-    write_run(tmp_path, "dpo", 2, **{"stages.sample.seed": 7})
-    assert varying(read_runs([tmp_path])) == ["stages.sample.seed"]
+    write_run(tmp_path, "dpo", 1, **{"dataset.seed": 1})
+    write_run(tmp_path, "dpo", 2, **{"dataset.seed": 7})
+    assert varying(read_runs([tmp_path])) == ["dataset.seed"]
 
 
 # ---------------------------------------------------------------------------------------------------------- table
@@ -172,14 +139,15 @@ def test_rows_say_what_became_of_every_run(tmp_path: Path) -> None:
 def test_the_caption_says_what_the_numbers_mean(tmp_path: Path) -> None:
     caption = table(read_runs([a_sweep(tmp_path)])).caption
     assert "Model gpt2-tiny, dataset synthetic-reviews, judge oracle." in caption
-    assert "seeds 1, 2, 3 ± half-width of its 95% Student-t interval" in caption
-    assert "without ± is a single run" in caption and "500 test prompts a run" in caption and "diverged" in caption
+    assert "ean over seeds 1, 2, 3 ± half-width of its 95% Student-t interval, which is over seeds alone" in caption
+    assert "value without an interval is a single run" in caption
+    assert "500 test prompts a run" in caption and "diverged" in caption
 
 
 def test_one_seed_has_no_interval_and_the_caption_says_so(tmp_path: Path) -> None:
     write_run(tmp_path, "dpo", 4, {"judge/mean": 0.5})
     made = table(read_runs([tmp_path]))
-    assert "One run a row (seed 4), so no interval" in made.caption
+    assert "One run a row (seed 4) and no values of single answers, so no interval" in made.caption
     assert made.texts() == [["dpo", "0.500", "1 of 1"]]
 
 
@@ -208,10 +176,10 @@ def test_the_csv_gives_back_every_value_and_its_run(tmp_path: Path) -> None:
     cells = {(line["method"], line["metric"]): line for line in csv.DictReader(io.StringIO(to_csv(made)))}
     assert len(cells) == 9
     for row in made.rows:
-        for metric, cell in zip(made.metrics, row.cells, strict=True):
-            line = cells[row.keys[0], metric]
+        for column, cell in zip(made.columns, row.cells, strict=True):
+            line = cells[row.keys[0], column.metric]
             folders = line["folders"].split(";") if line["folders"] else []
-            read = [json.loads((Path(folder) / "run.json").read_text())["metrics"][metric] for folder in folders]
+            read = [json.loads((Path(folder) / "run.json").read_text())["metrics"][column.metric] for folder in folders]
             assert tuple(map(float, line["values"].split(";") if line["values"] else [])) == cell.values == tuple(read)
             assert (int(line["n"]), line["sd"]) == (len(read), repr(cell.standard_deviation) if len(read) > 1 else "")
     assert Path(cells["dpo", "judge/mean"]["left_out"]).name.endswith("dpo_seed2")
@@ -269,7 +237,7 @@ def test_a_figure_without_kl_is_one_panel_and_one_without_the_metric_is_none(tmp
 def test_the_report_writes_beside_the_runs_and_lists_failures(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
     written = report(a_sweep(tmp_path / "demo"), console)
-    assert [path.name for path in written] == ["table.md", "table.csv", "figure.png", "figure.pdf"]
+    assert [path.name for path in written] == ["table.md", "table.tex", "table.csv", "figure.png", "figure.pdf"]
     assert isinstance(console.file, io.StringIO)
     printed = console.file.getvalue()
     assert "dpo_seed2: RuntimeError: out of [memory]\n" in printed and "Traceback" not in printed
@@ -281,9 +249,9 @@ def test_a_sweep_in_which_all_failed_still_has_its_table(tmp_path: Path) -> None
     for seed in (1, 2):
         write_run(tmp_path, "dpo", seed, status="failed", error="killed")
     written = report(tmp_path, Console(file=io.StringIO()))
-    assert [path.name for path in written] == ["table.md", "table.csv"]
+    assert [path.name for path in written] == ["table.md", "table.tex", "table.csv"]
     assert lines_of(written[0].read_text())["dpo"] == ["0 of 2 (2 failed)"]
-    (line,) = csv.DictReader(io.StringIO(written[1].read_text()))
+    (line,) = csv.DictReader(io.StringIO(written[2].read_text()))
     assert line["n"] == "0" and len(line["left_out"].split(";")) == 2
 
 

@@ -81,14 +81,17 @@ def run(line: cli.Line) -> int:
     return 0
 
 
-def table(folders: list[str]) -> int:
+def table(words: list[str]) -> int:
     from prefsweep.console import console
-    from prefsweep.report import report
+    from prefsweep.report import Layout, report, table_of
 
-    if not folders:
-        raise UserError("table: needs a folder, as in: prefsweep table multirun_sweeps/demo")
-    for folder in folders:
-        report(Path(folder), console)
+    line = cli.parse_table(words)
+    if words == [str(line.folders[0])]:  # nothing but a sweep: all that its end would have written
+        report(line.folders[0], console)
+        return 0
+    layout = Layout(line.rows, line.columns, line.metrics)
+    for path in table_of(line.folders, layout, line.format, line.out, console):
+        console.print(str(path), soft_wrap=True, markup=False)
     return 0
 
 

@@ -29,6 +29,8 @@ COUPLED_LOSSES = ("sft", "aot", "aot_unpaired")
 # TRL: the others have no valid f-divergence generalisation.
 F_DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 
+PUBLISHED = {"where", "metrics", "n", "source"}  # of an entry of `published:`
+
 
 def check(config: Config) -> None:
     """Raise a `UserError` at the first thing that cannot be right."""
@@ -46,11 +48,24 @@ def check(config: Config) -> None:
     check_sample(config.stages.sample, config.dataset)
     check_ppo(config.stages.ppo)
     check_lengths(config)
+    check_published(config.published)
     if config.runtime.save_every % config.runtime.log_every:
         raise UserError(
             f"runtime.save_every={config.runtime.save_every}: must be a multiple of "
             f"runtime.log_every={config.runtime.log_every}, or a resumed run would log other windows"
         )
+
+
+def check_published(entries: list[Any] | None) -> None:
+    """One line for the first mistake in an experiment's `published:`."""
+    for entry in entries or []:
+        if not isinstance(entry, dict) or not {"where", "metrics"} <= entry.keys() <= PUBLISHED:
+            raise UserError("published: each entry needs `where` and `metrics`, and may have `n` and `source`")
+        if not isinstance(entry["where"], dict) or not isinstance(entry["metrics"], dict):
+            raise UserError("published: `where` is {key: value} of the rows meant, `metrics` is {metric: number}")
+        for name, value in entry["metrics"].items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"published: {name}: must be a number, not {value!r}")
 
 
 def check_ranges(node: Any, path: str = "") -> None:

@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prefsweep import config_folder
 from prefsweep.errors import UserError, nearest
 
 COMMANDS = {
-    "table": "prefsweep table DIR...                   the table of finished and unfinished runs",
+    "table": "prefsweep table DIR...                   the table of runs, finished and not; one of several folders\n"
+    "      [--rows KEY,...] [--columns KEY,...] [--metrics METRIC,...] [--format md|tex|csv|html] [--out DIR]",
     "score": 'prefsweep score SCORER "text" ["answer"]  what a scorer says of a text, or of an answer to a prompt',
     "export": "prefsweep export RUN DIR [--merge]        the policy of a run as a plain transformers folder",
 }
@@ -58,6 +60,39 @@ def parse(argv: list[str]) -> Line:
             line.overrides.append(word)
     if line.resolve and not line.cfg:
         raise UserError("--resolve: says how --cfg job prints; add --cfg job")
+    return line
+
+
+@dataclass
+class TableLine:
+    folders: list[Path] = field(default_factory=list)
+    rows: list[str] | None = None
+    columns: list[str] = field(default_factory=list)
+    metrics: list[str] | None = None
+    format: str | None = None
+    out: Path | None = None
+
+
+TABLE_FLAGS = ("--rows", "--columns", "--metrics", "--format", "--out")
+TABLE_FORMATS = ("md", "tex", "csv", "html")
+
+
+def parse_table(argv: list[str]) -> TableLine:
+    line, words = TableLine(), iter(argv)
+    for word in words:
+        name, _, attached = word.partition("=")
+        if not word.startswith("-"):
+            line.folders.append(Path(word))
+            continue
+        if name not in TABLE_FLAGS:
+            raise UserError(f"{word}: no such flag of table{nearest(name, TABLE_FLAGS)}")
+        value = attached or value_of(word, words)
+        if name == "--format" and value not in TABLE_FORMATS:
+            raise UserError(f"--format {value}: say {', '.join(TABLE_FORMATS)}")
+        said: Any = value if name == "--format" else Path(value) if name == "--out" else value.split(",")
+        setattr(line, name.removeprefix("--"), said)
+    if not line.folders:
+        raise UserError("table: needs a folder, as in: prefsweep table multirun_sweeps/demo")
     return line
 
 

@@ -210,11 +210,22 @@ class TrackingConfig:
 
 
 @dataclass
+class ReportConfig:
+    """How the table of a sweep is laid out; no part of an identity."""
+
+    rows: list[str] | None = setting()
+    columns: list[str] = setting()
+    metrics: list[str] | None = setting()
+
+
+@dataclass
 class Config:
     seed: int = setting(at_least=0)
     jobs: int = setting(at_least=1)
     sweep: str | None = setting()
     grid: list[Any] | None = setting()
+    published: list[Any] | None = setting()
+    report: ReportConfig = dataclasses.field(default_factory=ReportConfig)
     stages: Stages = dataclasses.field(default_factory=Stages)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     dataset: Any = setting()

@@ -1,43 +1,107 @@
-"""run.json files → tables and figures. Reads records only: it imports no torch and knows no training."""
+"""run.json files → tables, figures, a page. Reads records only: it imports no torch and knows no training."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_text
+from prefsweep.report.comparable import comparable_sets, reason
+from prefsweep.report.export import to_csv, to_latex
 from prefsweep.report.figure import draw
 from prefsweep.report.frame import Run, read_runs
-from prefsweep.report.render import print_table, to_csv, to_markdown
-from prefsweep.report.table import table
+from prefsweep.report.published import read_published
+from prefsweep.report.render import print_table, to_markdown
+from prefsweep.report.table import Left, Table, read_all, table
+
+FORMATS = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a table shows where it is not left to the runs: keys of rows, keys over columns, metrics."""
+
+    rows: Sequence[str] | None = None
+    columns: Sequence[str] = field(default_factory=tuple)
+    metrics: Sequence[str] | None = None
+
+    def table(self, runs: Sequence[Run], published: Sequence[dict[str, Any]], answers: Left) -> Table:
+        return table(runs, self.metrics, self.rows, self.columns, published, answers)
 
 
 def report(folder: Path, console: Console | None = None) -> list[Path]:
-    """Print the table of a sweep and its failures; write table.md, table.csv, figure.png and figure.pdf into it.
+    """Print the table of a sweep and its failures; write table.md, .tex, .csv, figure.png and .pdf into it.
 
-    Returns what was written. Where no run has a judge's score there is no figure.
+    Runs that are not comparable have a table a set, table-2.md and so on. Returns what was written.
     """
     console = console or Console()
     runs = read_runs([folder])
-    made = table(runs)
-    print_table(made, console)
+    answers = read_all(runs)
+    sets = comparable_sets(runs, answers)
+    if len(sets) > 1:
+        console.print(Text(f"the runs differ in {reason(sets, answers)}: a table each"), soft_wrap=True)
+    written = [
+        path
+        for number, members in enumerate(sets, 1)
+        for path in report_set(members, folder, "" if number == 1 else f"-{number}", answers, console)
+    ]
     print_failures(runs, console)
-    texts = {folder / "table.md": to_markdown(made), folder / "table.csv": to_csv(made)}
-    figures = [folder / "figure.png", folder / "figure.pdf"]
-    drawn = all(path.is_file() for path in figures) and all(is_text(path, text) for path, text in texts.items())
-    for path, text in texts.items():
-        write_text(path, text)
-    written = [*texts, *(figures if drawn else draw(runs, folder / "figure"))]
     for path in written:
         console.print(Text(str(path)), soft_wrap=True)
     return written
+
+
+def report_set(runs: Sequence[Run], folder: Path, suffix: str, answers: Left, console: Console) -> list[Path]:
+    published, layout = read_published([folder]), read_layout(folder)
+    try:
+        made = layout.table(runs, published, answers)
+    except UserError as error:  # a layout that does not fit costs the layout, not the table
+        console.print(Text(f"report: {error}; the table is the default one"), soft_wrap=True)
+        made = Layout().table(runs, published, answers)
+    print_table(made, console)
+    texts = {folder / f"table{suffix}.{kind}": to_text(made) for kind, to_text in FORMATS.items()}
+    figures = [folder / f"figure{suffix}.{kind}" for kind in ("png", "pdf")]
+    drawn = all(path.is_file() for path in figures) and all(is_text(path, text) for path, text in texts.items())
+    for path, text in texts.items():
+        write_text(path, text)
+    return [*texts, *(figures if drawn else draw(runs, folder / f"figure{suffix}"))]
+
+
+def read_layout(folder: Path) -> Layout:
+    """What the experiment's `report:` says."""
+    path = folder / "sweep.json"
+    said = (json.loads(path.read_text()).get("report") if path.is_file() else None) or {}
+    return Layout(said.get("rows"), tuple(said.get("columns") or ()), said.get("metrics"))
+
+
+def table_of(
+    folders: Sequence[Path], layout: Layout, kind: str | None, out: Path | None, console: Console
+) -> list[Path]:
+    """One table of several folders: on the terminal, in a format, or written into `out`."""
+    runs = read_runs(folders)
+    made = layout.table(runs, read_published(folders), read_all(runs))
+    if out is None:
+        if kind is None:
+            print_table(made, console)
+        else:
+            console.file.write(FORMATS[kind](made))
+        return []
+    kinds = [kind] if kind else list(FORMATS)
+    for name in kinds:
+        write_text(out / f"table.{name}", FORMATS[name](made))
+    return [out / f"table.{name}" for name in kinds]
 
 
 def is_text(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text() == text
 
 
-def print_failures(runs: list[Run], console: Console) -> None:
+def print_failures(runs: Sequence[Run], console: Console) -> None:
     """A line for each run that failed or diverged: its name and the last line of its error."""
     for run in runs:
         if run.status in ("failed", "diverged"):

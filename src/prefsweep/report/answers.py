@@ -5,6 +5,7 @@ is read once lies, a few kilobytes, beside the stages under the identity of the 
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -33,6 +34,8 @@ class Answers:
     rates: frozenset[str]  # metrics whose every value is 0, ½ or 1
     prompts: str  # a hash of the prompts, in order
     count: int  # of prompts
+    commit: str = ""  # of the code that made them
+    data: str = ""  # fingerprint of the dataset they were asked from
 
     def of(self, metric: str) -> tuple[list[str], Array, Array] | None:
         """Groups, means and sizes where the metric has answers; None where it has none."""
@@ -76,10 +79,20 @@ def read_answers(run: Run) -> Answers | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         if (found := unpack(kept.read_bytes(), mark)) is not None:
             return found
-    made = summarise(read_rows(path))
+    commit, data = origin(path.parent / "record.json")
+    made = dataclasses.replace(summarise(read_rows(path)), commit=commit, data=data)
     if path.parent.parent.name == STAGE:  # in a store, not in the folder of a run
         keep(kept, pack(made, mark))
     return made
+
+
+def origin(record: Path) -> tuple[str, str]:
+    """The commit and the data that a stage's record names."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        read = json.loads(record.read_text())
+        data = hashlib.sha256(json.dumps(read["sections"]["dataset"], sort_keys=True).encode()).hexdigest()[:12]
+        return str(read.get("commit") or ""), data
+    return "", ""
 
 
 def summarise(rows: Iterable[dict[str, Any]]) -> Answers:
@@ -121,6 +134,8 @@ def pack(made: Answers, mark: list[int]) -> bytes:
         "rates": sorted(made.rates),
         "prompts": made.prompts,
         "count": made.count,
+        "commit": made.commit,
+        "data": made.data,
     }
     arrays = [array.tobytes() for name in made.means for array in (made.means[name], made.sizes[name])]
     return json.dumps(header).encode() + b"\n" + b"".join(arrays)
@@ -135,7 +150,8 @@ def unpack(content: bytes, mark: list[int]) -> Answers | None:
     table = np.frombuffer(body, dtype=float).reshape(len(names), 2, len(groups))
     means = {name: table[place, 0] for place, name in enumerate(names)}
     sizes = {name: table[place, 1] for place, name in enumerate(names)}
-    return Answers(groups, means, sizes, frozenset(header["rates"]), header["prompts"], header["count"])
+    rest = {name: header[name] for name in ("prompts", "count", "commit", "data")}
+    return Answers(groups, means, sizes, frozenset(header["rates"]), **rest)
 
 
 def keep(path: Path, content: bytes) -> None:

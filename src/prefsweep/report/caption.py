@@ -3,28 +3,63 @@
 from collections.abc import Sequence
 from typing import Any
 
+from prefsweep.report.cell import Cell, Marks
 from prefsweep.report.frame import NAMED, Run
 
+WILSON = "a rate's interval, in brackets, is Wilson's at the number of independent answers that this variance equals"
+CROSSED = (
+    "over new seeds and new prompts (variance of seeds, of prompts and of both together, prompts clustered by group, "
+    "Satterthwaite's degrees of freedom)"
+)
 
-def caption(runs: Sequence[Run], keys: Sequence[str], sizes: Sequence[int]) -> str:
-    """What is equal in all rows, what ± means, and which runs the numbers stand for. `sizes`: n of every cell."""
+
+def caption(
+    runs: Sequence[Run], keys: Sequence[str], cells: Sequence[Cell], marks: Sequence[Marks], unexpected: bool
+) -> str:
+    """What is equal in all rows, what every ± and mark means, and which runs the numbers stand for."""
     constant = [f"{name} {runs[0].names[name]}" for name in NAMED if name not in keys and runs and runs[0].names[name]]
     counted = [run for run in runs if run.has_result]
     parts = [", ".join(constant)] if constant else []
     if counted:
         prompts = sampled(counted)
-        parts += [spread_text(sizes, counted)] + ([f"{prompts} a run"] if prompts else [])
+        parts += [*spread_text(cells, counted), *([f"{prompts} a run"] if prompts else []), *mark_text(marks)]
+    sources = {cell.published.source for cell in cells if cell.published}
+    if sources:
+        parts.append("published: " + "; ".join(sorted(filter(None, sources)) or ["as given in the experiment"]))
     if any(run.status == "diverged" for run in counted):
         parts.append("a diverged run that could be judged stays in the mean")
+    if unexpected:
+        parts.append("runs that did not finish have no number here; the last column counts them")
     return ". ".join(part[0].upper() + part[1:] for part in parts) + ("." if parts else "")
 
 
-def spread_text(sizes: Sequence[int], counted: Sequence[Run]) -> str:
+def spread_text(cells: Sequence[Cell], counted: Sequence[Run]) -> list[str]:
     seeds = seeds_text({run.seed for run in counted})
-    if not any(size >= 2 for size in sizes):
-        return f"one run a row ({seeds}), so no interval"
-    alone = "; a value without ± is a single run" if 1 in sizes else ""
-    return f"mean over {seeds} ± half-width of its 95% Student-t interval, which is over seeds alone{alone}"
+    kinds = {cell.over for cell in cells if cell.mean is not None}
+    if not kinds - {""}:
+        return [f"one run a row ({seeds}) and no values of single answers, so no interval"]
+    said = {
+        "seeds and prompts": f"mean over {seeds} ± half-width of its 95% interval {CROSSED}",
+        "prompts": f"with one seed ({seeds}) the 95% interval is over prompts alone: another seed may differ by more",
+        "seeds": f"a metric without values of single answers is the mean over {seeds} ± half-width of its 95% "
+        "Student-t interval over seeds alone",
+        "": "a value without an interval is a single run",
+    }
+    if kinds <= {"seeds", ""}:
+        said["seeds"] = f"mean over {seeds} ± half-width of its 95% Student-t interval, which is over seeds alone"
+    if len({"seeds and prompts", "prompts"} & kinds) == 2:
+        said["prompts"] = "of a single run it is over prompts alone"
+    rates = [WILSON] if any(cell.is_rate and cell.mean is not None for cell in cells) else []
+    return [text for kind, text in said.items() if kind in kinds] + rates
+
+
+def mark_text(marks: Sequence[Marks]) -> list[str]:
+    if not any(mark.tested for mark in marks):
+        return []
+    return [
+        "bold: better than every other row of its column; *: worse than its best; both paired over seeds and prompts, "
+        "p < .05 after Holm's correction over all pairs of rows in the column"
+    ]
 
 
 def seeds_text(seeds: set[Any]) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefsweep.report.caption import sampled
+from prefsweep.report.columns import heading, key_heading, value_text
 from prefsweep.report.frame import NAMED, Run
-from prefsweep.report.table import Row, Table, heading, key_heading, table, value_text
+from prefsweep.report.table import Row, Table, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDTH = 6.0  # inches: the text width of a page
 TALLEST = 40.0  # inches: past it rows move together, or the PNG of a thousand rows would not fit in memory
-NOTE = "Dot: one run. Bar and line below: mean over seeds and its 95% Student-t interval. One colour and shape a row."
+NOTE = "Dot: one run. Bar and line below: mean and its 95% interval, as in the table. One colour and shape a row."
 LABEL = 24  # characters of a row's label before it breaks, between its values only
 NO_BREAK = "\N{NO-BREAK SPACE}"
 DIVERGENCE = "kl/base"
@@ -93,11 +94,11 @@ def draw_row(axes: "Axes", place: int, row: Row) -> None:
         beside_axis = axes.get_yaxis_transform()  # x as a share of the panel, y in rows
         axes.text(0.02, place, f"no result: {row.tally}", transform=beside_axis, va="center", **ABSENT)
         return
-    above, below = (place - 0.12, place + 0.16) if cell.half_width is not None else (place, place)
+    above, below = (place - 0.12, place + 0.16) if cell.interval is not None else (place, place)
     axes.plot(cell.values, [above] * len(cell.values), marker, color=colour, **DOT)
-    if cell.half_width is not None:
+    if cell.interval is not None:
         axes.vlines(cell.mean, below - 0.13, below + 0.13, color=colour, linewidth=1.8)
-        axes.hlines(below, cell.mean - cell.half_width, cell.mean + cell.half_width, color=colour, linewidth=1)
+        axes.hlines(below, *cell.interval, color=colour, linewidth=1)
 
 
 def draw_tradeoff(axes: "Axes", data: Table, metric: str) -> None:

@@ -15,7 +15,7 @@ from prefsweep.errors import UserError
 # that follows from it (learning rates, lengths, …), so that the name alone tells them apart.
 NAMED = ("method", "model", "dataset", "judge")
 # Where and how a run ran, and the sweep it was part of: nothing that it computes.
-NOT_COMPUTED = ("runtime", "tracking", "grid", "jobs", "sweep", "seed")
+NOT_COMPUTED = ("runtime", "tracking", "grid", "jobs", "sweep", "seed", "published", "report")
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,12 @@ def varying(runs: Sequence[Run]) -> list[str]:
     return names + list(differing)
 
 
-def groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """The rows of a table: runs equal in everything that varies but the seed, in the order first seen."""
-    keys = varying(runs)
-    rows: dict[tuple[str, ...], list[Run]] = {}
+def groups(runs: Sequence[Run], keys: Sequence[str]) -> list[list[Run]]:
+    """The runs that agree in the keys, in the order first seen."""
+    found: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        rows.setdefault(tuple(repr(run.value(key)) for key in keys), []).append(run)
-    return list(rows.values())
+        found.setdefault(tuple(repr(run.value(key)) for key in keys), []).append(run)
+    return list(found.values())
 
 
 def following_seed(runs: Sequence[Run]) -> set[str]:

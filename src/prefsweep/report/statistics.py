@@ -93,7 +93,8 @@ def wilson(rate: float, n: float, degrees: float = math.inf) -> tuple[float, flo
     z = t_quantile((1 + CONFIDENCE) / 2, degrees) ** 2
     centre = (rate + z / (2 * n)) / (1 + z / n)
     half = math.sqrt(z * (rate * (1 - rate) / n + z / (4 * n * n))) / (1 + z / n)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    low, high = centre - half, centre + half
+    return (0.0 if rate == 0 else max(low, 0.0)), (1.0 if rate == 1 else min(high, 1.0))
 
 
 def effective_size(estimate: Estimate, answers: float, units: float) -> float:

@@ -1,56 +1,44 @@
 """Runs → the table of a paper, as data: rows by what varies, a cell a metric, a caption that says what it all means."""
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prefsweep.errors import UserError, nearest
-from prefsweep.report import statistics
+from prefsweep.report.answers import Answers, read_answers
 from prefsweep.report.caption import caption
-from prefsweep.report.frame import Run, groups, natural, varying
+from prefsweep.report.cell import Cell, Marks, make_cell
+from prefsweep.report.columns import HEADINGS, NOTHING, decimals_for, heading, key_heading, value_text
+from prefsweep.report.comparable import comparable_sets, reason
+from prefsweep.report.frame import Run, following_seed, groups, natural, varying
+from prefsweep.report.provenance import provenance
+from prefsweep.report.published import Entries, published_for
+from prefsweep.report.significance import marks
 
-HEADINGS = {
-    "judge/mean": "judge score",
-    "judge/win_rate": "win rate vs base",
-    "kl/base": "KL to base",
-    "kl/start": "KL to start",
-    "preference/accuracy": "preference accuracy",
-    "text/length": "answer length",
-    "text/ended": "ended with EOS",
-    "judge/well_formed": "well-formed",
-}
-NOTHING = "–"
+Left = Mapping[str, Answers | None]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One metric of one row: the values, and the runs they come from, one each."""
-
-    values: tuple[float, ...]
-    runs: tuple[Run, ...]
+class Column:
+    metric: str
+    across: tuple[Any, ...] = ()  # the values, where a key is spread over columns
 
     @property
-    def mean(self) -> float | None:
-        return statistics.mean(self.values)
+    def heading(self) -> str:
+        return ", ".join([heading(self.metric), *map(value_text, self.across)])
 
-    @property
-    def standard_deviation(self) -> float | None:
-        return statistics.standard_deviation(self.values)
 
-    @property
-    def half_width(self) -> float | None:
-        found = statistics.over_seeds(self.values)
-        return None if found is None else found.half_width
+@dataclass(frozen=True)
+class Shown:
+    """A cell as it is printed."""
 
-    def text(self, decimals: int, expected: int) -> str:
-        """`0.573 ± 0.021`; says its n where that is not the row's."""
-        if self.mean is None:
-            return NOTHING
-        interval = "" if self.half_width is None else f" ± {number(self.half_width, decimals)}"
-        count = "" if len(self.values) == expected else f" (n = {len(self.values)})"
-        return number(self.mean, decimals) + interval + count
+    text: str
+    is_best: bool = False
+    is_worse: bool = False
+
+    def marked(self, best: Callable[[str], str], worse: str) -> str:
+        return best(self.text) if self.is_best else self.text + (worse if self.is_worse else "")
 
 
 @dataclass(frozen=True)
@@ -74,48 +62,126 @@ class Row:
 @dataclass(frozen=True)
 class Table:
     keys: tuple[str, ...]
-    metrics: tuple[str, ...]
+    across: tuple[str, ...]
+    columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    marks: tuple[Marks, ...]  # a column each
     caption: str
+    provenance: str
 
     @property
     def header(self) -> list[str]:
-        return [*map(key_heading, self.keys), *map(heading, self.metrics), "runs"]
+        numbers = [
+            name
+            for place, column in enumerate(self.columns)
+            for name in [column.heading, *([f"{column.heading} (published)"] if self.is_published(place) else [])]
+        ]
+        return [*map(key_heading, self.keys), *numbers, "runs"]
 
-    def texts(self) -> list[list[str]]:
-        """Every cell as it is shown; a column has one number of decimals."""
-        decimals = [decimals_for([row.cells[i].mean for row in self.rows]) for i in range(len(self.metrics))]
+    def is_published(self, place: int) -> bool:
+        return any(row.cells[place].published is not None for row in self.rows)
+
+    def shown(self) -> list[list[Shown]]:
+        """Every row as it is printed, under `header`; a column has one number of decimals."""
+        places = range(len(self.columns))
+        decimals = [decimals_for([row.cells[place].mean for row in self.rows]) for place in places]
         return [
             [
-                *map(value_text, row.keys),
-                *(cell.text(places, row.counted) for cell, places in zip(row.cells, decimals, strict=True)),
-                row.tally,
+                *(Shown(value_text(key)) for key in row.keys),
+                *(text for place in places for text in self.shown_cell(number, place, decimals[place])),
+                Shown(row.tally),
             ]
-            for row in self.rows
+            for number, row in enumerate(self.rows)
         ]
 
+    def shown_cell(self, number: int, place: int, decimals: int) -> list[Shown]:
+        row, mark = self.rows[number], self.marks[place]
+        cell = row.cells[place]
+        expected = row.counted if not self.across else len(cell.values)
+        ours = Shown(cell.text(decimals, expected), number == mark.best, number in mark.worse)
+        if not self.is_published(place):
+            return [ours]
+        is_rate = any(other.cells[place].is_rate for other in self.rows)
+        return [ours, Shown(cell.published.text(is_rate, decimals) if cell.published else NOTHING)]
 
-def table(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> Table:
-    """A row for each group of runs that differ in the seed alone. `metrics` are columns; default: those well known."""
+    def texts(self) -> list[list[str]]:
+        return [[cell.text for cell in line] for line in self.shown()]
+
+
+def table(
+    runs: Sequence[Run],
+    metrics: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
+    across: Sequence[str] = (),
+    published: Entries = (),
+    answers: Left | None = None,
+) -> Table:
+    """A row for each group of runs that differ in the seed alone; `across` spreads the values of a key over columns.
+
+    `metrics` are columns; default: those well known. Runs that are not comparable are refused."""
+    left = read_all(runs) if answers is None else answers
+    refuse_incomparable(runs, left)
     chosen = tuple(metrics) if metrics is not None else default_metrics(runs)
-    present = {name for run in runs for name in run.metrics}
+    refuse_unknown(chosen, {name for run in runs for name in run.metrics})
+    keys = row_keys(runs, rows, across)
+    spread = [tuple(group[0].value(key) for key in across) for group in groups(runs, across)]
+    values = sorted(spread, key=lambda value: list(map(rank, value)))
+    columns = tuple(Column(metric, value) for metric in chosen for value in values)
+    seeded = following_seed(runs)
+
+    def make(group: Sequence[Run], column: Column) -> Cell:
+        mine = [run for run in group if tuple(run.value(key) for key in across) == column.across]
+        seedless = not any(key in run.settings for run in mine for key in seeded)
+        entry = published_for(mine, column.metric, published) if mine else None
+        return make_cell(mine, column.metric, left, entry, seedless and bool(seeded))
+
+    made = [
+        Row(tuple(group[0].value(key) for key in keys), tuple(group), tuple(make(group, column) for column in columns))
+        for group in groups(runs, keys)
+    ]
+    made.sort(key=lambda row: list(map(rank, row.keys)))  # the order first seen is that of folders, which end in a hash
+    found = tuple(marks([row.cells[place] for row in made], column.metric) for place, column in enumerate(columns))
+    cells = [cell for row in made for cell in row.cells]
+    unfinished = any(not run.has_result for run in runs)
+    said = caption(runs, [*keys, *across], cells, found, unfinished)
+    return Table(keys, tuple(across), columns, tuple(made), found, said, provenance(runs, left))
+
+
+def read_all(runs: Sequence[Run]) -> Left:
+    return {run.identity: read_answers(run) if run.has_result else None for run in runs}
+
+
+def refuse_incomparable(runs: Sequence[Run], answers: Left) -> None:
+    sets = comparable_sets(runs, answers)
+    if len(sets) > 1:
+        raise UserError(
+            f"table: these runs differ in {reason(sets, answers)} and share no table; name folders of runs with one "
+            "judge, the same prompts and one decoding"
+        )
+
+
+def refuse_unknown(chosen: Sequence[str], present: set[str]) -> None:
     for name in chosen:
         if name not in present:
             raise UserError(f"{name}: no run has this metric{nearest(name, present)}")
-    keys = tuple(varying(runs)) or ("method",)
-    rows = [
-        Row(
-            keys=tuple(group[0].value(key) for key in keys),
-            runs=tuple(group),
-            cells=tuple(cell(group, name) for name in chosen),
-        )
-        for group in groups(runs)
-    ]
-    # The order first seen is that of folders, which end in a hash.
-    rows.sort(key=lambda row: list(map(rank, row.keys)))
-    return Table(
-        keys, chosen, tuple(rows), caption(runs, keys, [len(cell.values) for row in rows for cell in row.cells])
-    )
+
+
+def row_keys(runs: Sequence[Run], rows: Sequence[str] | None, across: Sequence[str]) -> tuple[str, ...]:
+    """What tells rows apart. Keys that are named must leave nothing but the seed to differ within a row."""
+    found = varying(runs)
+    known = {*found, *(key for run in runs for key in (*run.names, *run.settings))}
+    for key in [*(rows or ()), *across]:
+        if key not in known:
+            raise UserError(f"{key}: no run has this key{nearest(key, known)}")
+    if rows is None:
+        return tuple(key for key in found if key not in across) or (() if across else ("method",))
+    for group in groups(runs, [*rows, *across]):
+        if differing := varying(group):
+            raise UserError(
+                f"--rows {','.join(rows)}: would put runs that differ in {', '.join(differing[:3])} into one row; "
+                "name that too"
+            )
+    return tuple(rows)
 
 
 def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -123,43 +189,8 @@ def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(name for name in HEADINGS if name in present) or tuple(sorted(present))
 
 
-def cell(group: Sequence[Run], metric: str) -> Cell:
-    having = tuple(run for run in group if run.has_result and metric in run.metrics)
-    return Cell(tuple(run.metrics[metric] for run in having), having)
-
-
-def heading(metric: str) -> str:
-    return HEADINGS.get(metric, metric)
-
-
-def key_heading(key: str) -> str:
-    """`dpo.beta` for `stages.dpo.beta`; every other key as it is typed."""
-    return key.removeprefix("stages.")
-
-
-def value_text(value: Any) -> str:
-    if value is None:
-        return NOTHING
-    if isinstance(value, list):
-        return ", ".join(map(value_text, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def decimals_for(means: Sequence[float | None]) -> int:
-    """As many as show three digits of the column's largest value."""
-    largest = max((abs(value) for value in means if value is not None), default=0.0)
-    return 3 if largest == 0 else min(max(2 - math.floor(math.log10(largest)), 0), 4)
-
-
 def rank(value: Any) -> tuple[int, float, list[list[tuple[float, str]]]]:
     """A sorting key for values of any kind: none, then numbers by size, then words."""
     if isinstance(value, int | float):
         return 1, value, []
     return (0, 0, []) if value is None else (2, 0, natural(value_text(value)))
-
-
-def number(value: float, decimals: int) -> str:
-    text = f"{value:.{decimals}f}"
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")

@@ -3,6 +3,7 @@
 A job that fails or is killed costs itself; the others go on.
 """
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -72,7 +73,7 @@ def sweep(grid: Grid) -> int:
         for job in grid.jobs:
             show_plan(job.plan, store_of(runtime), job.name)
         return 0
-    write_json(folder / MANIFEST, {"jobs": [job.name for job in grid.jobs]})
+    write_json(folder / MANIFEST, manifest(grid))
     for job in grid.jobs:  # so that the table knows of those that a killed sweep never reached
         if not (folder / job.name / "run.json").is_file():
             RunFile(job, folder / job.name).write("missing")
@@ -93,6 +94,13 @@ def sweep(grid: Grid) -> int:
     finally:
         table(folder)
     return 1 if queue.failed else 0
+
+
+def manifest(grid: Grid) -> dict[str, Any]:
+    """What the report must know that no run says."""
+    config = grid.jobs[0].config
+    layout = dataclasses.asdict(config.report)
+    return {"jobs": [job.name for job in grid.jobs], "published": config.published, "report": layout}
 
 
 def server() -> Any:

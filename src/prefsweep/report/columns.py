@@ -1,0 +1,68 @@
+"""The metrics of a table: what each is called, in which order they stand, and which way is better."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+HEADINGS = {
+    "judge/mean": "judge score",
+    "judge/win_rate": "win rate vs base",
+    "judge/win_rate_chosen": "win rate vs chosen",
+    "judge/hmr": "HmR",
+    "judge/hpr": "HpR",
+    "judge/cas": "CAS",
+    "kl/base": "KL to base",
+    "kl/start": "KL to start",
+    "preference/accuracy": "preference accuracy",
+    "text/bleu": "BLEU",
+    "text/bleu1": "BLEU-1",
+    "text/rouge1": "ROUGE-1",
+    "text/rouge2": "ROUGE-2",
+    "text/rougeL": "ROUGE-L",
+    "text/length": "answer length",
+    "text/ended": "ended with EOS",
+    "judge/well_formed": "well-formed",
+}
+# Metrics of which more is better as such. KL and length are a price or a matter of taste: nothing there is best.
+MORE_IS_BETTER = {
+    *("judge/mean", "judge/median", "judge/win_rate", "judge/win_rate_chosen", "judge/win_rate_length_controlled"),
+    *("judge/hmr", "judge/hpr", "judge/cas", "judge/well_formed", "preference/accuracy", "preference/margin"),
+    *("text/bleu", "text/bleu1", "text/rouge1", "text/rouge2", "text/rougeL", "text/rougeLsum"),
+}
+LESS_IS_BETTER = {"preference/loss", "preference/perplexity_chosen", "text/coherence", "text/repetition"}
+NOTHING = "–"
+
+
+def direction(metric: str) -> int:
+    """1 where more is better, −1 where less is, 0 where neither."""
+    return (metric in MORE_IS_BETTER) - (metric in LESS_IS_BETTER or metric.endswith("/loss"))
+
+
+def heading(metric: str) -> str:
+    return HEADINGS.get(metric, metric)
+
+
+def key_heading(key: str) -> str:
+    """`dpo.beta` for `stages.dpo.beta`; every other key as it is typed."""
+    return key.removeprefix("stages.")
+
+
+def value_text(value: Any) -> str:
+    if value is None:
+        return NOTHING
+    if isinstance(value, list):
+        return ", ".join(map(value_text, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def decimals_for(means: Sequence[float | None]) -> int:
+    """As many as show three digits of the column's largest value."""
+    largest = max((abs(value) for value in means if value is not None), default=0.0)
+    return 3 if largest == 0 else min(max(2 - math.floor(math.log10(largest)), 0), 4)
+
+
+def number(value: float, decimals: int) -> str:
+    text = f"{value:.{decimals}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")

@@ -1,0 +1,54 @@
+"""A line under every table: where its numbers come from."""
+
+from collections.abc import Mapping, Sequence
+
+from prefsweep.report.answers import Answers
+from prefsweep.report.columns import number
+from prefsweep.report.frame import Run
+
+
+def provenance(runs: Sequence[Run], answers: Mapping[str, Answers | None]) -> str:
+    """Sweep, commit, data, judge with its accuracy, n, seeds and decoding, as far as the runs say them."""
+    left = [found for run in runs if (found := answers.get(run.identity)) is not None]
+    parts = [
+        named("Sweep", {run.folder.resolve().parent.name for run in runs}),
+        named("commit", {found.commit[:12] for found in left if found.commit}),
+        named("data", {found.data for found in left if found.data}),
+        judge(runs),
+        named("n", {f"{found.count} prompts" for found in left}),
+        named("seeds", {str(run.seed) for run in runs}),
+        decoding(runs),
+    ]
+    return "; ".join(part for part in parts if part) + "."
+
+
+def named(what: str, values: set[str]) -> str:
+    shown = sorted(values, key=lambda value: (len(value), value))
+    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    return f"{what} {', '.join(shown[:8])}{more}" if shown else ""
+
+
+def judge(runs: Sequence[Run]) -> str:
+    names = sorted({str(name) for run in runs if (name := run.names["judge"])})
+    if not names:
+        return ""
+    said = []
+    for metric, words in (
+        ("judge/accuracy", "right on {} of test pairs"),
+        ("judge/length_accuracy", "length alone {}"),
+    ):
+        values = [run.metrics[metric] for run in runs if run.has_result and metric in run.metrics]
+        said += [words.format(number(values[0], 3))] if values else []
+    return f"judge {', '.join(names)}" + (f" ({', '.join(said)})" if said else "")
+
+
+def decoding(runs: Sequence[Run]) -> str:
+    """`decoding at temperature 1, 1 answer a prompt, at most 128 tokens`."""
+    said = next((run for run in runs if run.value("stages.sample.temperature") is not None), None)
+    if said is None:
+        return ""
+    temperature, answers = said.value("stages.sample.temperature"), said.value("stages.sample.answers") or 1
+    how = "greedy" if temperature == 0 else f"at temperature {temperature:g}"
+    cap = said.value("stages.sample.max_new_tokens")
+    plural = "" if answers == 1 else "s"
+    return f"decoding {how}, {answers} answer{plural} a prompt" + (f", at most {cap} tokens" if cap else "")

@@ -1,0 +1,73 @@
+"""Records of runs and of their answers, as jobs leave them on disk."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A run.json as a job leaves it. `changes` are its other fields; dotted ones go into its config."""
+    config: dict[str, Any] = {
+        "seed": seed,
+        "jobs": 1,
+        "sweep": sweep.name,
+        "grid": [{"seed": [1, 2, 3]}],
+        "model": {"name": "gpt2-tiny", "architecture": {"n_embd": 96}},
+        "dataset": {"name": "synthetic-reviews", "size": 4500},
+        "method": {"name": method, "pipeline": {method: {"policy": "base"}}, "result": method},
+        "judge": {"name": "oracle"},
+        "stages": {method: {"seed": seed, "beta": 0.5}, "sample": {"prompts": 500, "split": "test", "seed": 0}},
+        "runtime": {"threads": seed},
+        "tracking": {"enabled": seed == 1},
+    }
+    fields = {key: value for key, value in changes.items() if "." not in key}
+    for key, value in changes.items():
+        *path, leaf = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        if path:
+            node[leaf] = value
+    name = f"gpt2-tiny_synthetic-reviews_{method}_seed{seed}"
+    if any("." in key for key in changes):
+        name += f"-{hashlib.sha256(repr(changes).encode()).hexdigest()[:8]}"
+    run = {"status": "finished", "name": name, "identity": name, "cost": {"seconds": 1.0}, "stages": {}, "error": None}
+    folder = sweep / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(run | {"metrics": metrics or {}, "config": config} | fields))
+    return folder
+
+
+def write_answers(
+    run: Path, values: Mapping[str, Sequence[float]], groups: Sequence[str] | None = None, answers: int = 1
+) -> Path:
+    """The samples of the run's evaluate stage: row i answers prompt i // `answers`. Its metrics become their means."""
+    store, record = run.parents[1] / "outputs", json.loads((run / "run.json").read_text())
+    identity = hashlib.sha256(record["identity"].encode()).hexdigest()[:16]
+    record["stages"]["evaluate"] = identity
+    record["config"]["runtime"]["outputs"] = str(store)
+    record["metrics"] |= {name: sum(column) / len(column) for name, column in values.items()}
+    (run / "run.json").write_text(json.dumps(record))
+    folder = store / "stages" / "evaluate" / identity
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for place in range(len(next(iter(values.values())))):
+        prompt = place // answers
+        rows.append(
+            {
+                "id": f"p{prompt}",
+                "group": groups[prompt] if groups else f"p{prompt}",
+                "sample": place % answers,
+                "prompt": f"Is {prompt} <b>odd</b>?",
+                "answer": f" Answer {place} of {record['name']}.",
+                "ended": True,
+                "scores": {"score": next(iter(values.values()))[place]},
+                "values": {name: column[place] for name, column in values.items()},
+            }
+        )
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sections = {"dataset": {"name": record["config"]["dataset"]["name"]}}
+    (folder / "record.json").write_text(json.dumps({"commit": "c0ffee" * 6, "sections": sections}))
+    return folder

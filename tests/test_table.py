@@ -1,0 +1,289 @@
+"""Tables with intervals over seeds and prompts: recomputed, refused, marked, with a paper's numbers, and in LaTeX."""
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from prefsweep import cli
+from prefsweep.errors import UserError
+from prefsweep.report import Layout, report, table_of
+from prefsweep.report.export import latex, to_csv, to_latex
+from prefsweep.report.frame import read_runs
+from prefsweep.report.render import to_markdown
+from prefsweep.report.table import Table, table
+from recompute import recomputed
+from recorded import write_answers, write_run
+
+
+def judged(sweep: Path, seeds: int = 5, methods: dict[str, float] | None = None) -> Path:
+    """A sweep with two answers to each of 40 prompts: `methods` and their mean score; base needs one seed alone."""
+    rng = np.random.default_rng(3)
+    of_prompt = np.repeat(rng.standard_normal(40), 2)
+    groups = [f"g{place // 2}" for place in range(40)]
+    for method, mean in (methods or {"base": 0.0, "dpo": 1.0, "sft": 0.5}).items():
+        for seed in range(1, 2 if method == "base" else seeds + 1):
+            noise = 0.1 * rng.standard_normal() * (method != "base") + 0.4 * rng.standard_normal(80)
+            scores = mean + 0.5 * of_prompt + noise
+            run = write_run(sweep, method, seed, **({"stages.base": {}} if method == "base" else {}))
+            wins = np.where(scores > of_prompt, 1.0, 0.0)
+            write_answers(run, {"judge/mean": scores.tolist(), "judge/win_rate": wins.tolist()}, groups, 2)
+    return sweep
+
+
+def made(sweep: Path) -> Table:
+    return table(read_runs([sweep]))
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
+    return {first: rest for first, *rest in rows}
+
+
+def test_every_number_is_that_of_an_independent_script_to_the_last_digit(tmp_path: Path) -> None:
+    shown = made(judged(tmp_path / "sweep", seeds=3))
+    for metric, place, rate in (("judge/mean", 1, False), ("judge/win_rate", 2, True)):
+        decimals = len(shown.texts()[1][place].split(" ")[0].partition(".")[2])
+        expected = recomputed(tmp_path / "sweep", metric, decimals, rate)
+        assert {line[0]: line[place] for line in shown.texts()} == expected
+
+
+def test_the_second_reading_is_of_what_was_kept_and_says_the_same(tmp_path: Path) -> None:
+    first = to_csv(made(judged(tmp_path / "sweep")))
+    kept = sorted((tmp_path / "outputs/stages/evaluate/.answers").iterdir())
+    assert len(kept) == 11
+    assert to_csv(made(tmp_path / "sweep")) == first
+    for path in kept:
+        path.write_bytes(b"half")
+    assert to_csv(made(tmp_path / "sweep")) == first
+
+
+def test_answers_that_are_not_what_the_metric_is_the_mean_of_give_no_interval(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "s", "dpo", 1)
+    write_answers(run, {"judge/mean": [1.0, 2.0, 4.0]})
+    assert made(tmp_path / "s").rows[0].cells[0].over == "prompts"
+    record = json.loads((run / "run.json").read_text())
+    record["metrics"]["judge/mean"] = 2.5
+    (run / "run.json").write_text(json.dumps(record))
+    assert made(tmp_path / "s").rows[0].cells[0].over == ""
+
+
+def test_the_caption_says_what_each_interval_is_over(tmp_path: Path) -> None:
+    assert "over prompts alone: another seed may differ" in made(judged(tmp_path / "a", seeds=1)).caption
+    several = made(judged(tmp_path / "b", seeds=3)).caption
+    assert "over new seeds and new prompts" in several and "Wilson" in several and "f a single run" in several
+
+
+def test_best_is_bold_where_it_is_so_and_only_from_five_seeds_on(tmp_path: Path) -> None:
+    clear = cells(to_markdown(made(judged(tmp_path / "clear"))))
+    assert clear["dpo"][0].startswith("**") and clear["sft"][0].endswith(r"\*") and clear["base"][0].endswith(r"\*")
+    few = to_markdown(made(judged(tmp_path / "few", seeds=4)))
+    assert "**" not in few and r"\*" not in few and "Holm" not in few
+    close = to_markdown(made(judged(tmp_path / "close", methods={"dpo": 0.5, "sft": 0.51, "ppo": 0.5})))
+    assert "**" not in close and "Holm" in close
+
+
+def test_pairing_finds_a_difference_that_intervals_side_by_side_hide(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    of_prompt = 3 * rng.standard_normal(60)
+    for method, gain in (("dpo", 0.3), ("sft", 0.0)):
+        for seed in range(1, 6):
+            scores = gain + of_prompt + 0.2 * rng.standard_normal(60)
+            write_answers(write_run(tmp_path / "s", method, seed), {"judge/mean": scores.tolist()})
+    found = made(tmp_path / "s")
+    (low, _), (_, high) = (row.cells[0].interval or (0.0, 0.0) for row in found.rows)
+    assert low < high and found.marks[0].best == 0
+
+
+def test_nothing_is_best_of_a_price(tmp_path: Path) -> None:
+    for seed in range(1, 6):
+        for method, kl in (("dpo", 4.0), ("sft", 1.0)):
+            write_run(tmp_path, method, seed, {"kl/base": kl + seed / 100})
+    assert made(tmp_path).marks[0].best is None
+
+
+PLAIN = {"stages.sample.temperature": 1, "stages.sample.max_new_tokens": 64, "dataset.template": "plain"}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"judge.name": "deberta-v3"}, "judge (deberta-v3, oracle)"),
+        ({"stages.sample.temperature": 0.7}, "sample.temperature (0.7, 1)"),
+        ({"stages.sample.max_new_tokens": 50}, "sample.max_new_tokens (50, 64)"),
+        ({"dataset.template": "chat"}, "dataset.template (chat, plain)"),
+        ({"stages.sample.prompts": 50}, "sample.prompts (50, 500)"),
+    ],
+)
+def test_runs_that_are_not_comparable_are_refused_in_a_line(
+    tmp_path: Path, change: dict[str, object], named: str
+) -> None:
+    write_run(tmp_path / "a", "dpo", 1, {"judge/mean": 1.0}, **PLAIN)
+    write_run(tmp_path / "b", "sft", 1, {"judge/mean": 1.0}, **PLAIN | change)
+    with pytest.raises(UserError, match="share no table") as error:
+        table_of([tmp_path / "b", tmp_path / "a"], Layout(), "md", None, Console(file=io.StringIO()))
+    assert named in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_prompts_are_seen_in_the_samples(tmp_path: Path) -> None:
+    write_answers(write_run(tmp_path / "s", "dpo", 1), {"judge/mean": [1.0, 2.0, 3.0]})
+    write_answers(write_run(tmp_path / "s", "sft", 1), {"judge/mean": [1.0, 2.0]})
+    with pytest.raises(UserError, match="the prompts that were answered"):
+        made(tmp_path / "s")
+
+
+def test_a_sweep_over_judges_ends_in_a_table_each(tmp_path: Path) -> None:
+    write_run(tmp_path, "dpo", 1, {"judge/mean": 1.0})
+    write_run(tmp_path, "sft", 1, {"judge/mean": 1.0}, **{"judge.name": "other"})
+    console = Console(file=io.StringIO(), width=200)
+    names = {path.name for path in report(tmp_path, console)}
+    assert {"table.md", "table-2.md", "table-2.csv"} <= names
+    assert isinstance(console.file, io.StringIO)
+    assert "differ in judge (oracle, other): a table each" in console.file.getvalue()
+
+
+def test_keys_can_be_spread_over_columns_and_rows_named(tmp_path: Path) -> None:
+    for method in ("dpo", "sft"):
+        for size in (100, 50):
+            write_run(tmp_path, method, 1, {"judge/mean": size / 1000}, **{"dataset.size": size})
+    runs = read_runs([tmp_path])
+    spread = table(runs, across=["dataset.size"])
+    assert spread.header == ["method", "judge score, 50", "judge score, 100", "runs"]
+    assert spread.texts()[0] == ["dpo", "0.0500", "0.100", "2 of 2"]
+    assert table(runs, rows=["dataset.size", "method"]).header[:2] == ["dataset.size", "method"]
+    with pytest.raises(UserError, match=r"would put runs that differ in dataset\.size into one row"):
+        table(runs, rows=["method"])
+    with pytest.raises(UserError, match=r"methd: no run has this key \(nearest: method\)"):
+        table(runs, rows=["methd"])
+
+
+PUBLISHED = [{"where": {"method": "sft"}, "metrics": {"judge/hmr": 48, "judge/mean": -3.5}, "n": 50, "source": "[1]"}]
+
+
+def test_published_numbers_stand_beside_ours_with_their_interval(tmp_path: Path) -> None:
+    for method in ("base", "sft"):
+        run = write_run(tmp_path / "s", method, 1)
+        write_answers(run, {"judge/hmr": [1.0, 0.0] * 10, "judge/mean": [0.5, 0.7] * 10})
+    manifest = {"jobs": [run.name for run in (tmp_path / "s").iterdir()], "published": PUBLISHED}
+    (tmp_path / "s/sweep.json").write_text(json.dumps(manifest))
+    report(tmp_path / "s", Console(file=io.StringIO()))
+    shown = cells((tmp_path / "s/table.md").read_text())
+    assert shown["method"][:4] == ["judge score", "judge score (published)", "HmR", "HmR (published)"]
+    assert shown["sft"][3] == "0.480 [0.348, 0.615] (n = 50)"  # in percent there, Wilson's
+    assert shown["sft"][1] == "−3.500 (n = 50)" and shown["base"][1] == shown["base"][3] == "–"
+    lines = {(line["method"], line["metric"]): line for line in csv.DictReader((tmp_path / "s/table.csv").open())}
+    assert lines["sft", "judge/hmr"]["published_n"] == "50" and lines["sft", "judge/hmr"]["published_source"] == "[1]"
+
+
+def test_every_cell_of_the_csv_names_its_runs(tmp_path: Path) -> None:
+    for line in csv.DictReader(io.StringIO(to_csv(made(judged(tmp_path / "s", seeds=2))))):
+        for folder, identity in zip(line["folders"].split(";"), line["runs"].split(";"), strict=True):
+            assert json.loads((Path(folder) / "run.json").read_text())["identity"] == identity
+
+
+def test_the_line_of_provenance_says_where_numbers_come_from(tmp_path: Path) -> None:
+    sweep = judged(tmp_path / "mine", seeds=2)
+    for path in sweep.glob("*/run.json"):
+        record = json.loads(path.read_text())
+        record["metrics"] |= {"judge/accuracy": 0.7123, "judge/length_accuracy": 0.57}
+        record["config"]["stages"]["sample"] |= {"temperature": 0.0, "answers": 2, "max_new_tokens": 64}
+        path.write_text(json.dumps(record))
+    line = made(sweep).provenance
+    for part in (
+        *("Sweep mine", "commit c0ffeec0ffee", "judge oracle (right on 0.712 of test pairs, length alone 0.570)"),
+        *("n 40 prompts", "seeds 1, 2", "decoding greedy, 2 answers a prompt, at most 64 tokens"),
+    ):
+        assert part in line
+    assert re.search(r"data [0-9a-f]{12}", line)
+
+
+# ----------------------------------------------------------------------------------------------------------- LaTeX
+
+
+def an_ugly_table(tmp_path: Path) -> Table:
+    for seed in range(1, 6):
+        for method, score in ((r"a_b & 50% \of $x^2 {~}#", 1.0), ("[plain]", -0.5)):
+            write_run(
+                tmp_path / "s", "x" + str(score), seed, {"judge/mean": score + seed / 100}, **{"method.name": method}
+            )
+    return table(read_runs([tmp_path / "s"]))
+
+
+def test_latex_is_booktabs_and_escaped(tmp_path: Path) -> None:
+    text = to_latex(an_ugly_table(tmp_path))
+    body = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert len(body) == 3
+    for line in body:
+        assert len(re.findall(r"(?<!\\)&", line)) == 2  # three columns
+    bare = re.sub(r"\\([&%$#_{}]|[a-zA-Z]+)", "", "\n".join(line.removesuffix(r" \\") for line in body))
+    assert not set("%$#_^~\\<>") & set(bare)
+    assert bare.count("{") == bare.count("}") and bare.isascii()
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert text.count("\\" + rule) == 1
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+    assert r"\textbf{1.03" in text and text.splitlines()[0].startswith("% Sweep")
+
+
+def test_latex_compiles(tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex")
+    head, tail = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n", "\\end{document}\n"
+    (tmp_path / "t.tex").write_text(head + to_latex(an_ugly_table(tmp_path)) + tail)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_every_character_of_a_caption_is_one_that_latex_reads() -> None:
+    assert latex("−1 ± 2 – 3 < 4 × 5²").isascii()
+    assert latex("a_b") == r"a\_b" and latex("\\") == r"\textbackslash{}"
+
+
+# --------------------------------------------------------------------------------------------------------- command
+
+
+def test_the_words_of_the_command() -> None:
+    line = cli.parse_table(["a", "b", "--rows", "method,model", "--metrics=judge/mean", "--format", "tex", "--out=x"])
+    assert (line.folders, line.rows, line.metrics) == ([Path("a"), Path("b")], ["method", "model"], ["judge/mean"])
+    assert (line.format, line.out, line.columns) == ("tex", Path("x"), [])
+    for words, message in (
+        ([], "needs a folder"),
+        (["a", "--row", "x"], r"no such flag of table \(nearest: --rows"),
+        (["a", "--format", "pdf"], "say md, tex, csv, html"),
+        (["a", "--out"], "--out: needs a value"),
+    ):
+        with pytest.raises(UserError, match=message):
+            cli.parse_table(words)
+
+
+def test_a_format_goes_to_the_terminal_and_with_out_into_a_folder(tmp_path: Path) -> None:
+    judged(tmp_path / "s", seeds=2)
+    console = Console(file=io.StringIO(), width=40)
+    assert table_of([tmp_path / "s"], Layout(), "csv", None, console) == []
+    assert isinstance(console.file, io.StringIO)
+    assert len(list(csv.DictReader(io.StringIO(console.file.getvalue())))) == 6
+    written = table_of([tmp_path / "s"], Layout(metrics=["judge/mean"]), None, tmp_path / "out", console)
+    assert {path.name for path in written} >= {"table.md", "table.tex", "table.csv"}
+
+
+def test_a_killed_job_without_a_config_is_a_row_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "dpo", 1, {"judge/mean": 1.0})
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost/run.json").write_text(json.dumps({"status": "failed", "error": "killed by signal 9"}))
+    tallies = [row.tally for row in made(tmp_path).rows]
+    assert sorted(tallies) == ["0 of 1 (1 failed)", "1 of 1"]
+
+
+def test_a_rate_of_one_has_an_interval(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        write_answers(write_run(tmp_path / "s", "dpo", seed), {"judge/win_rate": [1.0] * 30})
+    low, high = made(tmp_path / "s").rows[0].cells[0].interval or (math.nan, math.nan)
+    assert high == 1.0 and 0.8 < low < 0.95
