@@ -8,7 +8,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
-from prefsweep.config import PPOConfig
+from prefsweep.config import AdapterConfig, PPOConfig
+from prefsweep.models.adapters import with_adapters
 from prefsweep.models.logprobs import Ids
 from prefsweep.ppo.rollout import Words
 from prefsweep.ppo.trainer import Task, Trainer
@@ -41,8 +42,14 @@ def threes(prompts: list[str], answers: list[str]) -> list[float]:
     return [answer.split().count("3") - 0.1 * len(prompt) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-def make_task(name: str = "gpt2", score: Any = threes, queries: list[Ids] = QUERIES, **changes: Any) -> Task:
-    task = Task(tiny(name), tiny(name).eval(), None, WORDS, score, queries)
+def make_task(
+    name: str = "gpt2", score: Any = threes, queries: list[Ids] = QUERIES, lora: bool = False, **changes: Any
+) -> Task:
+    """With `lora` the reference is the policy itself, its adapters off."""
+    policy, reference = tiny(name), tiny(name).eval()
+    if lora:
+        policy = reference = with_adapters(policy, AdapterConfig(2, 4, 0.0, TARGETS[name]), None, seed=1)
+    task = Task(policy, reference, None, WORDS, score, queries)
     return replace(task, **changes)
 
 

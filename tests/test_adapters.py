@@ -6,7 +6,6 @@ import math
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from killing import die_at
 from ppo_toy import TARGETS, make_task, make_trainer, tiny
 from prefsweep.__main__ import dispatch
-from prefsweep.config import AdapterConfig, PPOConfig
+from prefsweep.checks import LAYERS
+from prefsweep.config import PPOConfig
 from prefsweep.errors import UserError
 from prefsweep.models import adapters
 from prefsweep.models.loading import load_learner, load_policy
@@ -124,20 +124,31 @@ def test_weights_that_a_run_made_are_linked_and_not_written_twice(config: Any, r
     policy = run(sft, made)
     result = run(dpo, made, policy=policy, reference=run(reference, made, policy=policy))
     assert (result / "base/model.safetensors").samefile(policy / "model.safetensors")
+    words = ("stages.dpo.evaluate_every=2", "stages.dpo.checkpoint=best", "stages.dpo.keep_every=2")
+    best = run(dpo, config("gpt2", *words), "best", policy=policy, reference=policy.with_name("reference-artifact"))
+    for kept in (best, best / "steps/2", best / "steps/4"):
+        assert (kept / "base/model.safetensors").samefile(policy / "model.safetensors")
 
 
 # ------------------------------------------------------------------------------------------------------------ training
 
 
+@pytest.mark.parametrize("stage", [sft, dpo])
 def test_a_killed_training_of_adapters_ends_as_an_undisturbed_one(
-    config: Any, run: Stage, new_context: Any, tmp_path: Path
+    stage: Any, config: Any, run: Stage, new_context: Any, tmp_path: Path
 ) -> None:
-    made = config("gpt2", "model.adapter.dropout=0.1", "stages.sft.evaluate_every=2", "stages.sft.checkpoint=best")
+    """With dropout, whose draws go on where they stopped."""
+    name = stage.__name__.rpartition(".")[2]
+    words = (f"stages.{name}.evaluate_every=2", f"stages.{name}.checkpoint=best")
+    made = config("gpt2", "model.adapter.dropout=0.1", *words)
+    inputs = {"reference": run(reference, made)} if stage is dpo else {}
 
     def work(name: str) -> Path:
-        return run(sft, made, name, new_context(name, log_every=1, save_every=2))
+        return run(stage, made, name, new_context(name, log_every=1, save_every=2), **inputs)
 
     assert die_at(3, lambda: work("killed")) == -signal.SIGKILL
+    (kept,) = (tmp_path / "killed/checkpoints").glob("checkpoint-*")
+    assert not (kept / "model.safetensors").exists()
     found = [load_file(work(name) / "adapters/00/adapter_model.safetensors") for name in ("killed", "undisturbed")]
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[1])
 
@@ -155,23 +166,64 @@ def test_gradient_checkpointing_changes_nothing(config: Any, run: Stage, new_con
 
 def test_ppo_moves_the_adapters_alone_and_its_reference_stays(ppo_config: Callable[..., PPOConfig]) -> None:
     before = tiny("gpt2")
-    policy = adapters.with_adapters(tiny("gpt2"), AdapterConfig(2, 4, 0.0, TARGETS["gpt2"]), None, seed=1)
-    made = make_trainer(ppo_config(), replace(make_task(), policy=policy, reference=policy))
+    task = make_task(lora=True)
+    policy, made = task.policy, make_trainer(ppo_config(), task)
     for _ in range(2):
         metrics, _ = made.iterate()
     assert metrics["kl"] > 0.01
     with adapters.adapters_off(policy):
         assert torch.equal(logprobs_of_words(policy), logprobs_of_words(before))
     assert not torch.equal(logprobs_of_words(policy), logprobs_of_words(before))
-    again = adapters.with_adapters(tiny("gpt2"), AdapterConfig(2, 4, 0.0, TARGETS["gpt2"]), None, seed=1)
-    other = make_trainer(ppo_config(), replace(make_task(), policy=again, reference=again))
-    other.restore(made.state())
-    assert torch.equal(logprobs_of_words(again), logprobs_of_words(policy))
+    again = make_task(lora=True)
+    make_trainer(ppo_config(), again).restore(made.state())
+    assert torch.equal(logprobs_of_words(again.policy), logprobs_of_words(policy))
+
+
+def test_the_state_of_ppo_holds_what_is_trained(ppo_config: Callable[..., PPOConfig]) -> None:
+    state = make_trainer(ppo_config(), make_task(lora=True)).state()["model"]
+    assert all("lora_" in name or name.startswith("value_head.") for name in state)
+    assert "policy.transformer.wte.weight" in make_trainer(ppo_config(), make_task()).state()["model"]
 
 
 def logprobs_of_words(model: Any) -> torch.Tensor:
     with torch.no_grad():
         return model(torch.tensor([[2, 3, 4, 5]])).logits
+
+
+class Vowels:
+    def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+        return {"score": [sum(letter in "aeiou" for letter in answer) / (1 + len(answer)) for answer in answers]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ppo_after_an_sft_of_adapters_starts_at_the_sft_model(
+    name: str, config: Any, run: Stage, new_context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first KL is exactly 0, and what is left is the SFT's change and PPO's; a critic of its own is whole."""
+    monkeypatch.setattr(ppo, "load_scorer", lambda *rest: Vowels())
+    sizes = ("iterations=2", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8")
+    rest = ("max_length=96", "response_tokens=[4,8]", "validation_prompts=4", "learning_rate=1e-2", "critic=separate")
+    made = config(name, *(f"stages.ppo.{word}" for word in (*sizes, *rest)))
+    first = run(sft, made)
+    context = new_context("ppo", gradient_checkpointing=True)
+    second = run(ppo, made, context=context, policy=first, reward=made.judge)
+    rows = [row for row in context.history.rows() if "kl" in row]
+    assert rows[0]["kl"] == 0 != rows[1]["kl"]
+    assert rows[0]["ratio/first"] == rows[1]["ratio/first"] == 1
+    by_hand = added_by_hand(load_policy(made.model, first), second / "adapters/01")
+    assert torch.allclose(logprobs(load_policy(made.model, second)), logprobs(by_hand), atol=1e-4)
+    assert (second / "critic/model.safetensors").is_file()
+    assert not (second / "model.safetensors").exists()
+
+
+def test_dropout_of_adapters_acts_in_dpo(config: Any, run: Stage) -> None:
+    logps = run(reference, config("gpt2"))
+    found = [
+        load_file(run(dpo, made, f"dpo-{dropout}", reference=logps) / "adapters/00/adapter_model.safetensors")
+        for dropout in (0, 0.5)
+        if (made := config("gpt2", "stages.dpo.max_steps=1", f"model.adapter.dropout={dropout}"))
+    ]
+    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_dropout_of_adapters_is_off_in_ppo(config: Any, tokenizer: Any) -> None:
@@ -184,10 +236,89 @@ def test_dropout_of_adapters_is_off_in_ppo(config: Any, tokenizer: Any) -> None:
 # ------------------------------------------------------------------------------------------------------------- mistakes
 
 
-def test_a_target_that_the_architecture_lacks_is_one_line(config: Any) -> None:
-    made = config("opt", "model.adapter.targets=[c_attn]")
-    with pytest.raises(UserError, match=r"^model.adapter.targets: opt has no c_attn.*there are: .*q_proj"):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("model.adapter.r=0", r"adapter\.r=0: must be at least 1"),
+        ("model.adapter.alpha=0", r"adapter\.alpha=0: must be at least 1"),
+        ("model.adapter.dropout=1", r"adapter\.dropout=1\.0: must be below 1"),
+        ("model.adapter.targets=[]", r"stages\.sft\.adapter\.targets=\[\]: name the layers"),
+        ("model.adapter.targets=[q_proj]", r"stages\.sft\.adapter\.targets=q_proj: gpt2 has no such layer.*: c_attn"),
+        ("model.adapter.targets=[ln_1]", r"targets=ln_1: gpt2 has no such layer"),
+        ("stages.ppo.adapter.dropout=0.1", r"stages\.ppo\.adapter\.dropout=0\.1: must be 0 in ppo"),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused_with_the_config(words: str, said: str, config: Any) -> None:
+    with pytest.raises(UserError, match=said):
+        config("gpt2", words)
+    config("gpt2", words, "model.lora=false") if "targets" in words else None  # nobody reads it
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hub_models_targets_are_looked_at_before_its_weights(name: str, config: Any, tmp_path: Path) -> None:
+    made = config(name)
+    shape = AutoConfig.from_pretrained(made.model.path)
+    for target in ("fc3", "wte", "lm_head", "ln_1"):
+        with pytest.raises(UserError, match=rf"targets: {name} has no layer {target}.*there are: .*(c_attn|q_proj)"):
+            adapters.check_targets([target], shape)
+    shape.save_pretrained(tmp_path / "hollow")  # no weights there at all
+    made.model.path, made.stages.sft.adapter.targets = str(tmp_path / "hollow"), ["fc3"]
+    with pytest.raises(UserError, match="no layer fc3"):
         load_learner(made.stages.sft, made.model, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_layers_that_a_plan_knows_are_the_architectures(name: str, config: Any) -> None:
+    adapters.check_targets(list(LAYERS[name]), AutoConfig.from_pretrained(config(name).model.path))
+
+
+def test_a_stage_may_have_adapters_of_its_own(config: Any) -> None:
+    made = config("gpt2", "stages.dpo.adapter.r=5", "stages.dpo.adapter.dropout=0.3").stages
+    assert [(stage.adapter.r, stage.adapter.dropout) for stage in (made.sft, made.dpo)] == [(2, 0.0), (5, 0.3)]
+
+
+def test_fresh_adapters_alone_are_trained_and_the_seed_alone_decides_how_they_start(config: Any) -> None:
+    made, found = config("gpt2"), []
+    for before, seed in ((0, 1), (5, 1), (0, 2)):
+        torch.manual_seed(before)
+        made.stages.sft.seed = seed
+        model = load_learner(made.stages.sft, made.model, None)
+        trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        assert len(trained) == 2 * 2 * 3  # two matrices in each of two blocks: c_attn, and c_proj twice
+        assert all("lora_" in name and weight.dtype == torch.float32 for name, weight in trained.items())
+        assert torch.equal(logprobs(model), logprobs(load_policy(made.model, None)))
+        found.append(torch.cat([weight.flatten() for weight in trained.values()]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def added_by_hand(base: Any, folder: Path) -> Any:
+    """W + (alpha / r) B A from one stage's files, in words of our own."""
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    saved, scale = load_file(folder / "adapter_model.safetensors"), settings["lora_alpha"] / settings["r"]
+    layers = dict(base.named_modules())
+    with torch.no_grad():
+        for name in {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in saved}:
+            down, up = (saved[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+            change = scale * up @ down
+            layers[name].weight += change.T if settings["fan_in_fan_out"] else change
+    return base
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chain_of_adapters_adds_up(name: str, config: Any, run: Stage, new_context: Any) -> None:
+    """sft → dpo, dropout in both; the weights are the base's plus every change, and the loss starts at ln 2."""
+    made = config(name, "model.adapter.dropout=0.2", "stages.dpo.adapter.r=3")
+    first = run(sft, made)
+    context = new_context("dpo", log_every=1)
+    second = run(dpo, made, context=context, policy=first, reference=run(reference, made, policy=first))
+    assert next(context.history.rows())["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    left = sorted(file.relative_to(second).as_posix() for file in second.rglob("*.safetensors"))
+    assert left == [f"adapters/0{place}/adapter_model.safetensors" for place in range(2)]
+    by_hand = load_policy(made.model, None)
+    for link in adapters.stack(second):
+        by_hand = added_by_hand(by_hand, link)
+    assert torch.allclose(logprobs(load_policy(made.model, second)), logprobs(by_hand), atol=1e-4)
 
 
 def test_the_rank_is_in_the_identity_of_what_trains_adapters_alone(config: Any) -> None:

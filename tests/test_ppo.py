@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppo_toy import EOS, PAD, QUERIES, TARGETS, make_task, make_trainer, tiny
-from prefsweep.config import AdapterConfig, PPOConfig
-from prefsweep.models.adapters import with_adapters
+from ppo_toy import EOS, PAD, QUERIES, make_task, make_trainer, tiny
+from prefsweep.config import PPOConfig
 from prefsweep.models.logprobs import answer_batch, answer_logits
 from prefsweep.ppo import trainer, update
 from prefsweep.ppo.guards import TrippedError, check_rollouts
@@ -79,10 +77,7 @@ def test_the_ratio_is_exactly_one_on_the_first_minibatch_and_not_on_the_second(
 
     monkeypatch.setattr(update, "policy_loss", watched)
     critic = tiny(name).base_model if separate else None
-    task = make_task(name, critic=critic)
-    if lora:  # the reference is the policy itself
-        policy = with_adapters(tiny(name), AdapterConfig(2, 4, 0.0, TARGETS[name]), None, seed=1)
-        task = replace(task, policy=policy, reference=policy)
+    task = make_task(name, lora=lora, critic=critic)
     made = make_trainer(ppo_config(precision=precision, max_approx_kl=None), task)
     metrics, rollouts = made.iterate()
     assert 0 < int(rollouts.ended.sum()) < 24
@@ -191,7 +186,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def as_rank(rank: int, world: int, port: int, made: PPOConfig, runtime: Any, path: Path) -> None:
+def as_rank(rank: int, world: int, port: int, made: PPOConfig, runtime: Any, path: Path, lora: bool) -> None:
     """Two iterations as one of `world` processes; rank 0 writes the first gradient, the metrics and the weights."""
     if world > 1:
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
@@ -199,22 +194,27 @@ def as_rank(rank: int, world: int, port: int, made: PPOConfig, runtime: Any, pat
     torch.set_num_threads(1)
     accelerator = ppo.new_accelerator(runtime)
     assert accelerator.num_processes == world
-    one = Trainer(made, make_task(), accelerator, 3, 16)
+    one = Trainer(made, make_task(lora=lora), accelerator, 3, 16)
     gradients: list[Tensor] = []
     step = one.updater.optimizer.step
 
     def noted() -> None:
-        gradients.append(torch.cat([weight.grad.flatten().clone() for weight in one.model.parameters()]))
+        gradients.append(
+            torch.cat([weight.grad.flatten().clone() for weight in update.trained(one.model.parameters())])
+        )
         step()
 
     one.updater.optimizer.step = noted  # type: ignore[method-assign]
     metrics, rollouts = zip(*[one.iterate() for _ in range(2)], strict=True)
-    weights = torch.cat([weight.detach().flatten() for weight in one.model.parameters()])
+    weights = torch.cat([weight.detach().flatten() for weight in update.trained(one.model.parameters())])
     responses = [each.responses for each in rollouts]
     torch.save([gradients[0], metrics, responses, weights], path / f"{world}-{rank}.pt")
 
 
-def test_two_processes_make_the_update_of_one(ppo_config: Config, composed: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [False, True])
+def test_two_processes_make_the_update_of_one(
+    lora: bool, ppo_config: Config, composed: Callable[..., Any], tmp_path: Path
+) -> None:
     """Equal answers; gradients within 1e-5 of their largest: sums are added in another order, in other padding.
 
     Weights are compared after 24 steps of Adam, which turns a gradient's last bit near zero into a visible step; its
@@ -224,7 +224,8 @@ def test_two_processes_make_the_update_of_one(ppo_config: Config, composed: Call
     fork = multiprocessing.get_context("fork")
     for world in (1, 2):
         processes = [
-            fork.Process(target=as_rank, args=(rank, world, port, made, runtime, tmp_path)) for rank in range(world)
+            fork.Process(target=as_rank, args=(rank, world, port, made, runtime, tmp_path, lora))
+            for rank in range(world)
         ]
         for process in processes:
             process.start()
@@ -237,6 +238,7 @@ def test_two_processes_make_the_update_of_one(ppo_config: Config, composed: Call
     assert torch.allclose(first[0], alone[0], rtol=0, atol=1e-5 * float(alone[0].abs().max()))
     for ours, theirs in zip(first[1], alone[1], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
-    start = torch.cat([weight.flatten() for weight in ActorCritic(tiny("gpt2"), None, 1.0).parameters()]).detach()
+    begun = update.trained(ActorCritic(make_task(lora=lora).policy, None, 1.0).parameters())
+    start = torch.cat([weight.flatten() for weight in begun]).detach()
     gone = float((alone[3] - start).norm())
     assert float((first[3] - alone[3]).norm()) < 1e-3 * gone

@@ -1,11 +1,14 @@
 """What types cannot say about a config: ranges, finite numbers, and settings that contradict each other."""
 
+import contextlib
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 from prefsweep.config import (
+    AdapterConfig,
     Config,
     DatasetConfig,
     DPOConfig,
@@ -18,6 +21,7 @@ from prefsweep.config import (
     RewardConfig,
     SampleConfig,
     ScorerConfig,
+    SFTConfig,
     SyntheticReviewsConfig,
     TrainedConfig,
     TrainingConfig,
@@ -41,6 +45,8 @@ def check(config: Config) -> None:
     for name, stage in vars(config.stages).items():
         if isinstance(stage, TrainingConfig):
             check_training(f"stages.{name}", stage)
+        if isinstance(stage, SFTConfig | DPOConfig | PPOConfig) and stage.lora:
+            check_adapter(f"stages.{name}.adapter", stage.adapter, config.model)
     check_dpo(config.stages.dpo, config.runtime.micro_batch)
     check_reward(config.stages.reward)
     for role in ("reward", "judge"):
@@ -136,6 +142,36 @@ def check_training(key: str, stage: TrainingConfig) -> None:
         raise UserError(f"{key}.patience={stage.patience}: needs {key}.evaluate_every, or there is nothing to wait for")
     if stage.checkpoint == "best" and stage.evaluate_every is None:
         raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
+
+
+# The linear layers of a block, in the architectures that are known here: asking transformers would take seconds.
+LAYERS = {
+    "gpt2": ("c_attn", "c_fc", "c_proj"),
+    "opt": ("fc1", "fc2", "k_proj", "out_proj", "project_in", "project_out", "q_proj", "v_proj"),
+}
+
+
+def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
+    if not adapter.targets:
+        raise UserError(f"{key}.targets=[]: name the layers that get adapters, as in model.adapter.targets=[c_attn]")
+    if key == "stages.ppo.adapter" and adapter.dropout:
+        raise UserError(f"{key}.dropout={adapter.dropout}: must be 0 in ppo, or its first ratios would not be 1")
+    kind = "gpt2" if model.base == "pretrain" else model_type(model.path)
+    for target in adapter.targets:
+        if kind in LAYERS and target not in LAYERS[kind]:
+            raise UserError(
+                f"{key}.targets={target}: {kind} has no such layer{nearest(target, LAYERS[kind])}; there are: "
+                f"{', '.join(LAYERS[kind])}"
+            )
+
+
+def model_type(folder: str | None) -> str | None:
+    """As a local model's own config says. None for one on the hub: its targets are looked at before it is loaded."""
+    if folder is not None:
+        with contextlib.suppress(OSError, ValueError):
+            found: str | None = json.loads((Path(folder) / "config.json").read_text()).get("model_type")
+            return found
+    return None
 
 
 def check_dpo(dpo: DPOConfig, micro_batch: int) -> None:

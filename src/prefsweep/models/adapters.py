@@ -4,7 +4,6 @@ A stage leaves its adapters alone, and beside them what they stand on: the adapt
 that a run of ours made (a hub's is fetched again). So its folder is whole, at the price of the adapters.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,13 @@ import torch
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from prefsweep.config import AdapterConfig
 from prefsweep.errors import UserError, nearest
+from prefsweep.pipeline.files import link
 
 ADAPTERS = "adapters"  # one folder a stage that trained some, 00 first
 BASE = "base"  # whole weights, where they are a run's own
@@ -50,27 +51,29 @@ def with_adapters(model: PreTrainedModel, adapter: AdapterConfig, start: Path | 
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=list(adapter.targets),
-        fan_in_fan_out=any(isinstance(found, Conv1D) for found in targeted(model, adapter.targets)),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's lie transposed
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model.add_adapter(config)
+    config.base_model_name_or_path = None  # transformers puts a path of this machine there
     model.start = start  # what `save_adapters` puts beside them
     return model
 
 
-def targeted(model: PreTrainedModel, targets: list[str]) -> list[Any]:
-    """The modules whose names end so."""
-    names = {name.rpartition(".")[2]: module for name, module in model.named_modules() if hasattr(module, "weight")}
+def check_targets(targets: list[str], shape: PreTrainedConfig) -> None:
+    """Each must name a linear layer of the architecture. No weight is loaded for that."""
+    with torch.device("meta"):
+        hollow = AutoModelForCausalLM.from_config(shape).base_model
+    linear = {name.rpartition(".")[2] for name, part in hollow.named_modules() if isinstance(part, nn.Linear | Conv1D)}
     for target in targets:
-        if target not in names:
+        if target not in linear:
             raise UserError(
-                f"model.adapter.targets: {model.config.model_type} has no {target}{nearest(target, names)}; "
-                f"there are: {', '.join(sorted(names))}"
+                f"model.adapter.targets: {shape.model_type} has no layer {target}{nearest(target, linear)}; "
+                f"there are: {', '.join(sorted(linear))}"
             )
-    return [names[target] for target in targets]
 
 
 def has_adapters(model: Any) -> bool:
@@ -108,12 +111,7 @@ def link_base(base: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in base.iterdir():
         if file.is_file() and file.name.startswith(("config.json", "generation_config", "model", "pytorch_model")):
-            target = folder / file.name
-            target.unlink(missing_ok=True)
-            try:
-                os.link(file, target)
-            except OSError:
-                shutil.copy(file, target)
+            link(file, folder / file.name)
 
 
 def restore_adapters(model: Any, checkpoint: Path) -> None:

@@ -19,7 +19,7 @@ from prefsweep.config import (
 )
 from prefsweep.errors import UserError
 from prefsweep.hub import hub_answers
-from prefsweep.models.adapters import BASE, is_adapted, merged, with_adapters
+from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters
 
 # Each architecture's own names for dropout. Off everywhere: two forwards of one model must agree.
 DROPOUT_FIELDS = (
@@ -67,17 +67,25 @@ def load_tokenizer(model: ModelConfig, policy: Path | None) -> Any:
 
 def load_policy(model: ModelConfig, policy: Path | None) -> PreTrainedModel:
     """Whole weights, adapters merged into them."""
-    if policy is not None and is_adapted(policy):
-        base = policy / BASE
-        return merged(load_policy(model, base if base.is_dir() else None), policy)
-    where, options = place(model, policy)
-    return load_fp32(AutoModelForCausalLM, where, options)
+    where, options = place(model, base_of(policy))
+    made = load_fp32(AutoModelForCausalLM, where, options)
+    return merged(made, policy) if policy is not None and is_adapted(policy) else made
+
+
+def base_of(policy: Path | None) -> Path | None:
+    """The whole weights under a policy's adapters; None where they are the config's model."""
+    if policy is None or not is_adapted(policy):
+        return policy
+    return policy / BASE if (policy / BASE).is_dir() else None
 
 
 def load_learner(stage: SFTConfig | DPOConfig | PPOConfig, model: ModelConfig, policy: Path | None) -> PreTrainedModel:
     """The policy to train: with fresh adapters where the stage says so, else whole."""
-    made = load_policy(model, policy)
-    return with_adapters(made, stage.adapter, policy, stage.seed) if stage.lora else made
+    if not stage.lora:
+        return load_policy(model, policy)
+    where, options = place(model, base_of(policy))
+    check_targets(stage.adapter.targets, from_pretrained(AutoConfig, where, options))
+    return with_adapters(load_policy(model, policy), stage.adapter, policy, stage.seed)
 
 
 def load_fp32(kind: Any, where: str, options: dict[str, Any], key: str = "model.path") -> PreTrainedModel:

@@ -178,7 +178,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that the next iteration depends on and no config says."""
         return {
-            "model": self.model.state_dict(),
+            "model": {name: weight.detach() for name, weight in self.model.named_parameters() if weight.requires_grad},
             "optimizer": self.updater.optimizer.state_dict(),
             "iteration": self.iteration,
             "beta": self.beta,
@@ -186,7 +186,8 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        found = self.model.load_state_dict(state["model"], strict=False)  # what is not trained was loaded as it was
+        assert not found.unexpected_keys
         self.updater.optimizer.load_state_dict(state["optimizer"])
         self.iteration, self.beta = state["iteration"], state["beta"]
         self.moments = Moments(**state["moments"])

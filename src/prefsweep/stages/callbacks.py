@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from prefsweep.config import TrainingConfig
 from prefsweep.models.adapters import has_adapters, save_adapters
+from prefsweep.pipeline.files import link
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 
@@ -108,7 +109,7 @@ class Schedule:
     def hand_over(self, folder: Path) -> None:
         """At the end, into the stage's own folder."""
         if self.folder.is_dir():
-            shutil.copytree(self.folder, folder / self.folder.name)
+            shutil.copytree(self.folder, folder / self.folder.name, copy_function=link)
 
 
 def replace(folder: Path, save: Callable[[Path], None]) -> None:

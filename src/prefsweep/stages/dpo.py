@@ -57,7 +57,12 @@ def run(
     settings = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
     trainer = PairTrainer(
         model=load_learner(config, model, policy),
-        args=trl.DPOConfig(**settings, **losses(config), precompute_ref_log_probs=True, disable_dropout=True),
+        args=trl.DPOConfig(
+            **settings,
+            **losses(config),
+            precompute_ref_log_probs=True,
+            disable_dropout=not config.lora,  # the model's own is off already; TRL would silence the adapters' with it
+        ),
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=tokenizer,

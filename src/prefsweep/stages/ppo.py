@@ -13,7 +13,6 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from prefsweep.errors import UserError
 from prefsweep.models.heads import REWARD
 from prefsweep.models.loading import DROPOUT_FIELDS, load_learner, load_policy, load_tokenizer
 from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.files import link
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo.guards import TrippedError
@@ -117,9 +117,7 @@ def make_task(
     queries: list[Ids],
     where: torch.device,
 ) -> Task:
-    # no dropout in the adapters, or the first minibatch's ratio were not 1
-    still = replace(config, adapter=replace(config.adapter, dropout=0.0))
-    learner = load_learner(still, model, policy).to(where)
+    learner = load_learner(config, model, policy).to(where)
     positions = learner.config.max_position_embeddings
     if config.max_length > positions:
         raise UserError(f"stages.ppo.max_length={config.max_length}: the policy has {positions} positions")
@@ -193,7 +191,7 @@ class Optimisation:
         best = self.config.checkpoint == "best" and not diverged
         if self.main:
             if best:
-                shutil.copytree(self.choice.best_folder, self.folder, dirs_exist_ok=True)
+                shutil.copytree(self.choice.best_folder, self.folder, copy_function=link, dirs_exist_ok=True)
             else:
                 self.save(self.folder)
             self.schedule.hand_over(self.folder)

@@ -23,6 +23,7 @@ from prefsweep.config import RuntimeConfig, TrainingConfig
 from prefsweep.errors import DivergedError
 from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.loading import device
+from prefsweep.pipeline.files import link
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
 
@@ -161,7 +162,7 @@ def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context:
     # 5. the state that is the result
     best = config.checkpoint == "best"
     if best:
-        shutil.copytree(keeper.best_folder, folder, dirs_exist_ok=True)
+        shutil.copytree(keeper.best_folder, folder, copy_function=link, dirs_exist_ok=True)
     else:
         save(trainer.model, trainer.processing_class, folder)
     keeper.schedule.hand_over(folder)
