@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 import hub_layout
 from prefsweep.compose import compose, composing
 from prefsweep.config import HH_SUBSETS
+from prefsweep.console import data_lines
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.tally import Examples, sentences
 from prefsweep.data.views import encode_prompts
 from prefsweep.errors import UserError
+from prefsweep.job import Job, prepare, store_of
 
 SPLITS = ("train", "validation", "test")
 Written = Callable[..., Path]
@@ -292,11 +295,11 @@ def test_a_folder_may_be_laid_out_in_several_ways(shape: str, written: Written, 
 
 
 def identity(name: str, folder: Path, *words: str) -> str:
-    from prefsweep.job import prepare
-
     with composing():
         said = [*hub_layout.words(name, folder), "method=sft", f"runtime.outputs={folder.parent / 'out'}", *words]
-        return prepare(said, compose(said)).plan.identity
+        job = prepare(said, compose(said))
+    sent: Job = pickle.loads(pickle.dumps(job))  # as to the process of a job of a sweep
+    return sent.plan.identity
 
 
 def test_the_identity_is_the_content_of_the_files_that_are_read(written: Written, tmp_path: Path) -> None:
@@ -396,9 +399,6 @@ def test_rows_that_are_not_what_the_dataset_says(written: Written, tmp_path: Pat
 
 
 def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tmp_path: Path) -> None:
-    from prefsweep.console import data_lines
-    from prefsweep.job import prepare, store_of
-
     said = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), "method=sft", f"runtime.outputs={tmp_path}"]
     with composing():
         job = prepare(said, compose(said))

@@ -17,6 +17,7 @@ from prefsweep.pipeline.plan import Plan
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
 
+SPLITS = ("train", "validation", "test")
 console = Console(highlight=False)
 
 
@@ -62,7 +63,7 @@ def data_lines(plan: Plan, store: Store) -> Iterator[str]:
         for record in store.records():
             if json.dumps(record["sections"].get("dataset"), sort_keys=True) == section:
                 said |= sentences(record["metrics"])
-        parts = [f"{split} {tally}" for split, tally in sorted(said.items(), reverse=True)] or ["not read yet"]
+        parts = [f"{split} {said[split]}" for split in SPLITS if split in said] or ["not read yet"]
         pin = not_pinned(dataset, store.root.parent)
         yield f"{dataset.name}: {'; '.join([*parts, *([pin] if pin else [])])}"
 
