@@ -236,6 +236,12 @@ SAID = [
     # a stage that the method does not run
     ("method=sft stages.dpo.beta=.1", "stages.dpo.beta", "method=sft does not run"),
     ("-m method=base,sft stages.dpo.beta=.1,.5", "stages.dpo.beta", "does not run"),
+    ("method=sft stages={dpo:{beta:.1}}", "stages.dpo", "method=sft does not run"),
+    ("method=sft stages={sft:{epochs:1},dpo:{beta:.1}}", "stages.dpo", "method=sft does not run"),
+    ("method=sft stage@stages.dpo=dpo", "stage@stages.dpo", "method=sft does not run"),
+    ("-m method=base,sft stages={ppo:{beta:.1}}", "stages.ppo", "does not run"),
+    ("method=dpo reward.path=null", "reward.path", "asks no reward"),
+    ("method=dpo scorer@reward=deberta-v3", "scorer@reward", "scorer@judge"),
     # settings that contradict each other
     ("stages.sft.checkpoint=best", "stages.sft.checkpoint=best", "stages.sft.evaluate_every"),
     ("stages.sft.patience=3", "stages.sft.patience=3", "stages.sft.evaluate_every"),
@@ -277,6 +283,7 @@ SAID = [
     ("score orcale x", "scorer=orcale", "nearest: oracle)"),
     ("score oracle", "score", "one text"),
     ("score oracle a b c", "score", "not 3"),
+    ("score oracle x -cd /nowhere", "--config-dir /nowhere", "no such folder"),
     ("score distilbert-imdb lable=GOOD x", "reward.lable", "nearest: reward.label)"),
     ("model.path=/nowhere", "model.path=/nowhere", "no such model folder"),
     ("dataset=local dataset.path=/nowhere", "dataset.path=/nowhere", "no such file"),

@@ -65,9 +65,10 @@ def run(line: cli.Line) -> int:
             return sweep(grid)
     (job,) = grid.jobs
     from prefsweep import console
-    from prefsweep.job import refuse_unused, store_of
+    from prefsweep.job import store_of
     from prefsweep.run import execute, terminated
     from prefsweep.sweep.devices import gpus, least_used, see_only
+    from prefsweep.unused import refuse_unused
 
     refuse_unused(job)
     console.show_plan(job.plan, store_of(job.config.runtime), job.name)
@@ -108,9 +109,9 @@ def score(words: list[str]) -> int:
     """What a scorer says of one text: a look at it before a run depends on it."""
     from prefsweep.compose import compose, composing
 
-    overrides, prompt, answer = cli.parse_score(words)
-    with composing():
-        config = compose(overrides)
+    overrides, prompt, answer, config_dir = cli.parse_score(words)
+    with composing(config_dir):
+        config = compose(overrides, config_dir)
     from prefsweep.models.loading import device
     from prefsweep.models.scorers import load_scorer
 

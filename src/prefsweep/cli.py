@@ -15,7 +15,8 @@ COMMANDS = {
     "score": 'prefsweep score SCORER "text" ["answer"]  what a scorer says of a text, or of an answer to a prompt',
     "export": "prefsweep export RUN DIR [--merge]        the policy of a run as a plain transformers folder",
 }
-FLAGS = ("-m", "--multirun", "-h", "--help", "--version", "--resolve", "-c", "--cfg", "-cd", "--config-dir")
+CONFIG_DIR = ("-cd", "--config-dir")
+FLAGS = ("-m", "--multirun", "-h", "--help", "--version", "--resolve", "-c", "--cfg", *CONFIG_DIR)
 
 
 @dataclass
@@ -46,7 +47,7 @@ def parse(argv: list[str]) -> Line:
             if (attached or value_of(word, words)) != "job":
                 raise UserError(f"{word}: only the job's config can be shown: --cfg job")
             line.cfg = True
-        elif name in ("-cd", "--config-dir"):
+        elif name in CONFIG_DIR:
             line.config_dir = Path(attached or value_of(word, words))
         elif name in ("-sc", "--shell-completion"):
             line.completion = attached or value_of(word, words)
@@ -96,8 +97,10 @@ def parse_table(argv: list[str]) -> TableLine:
     return line
 
 
-def parse_score(words: list[str]) -> tuple[list[str], str, str]:
-    """`SCORER [key=value...] "text" ["answer"]` → overrides, prompt, answer; one text is an answer to nothing."""
+def parse_score(words: list[str]) -> tuple[list[str], str, str, Path | None]:
+    """`SCORER [key=value...] "text" ["answer"]` → overrides, prompt, answer and the folder after -cd; one text is an
+    answer to nothing."""
+    words, config_dir = without_config_dir(words)
     scorer, *rest = words or [""]
     if not scorer or "=" in scorer:
         raise UserError('score: needs a scorer and a text, as in: prefsweep score oracle "The plot was witty."')
@@ -106,7 +109,19 @@ def parse_score(words: list[str]) -> tuple[list[str], str, str]:
     if len(texts) not in (1, 2):
         raise UserError(f"score: takes one text, or a prompt and an answer, not {len(texts)}; put quotes around each")
     whole = [word if word.startswith(("runtime", "reward.")) else f"reward.{word}" for word in settings]
-    return [f"scorer@reward={scorer}", *whole], texts[0] if len(texts) == 2 else "", texts[-1]
+    return [f"scorer@reward={scorer}", *whole], texts[0] if len(texts) == 2 else "", texts[-1], config_dir
+
+
+def without_config_dir(words: list[str]) -> tuple[list[str], Path | None]:
+    """The words but `-cd DIR`, and DIR."""
+    rest, config_dir, following = list[str](), None, iter(words)
+    for word in following:
+        name, _, attached = word.partition("=")
+        if name in CONFIG_DIR:
+            config_dir = Path(attached or value_of(word, following))
+        else:
+            rest.append(word)
+    return rest, config_dir
 
 
 def parse_export(words: list[str]) -> tuple[Path, Path, bool]:

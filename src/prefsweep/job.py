@@ -119,21 +119,3 @@ def file_hashes(runtime: RuntimeConfig) -> FileHashes:
 
 def store_of(runtime: RuntimeConfig) -> Store:
     return Store(Path(runtime.outputs) / "stages", file_hashes(runtime), say=console.say)
-
-
-def unused_keys(job: Job) -> list[str]:
-    """The overrides that set a key of a stage that the job does not run."""
-    known = {field.name for field in dataclasses.fields(job.config.stages)}
-    keys = [(override, override.lstrip("+~").partition("=")[0].split(".")) for override in job.overrides]
-    return [
-        override
-        for override, path in keys
-        if path[0] == "stages" and len(path) > 1 and path[1] in known - job.plan.used
-    ]
-
-
-def refuse_unused(job: Job) -> None:
-    for override in unused_keys(job):
-        key = override.partition("=")[0]
-        used = ", ".join(sorted(job.plan.used))
-        raise UserError(f"{key}: method={job.config.method.name} does not run that stage; it runs {used}")

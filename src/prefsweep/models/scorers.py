@@ -5,6 +5,7 @@ cut. A text's score does not depend on the texts beside it.
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
 from inspect import signature
@@ -61,19 +62,19 @@ class Oracle:
         }
 
 
-class ModelScorer:
+class ModelScorer(ABC):
     """What the scorers that are models share; each says how it reads texts and which number is the score."""
 
     model: Any
     tokenizer: Any
     same_length_only = False
 
-    def rows(self, prompts: list[str], answers: list[str]) -> Rows:
-        raise NotImplementedError
+    @abstractmethod
+    def rows(self, prompts: list[str], answers: list[str]) -> Rows: ...
 
+    @abstractmethod
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """[B] scores."""
-        raise NotImplementedError
 
     @torch.inference_mode()
     def score(self, prompts: list[str], answers: list[str]) -> Measures:

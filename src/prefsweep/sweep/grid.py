@@ -19,8 +19,9 @@ from hydra.errors import OverrideParseException
 from prefsweep.complaints import one_line
 from prefsweep.compose import compose
 from prefsweep.errors import UserError
-from prefsweep.job import Job, prepare, refuse_unused, unused_keys
+from prefsweep.job import Job, prepare
 from prefsweep.pipeline.fingerprint import fingerprint
+from prefsweep.unused import refuse_used_by_none
 
 BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line, unless it is
 NOT_A_STRING = "null|true|false|nan|inf"  # in Hydra's grammar
@@ -118,14 +119,6 @@ def combine(said: list[str], extra: list[str]) -> list[str]:
 
 def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
-
-
-def refuse_used_by_none(jobs: list[Job]) -> None:
-    """A key of a stage that a job does not run is dropped from that job; one that no job runs is a mistake."""
-    idle = set.intersection(*({key_of(override) for override in unused_keys(job)} for job in jobs))
-    for job in jobs:
-        if any(key_of(override) in idle for override in unused_keys(job)):
-            refuse_unused(job)
 
 
 def sweep_name(overrides: list[str], jobs: list[Job]) -> str:
