@@ -5,7 +5,7 @@ import gzip
 import json
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return make
 
 
-def configured(name: str, folder: Path, *words: str) -> Any:
+@pytest.fixture(scope="module", autouse=True)
+def composed_at_once() -> Iterator[None]:
     with composing():
-        return compose([*hub_layout.words(name, folder), *words]).dataset
+        yield
+
+
+def configured(name: str, folder: Path, *words: str) -> Any:
+    return compose([*hub_layout.words(name, folder), *words]).dataset
 
 
 def splits(name: str, folder: Path, *words: str) -> dict[str, Examples]:
@@ -295,9 +300,8 @@ def test_a_folder_may_be_laid_out_in_several_ways(shape: str, written: Written, 
 
 
 def identity(name: str, folder: Path, *words: str) -> str:
-    with composing():
-        said = [*hub_layout.words(name, folder), "method=sft", f"runtime.outputs={folder.parent / 'out'}", *words]
-        job = prepare(said, compose(said))
+    said = [*hub_layout.words(name, folder), "method=sft", f"runtime.outputs={folder.parent / 'out'}", *words]
+    job = prepare(said, compose(said))
     sent: Job = pickle.loads(pickle.dumps(job))  # as to the process of a job of a sweep
     return sent.plan.identity
 
@@ -400,9 +404,8 @@ def test_rows_that_are_not_what_the_dataset_says(written: Written, tmp_path: Pat
 
 def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tmp_path: Path) -> None:
     said = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), "method=sft", f"runtime.outputs={tmp_path}"]
-    with composing():
-        job = prepare(said, compose(said))
-        another = prepare([], compose([*said, "dataset.limit=9"]))
+    job = prepare(said, compose(said))
+    another = prepare([], compose([*said, "dataset.limit=9"]))
     store = store_of(job.config.runtime)
     assert list(data_lines(job.plan, store)) == ["hh-rlhf: not read yet"]
     stages = {stage.role: stage for stage in job.plan.stages}

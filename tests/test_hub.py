@@ -93,13 +93,16 @@ def test_what_the_hub_refuses_is_one_line(datasets: dict[str, Path], tmp_path: P
 
 
 def test_without_network_one_line_says_how_to_get_it(tmp_path: Path) -> None:
-    place, home = Workplace(tmp_path), str(tmp_path / "empty")
-    for name, id in {"CulturalKaleidoscope": CULTURAL, "hh-rlhf": "Anthropic/hh-rlhf --revision 09be8c5"}.items():
-        done = place.command(f"dataset={name}", "method=base", "debug=smoke", "tracking=off", HF_HOME=home)
-        assert done.returncode == 2
-        (line,) = done.stderr.strip().splitlines()
-        assert f"{id.split()[0]}: not in the local cache and the hub cannot be reached" in line
-        assert f"hf download --repo-type dataset {id}" in line and "dataset.path=FOLDER" in line
-    asleep = place.command("dataset=CulturalKaleidoscope", "runtime.dry_run=true", HF_HOME=home)
+    place, nobody = Workplace(tmp_path), "http://127.0.0.1:9"
+    done = place.command("dataset=CulturalKaleidoscope", "method=base", "tracking=off", HF_HOME=str(tmp_path / "empty"))
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"prefsweep: {CULTURAL}: not in the local cache and the hub cannot be reached")
+    assert f"`hf download --repo-type dataset {CULTURAL}`" in line and "dataset.path=FOLDER" in line
+    assert not (tmp_path / "outputs").exists()  # no commit, so no identity, so no run
+    said = " ".join(use(tmp_path, nobody, "dataset=hh-rlhf"))
+    assert said.startswith("Anthropic/hh-rlhf: not in the local cache")
+    assert "`hf download --repo-type dataset Anthropic/hh-rlhf --revision 09be8c5" in said
+    asleep = place.command("dataset=CulturalKaleidoscope", "runtime.dry_run=true", HF_HOME=str(tmp_path / "empty"))
     assert asleep.returncode == 0
     assert "CulturalKaleidoscope: not read yet; not pinned: its commit is asked for at first use" in asleep.stdout
