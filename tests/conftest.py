@@ -33,7 +33,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def tokenizer() -> Any:
     """A byte-level BPE tokenizer like GPT-2's, trained on the world's reviews."""
     from prefsweep.data.synthetic import reviews
-    from prefsweep.stages.pretrain import train_tokenizer
+    from prefsweep.models.tokenizers import train_tokenizer
 
     return train_tokenizer(reviews(400, seed=9, coherence=0.74), 600, 96)
 

@@ -144,9 +144,9 @@ def test_the_search_for_comments_sees_the_keys() -> None:
 # ----------------------------------------------------------------------------------------- no key that nothing reads
 
 
-SCHEMAS = ("config.py", "config_stages.py")
-# Read whole, by no key's name: the first goes to transformers as it is, the second's keys are named by the method.
-READ_WHOLE = (config.Architecture, config.Stages)
+SCHEMAS = ("config.py", "config_architectures.py", "config_stages.py")
+# Read whole, by no key's name: the first go to transformers as they are, the second's keys are named by the method.
+READ_WHOLE = (*config.ARCHITECTURES.values(), config.EncoderArchitecture, config.Stages)
 
 
 def schema_keys() -> set[str]:

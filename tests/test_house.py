@@ -18,7 +18,8 @@ HEAVY = {"torch", "transformers", "trl", "datasets", "accelerate", "wandb"}
 ALLOWED = {
     "setting": set(),
     "config_stages": {"setting"},
-    "config": {"config_stages", "setting"},
+    "config_architectures": {"setting"},
+    "config": {"config_architectures", "config_stages", "setting"},
     "errors": set(),
     "pipeline": {"errors", "config"},
     "report": {"errors", "config", "pipeline"},
@@ -31,7 +32,18 @@ ALLOWED = {
     "tracking": {"errors", "config", "pipeline"},
 }
 # Parts that must start fast: no heavy library, not even inside a function.
-LIGHT = {"config", "config_stages", "setting", "errors", "checks", "compose", "cli", "pipeline", "report"}
+LIGHT = {
+    "config",
+    "config_architectures",
+    "config_stages",
+    "setting",
+    "errors",
+    "checks",
+    "compose",
+    "cli",
+    "pipeline",
+    "report",
+}
 
 
 def imported(source: str, known: set[str]) -> Iterator[str]:

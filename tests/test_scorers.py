@@ -49,12 +49,13 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def classifier(folder: Path, label: str = "positive", output: str = "logit", max_length: int = 64) -> Any:
     target = "prefsweep.models.scorers.Classifier"
-    return load_scorer(ClassifierConfig(target, "mine", 1, None, None, str(folder), max_length, label, output), CPU)
+    where = (None, None, None, None, str(folder))
+    return load_scorer(ClassifierConfig(target, "mine", 1, *where, max_length, label, output), CPU)
 
 
 def pair_input(folder: Path, max_length: int = 64) -> Any:
     target = "prefsweep.models.scorers.PairInput"
-    return load_scorer(PairInputConfig(target, "mine", 1, None, None, str(folder), max_length), CPU)
+    return load_scorer(PairInputConfig(target, "mine", 1, None, None, None, None, str(folder), max_length), CPU)
 
 
 def trained_folder(folder: Path, to: Path, pooling: str = "last", **metrics: float) -> Path:
@@ -73,7 +74,7 @@ def trained_folder(folder: Path, to: Path, pooling: str = "last", **metrics: flo
 
 
 def trained(folder: Path) -> Any:
-    return load_scorer(TrainedConfig("prefsweep.models.scorers.Trained", "trained", 1, str(folder)), CPU)
+    return load_scorer(TrainedConfig("prefsweep.models.scorers.Trained", "trained", 1, None, None, str(folder)), CPU)
 
 
 # ------------------------------------------------------------------------------------------------------- labels

@@ -18,6 +18,8 @@ from prefsweep.errors import DivergedError, UserError
 def main() -> int:
     # TRL reports each trainer's name to the hub, from a thread of its own: a run talks to no one it was not asked to.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Where a repository has a .bin alone, transformers asks the hub to convert it, from a thread of its own.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     try:
         return dispatch(sys.argv[1:])
     except UserError as error:
@@ -112,10 +114,11 @@ def score(words: list[str]) -> int:
     overrides, prompt, answer, config_dir = cli.parse_score(words)
     with composing(config_dir):
         config = compose(overrides, config_dir)
+    from prefsweep.hub import pinned
     from prefsweep.models.loading import device
     from prefsweep.models.scorers import load_scorer
 
-    scorer = load_scorer(config.reward, device(config.runtime))
+    scorer = load_scorer(pinned(config.reward, Path(config.runtime.outputs), True), device(config.runtime))
     for name, (value,) in scorer.score([prompt], [answer]).items():
         print(f"{name:<12} {value:.4f}")
     return 0

@@ -9,15 +9,20 @@ from typing import Any
 
 from prefsweep.config import (
     AdapterConfig,
+    Architecture,
     Config,
     DatasetConfig,
     DPOConfig,
+    EncoderArchitecture,
+    GPT2Architecture,
     HHConfig,
     IMDBConfig,
     LocalConfig,
     ModelConfig,
+    OPTArchitecture,
     OracleConfig,
     PPOConfig,
+    PublishedConfig,
     RewardConfig,
     SampleConfig,
     ScorerConfig,
@@ -25,6 +30,7 @@ from prefsweep.config import (
     SyntheticReviewsConfig,
     TrainedConfig,
     TrainingConfig,
+    positions,
 )
 from prefsweep.errors import UserError, nearest
 
@@ -113,14 +119,34 @@ def check_model(model: ModelConfig) -> None:
     if model.base == "pretrain":
         if model.architecture is None:
             raise UserError("model.architecture=null: model.base=pretrain makes a model from nothing, so it needs one")
-        if model.architecture.n_embd % model.architecture.n_head:
+        if not isinstance(model.architecture, (GPT2Architecture, OPTArchitecture)):
             raise UserError(
-                f"model.architecture.n_head={model.architecture.n_head}: must divide n_embd={model.architecture.n_embd}"
+                f"model.architecture.model_type={model.architecture.model_type}: is no language model; say gpt2 or opt"
             )
+        check_heads("model.architecture", model.architecture)
         if model.path is not None:
             raise UserError(f"model.path={model.path}: also say model.base=null, to take these weights as the base")
     elif model.path is None and model.id is None:
         raise UserError("model.id=null: a model needs an id, a path, or base=pretrain with an architecture")
+
+
+def check_heads(key: str, architecture: Architecture) -> None:
+    """Attention splits the width among its heads; each kind has its own words for the two."""
+    for heads, width in (("n_head", "n_embd"), ("num_attention_heads", "hidden_size"), ("n_heads", "dim")):
+        if hasattr(architecture, heads) and getattr(architecture, width) % getattr(architecture, heads):
+            raise UserError(
+                f"{key}.{heads}={getattr(architecture, heads)}: must divide {width}={getattr(architecture, width)}"
+            )
+
+
+def check_encoder(key: str, owner: Any) -> None:
+    """What a scorer or an encoder is made from, where it comes from nothing."""
+    shape = owner.architecture
+    if shape is None or getattr(owner, "path", None) is not None:
+        return
+    if not isinstance(shape, EncoderArchitecture):
+        raise UserError(f"{key}.architecture.model_type={shape.model_type}: is no encoder; say bert, or another")
+    check_heads(f"{key}.architecture", shape)
 
 
 def check_dataset(dataset: Any) -> None:
@@ -201,6 +227,7 @@ def check_reward(reward: RewardConfig) -> None:
         raise UserError("stages.reward.reads: backbone=policy starts from the model; say [model,dataset]")
     if reward.backbone == "encoder":
         check_model_folder("stages.reward.encoder.path", reward.encoder.path)
+        check_encoder("stages.reward.encoder", reward.encoder)
 
 
 def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
@@ -211,6 +238,9 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
     if not isinstance(scorer, ScorerConfig):
         raise UserError(f"{role}: its YAML names no schema; begin it with `defaults: [_classifier, _self_]`")
     check_model_folder(f"{role}.path", getattr(scorer, "path", None))
+    if scorer.architecture is not None and not isinstance(scorer, PublishedConfig):
+        raise UserError(f"{role}.architecture: scorer {scorer.name} is no published model; say null")
+    check_encoder(role, scorer)
     if role == "judge" and isinstance(scorer, TrainedConfig) and scorer.path is None:
         raise UserError("judge.path=null: a trained judge needs the folder of a finished reward stage")
     if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):
@@ -264,7 +294,7 @@ def check_lengths(config: Config) -> None:
     """Nothing longer than a model from nothing has positions for."""
     if config.model.architecture is None or config.model.base is None:
         return
-    longest = config.model.architecture.n_positions
+    longest = positions(config.model.architecture)
     for name, stage in vars(config.stages).items():
         another = getattr(stage, "backbone", "policy") == "encoder"  # with positions of its own
         if not another and getattr(stage, "max_length", 0) > longest:

@@ -18,16 +18,21 @@ from prefsweep.errors import nearest
 
 def unknown_key(key: str) -> str:
     known = known_keys()
+    if key in known and re.match(r".*\b(architecture|small)\.", key):
+        return f"{key}: no such key here: the architecture is null, or of another model_type"
     if key in known:  # of another dataset or scorer
         return f"{key}: no such key in this {key.partition('.')[0]}, only in another"
     return f"{key}: no such key{nearest(key, known)}"
 
 
 def known_keys() -> set[str]:
-    """Every key of the schema, full and dotted; a dataset's are those of all datasets, and so are a scorer's."""
+    """Every key of the schema, full and dotted; a dataset's are those of all datasets, and so are a scorer's and
+    an architecture's."""
     kinds: list[tuple[type, str]] = [(Config, "")]
     kinds += [(kind, "dataset.") for kind in config.DATASETS.values()]
     kinds += [(kind, f"{role}.") for kind in config.SCORERS.values() for role in ("reward", "judge")]
+    shapes = [f"{place}.{name}." for place in config.WITH_ARCHITECTURE for name in ("architecture", "small")]
+    kinds += [(kind, shape) for kind in config.ARCHITECTURES.values() for shape in shapes]
     return {key for kind, prefix in kinds for key in keys_of(kind, prefix)}
 
 
@@ -96,9 +101,6 @@ def untyped_complaint(error: Exception, overrides: list[str]) -> str:
         said = [word for word in parsed if word.key_or_group in groups() and not isinstance(word.value(), (str, list))]
         lines = " ".join(str(word.input_line) for word in said)
         return f"{lines}: a group takes the name of one of its choices; `prefsweep --help` lists them"
-    if "Unexpected type for root" in str(error):
-        inside = " ".join(word for word in overrides if word.lstrip("+").startswith("model.architecture."))
-        return f"{inside}: this model is not made from nothing, so model.architecture is null"
     return str(error).splitlines()[0]
 
 

@@ -27,7 +27,7 @@ from prefsweep import config, config_folder
 from prefsweep.checks import check
 from prefsweep.complaints import one_line, unknown_key, untyped_complaint
 from prefsweep.config import Config
-from prefsweep.errors import UserError
+from prefsweep.errors import UserError, nearest
 
 
 @contextmanager
@@ -53,6 +53,7 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
         raise UserError(untyped_complaint(error, overrides)) from error
     try:
         refuse_unknown_keys(composed)
+        type_architectures(composed)
         made = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
         raise UserError(one_line(error, overrides)) from error
@@ -117,6 +118,30 @@ def refuse_unknown_keys(node: Any, path: str = "") -> None:
             raise UserError(unknown_key(full))
         if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
             refuse_unknown_keys(node[key], f"{full}.")
+
+
+def type_architectures(composed: DictConfig) -> None:
+    """Each architecture that is written out gets the schema of its own `model_type`; `small` first, as the other may
+    refer to it."""
+    for place in config.WITH_ARCHITECTURE:
+        section = OmegaConf.select(composed, place)
+        for name in ("small", "architecture"):
+            node = section._get_node(name) if isinstance(section, DictConfig) else None
+            if isinstance(node, DictConfig) and not (node._is_none() or node._is_interpolation()):
+                section[name] = typed_architecture(node, f"{place}.{name}")
+
+
+def typed_architecture(node: DictConfig, key: str) -> DictConfig:
+    kind, known = str(node.get("model_type")), config.ARCHITECTURES
+    if kind not in known:
+        raise UserError(f"{key}.model_type={kind}: no such kind{nearest(kind, known)}; there are: {', '.join(known)}")
+    schema: DictConfig = OmegaConf.structured(known[kind])
+    for name, value in ((str(name), value) for name, value in node.items()):
+        try:
+            schema[name] = value
+        except OmegaConfBaseException as error:
+            raise UserError(one_line(error, []).replace(name, f"{key}.{name}", 1)) from error
+    return schema
 
 
 def refuse_settings_of_hydra(overrides: list[str]) -> None:

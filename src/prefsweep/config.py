@@ -9,6 +9,18 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from prefsweep.config_architectures import (
+    ARCHITECTURES as ARCHITECTURES,
+    WITH_ARCHITECTURE as WITH_ARCHITECTURE,
+    Architecture as Architecture,
+    BERTArchitecture as BERTArchitecture,
+    DeBERTaArchitecture as DeBERTaArchitecture,
+    DistilBERTArchitecture as DistilBERTArchitecture,
+    EncoderArchitecture as EncoderArchitecture,
+    GPT2Architecture as GPT2Architecture,
+    OPTArchitecture as OPTArchitecture,
+    positions as positions,
+)
 from prefsweep.config_stages import (
     DPO_LOSSES as DPO_LOSSES,
     AdapterConfig as AdapterConfig,
@@ -34,24 +46,16 @@ from prefsweep.setting import setting
 
 
 @dataclass
-class Architecture:
-    """A GPT-2 from nothing, in transformers' own names."""
-
-    n_embd: int = setting(at_least=1)
-    n_layer: int = setting(at_least=1)
-    n_head: int = setting(at_least=1)
-    n_positions: int = setting(at_least=8)
-    vocab_size: int = setting(at_least=259)
-
-
-@dataclass
 class ModelConfig:
+    """On the hub at a commit, a local folder, or from nothing. `revision` may say whose commit it is: `id@commit`."""
+
     name: str = setting(in_identity=False)
     id: str | None = setting(unless="path")
     revision: str | None = setting(unless="path")
     path: str | None = setting(is_content=True)
     base: str | None = setting(in_identity=False, choices=("pretrain",))
-    architecture: Architecture | None = setting()
+    architecture: Any = setting()  # an Architecture or None
+    small: Any = setting(in_identity=False)  # likewise
     # Where the stages find theirs; it is there that they enter an identity, so a rank changes no answer of the base.
     lora: bool = setting(in_identity=False)
     adapter: AdapterConfig = setting(in_identity=False)
@@ -143,11 +147,13 @@ class MethodConfig:
 
 @dataclass
 class ScorerConfig:
-    """What every scorer has; each adds its own."""
+    """What every scorer has; each adds its own. With an `architecture` it is made from nothing, with random weights."""
 
     _target_: str = setting()
     name: str = setting(in_identity=False)
     revision: int = setting(at_least=1)
+    architecture: Any = setting(absent_equals=None)  # an EncoderArchitecture or None
+    small: Any = setting(in_identity=False)  # likewise
 
 
 @dataclass
@@ -164,8 +170,9 @@ class TrainedConfig(ScorerConfig):
 
 @dataclass
 class PublishedConfig(ScorerConfig):
-    """A scorer somebody else trained: on the hub at a commit, or a local copy."""
+    """A scorer somebody else trained: on the hub at a commit, or a local copy. `commit` may be `id@commit`."""
 
+    architecture: Any = setting(unless="path", absent_equals=None)
     id: str | None = setting(unless="path")
     commit: str | None = setting(unless="path")
     path: str | None = setting(is_content=True)

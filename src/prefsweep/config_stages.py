@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from prefsweep.setting import setting
 
@@ -86,11 +87,13 @@ class DPOConfig(TrainingConfig):
 
 @dataclass
 class EncoderConfig:
-    """A bidirectional model to start a reward model from."""
+    """A bidirectional model to start a reward model from: found, or made from nothing, as a scorer is."""
 
     id: str | None = setting(unless="path")
     revision: str | None = setting(unless="path")
     path: str | None = setting(is_content=True)
+    architecture: Any = setting(unless="path", absent_equals=None)  # an EncoderArchitecture or None
+    small: Any = setting(in_identity=False)  # likewise
 
 
 @dataclass

@@ -28,7 +28,7 @@ def say(line: str) -> None:
 def show_plan(plan: Plan, store: Store, title: str) -> None:
     """Each stage, built or missing, and for a missing one the nearest built one and what it differs in."""
     console.print(escape(title), style="italic", soft_wrap=True)  # whole, so that it can be copied
-    for line in data_lines(plan, store):
+    for line in [*data_lines(plan, store), *model_lines(plan, store)]:
         say(line)
     table = Table(box=None, pad_edge=False)
     for heading in ("stage", "identity", "state", ""):
@@ -66,6 +66,14 @@ def data_lines(plan: Plan, store: Store) -> Iterator[str]:
         parts = [f"{split} {said[split]}" for split in SPLITS if split in said] or ["not read yet"]
         pin = not_pinned(dataset, store.root.parent)
         yield f"{dataset.name}: {'; '.join([*parts, *([pin] if pin else [])])}"
+
+
+def model_lines(plan: Plan, store: Store) -> Iterator[str]:
+    """The models whose commit the config does not say."""
+    sections = {name: section for stage in plan.stages for name, section in stage.sections.items() if name != "dataset"}
+    for section in sections.values():
+        if pin := not_pinned(section, store.root.parent):
+            yield f"{section.name}: {pin}"
 
 
 class Listener:

@@ -5,17 +5,20 @@ config does not pin is asked for once.
 import dataclasses
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from prefsweep.config import HubDatasetConfig
+from prefsweep.config import EncoderConfig, HubDatasetConfig, ModelConfig, PublishedConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_json
 
 COMMITS = "hub-commits.json"  # under runtime.outputs: repository → the commit it was at when it was first used
+WEIGHTS = tuple(f"{name}{of}" for name in ("model.safetensors", "pytorch_model.bin") for of in ("", ".index.json"))
 
 
 def hub_answers() -> bool:
@@ -34,28 +37,64 @@ def hub_answers() -> bool:
     return True
 
 
-def pinned(dataset: Any, outputs: Path, resolve: bool) -> Any:
-    """The dataset with the commit that it is read at: the config's, or the one it was first used at.
+@dataclass(frozen=True)
+class Repository:
+    """Where a section of the config is read from; `key` is what a person sets to have it read from elsewhere."""
+
+    id: str
+    commit: str | None
+    kind: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """Models and datasets may share an id."""
+        return self.id if self.kind == "dataset" else f"models/{self.id}"
+
+
+def repository(section: Any, key: str = "") -> Repository | None:
+    """None for what is read from a local folder or made from nothing. `key` is the section's own."""
+    if getattr(section, "path", None) is not None or getattr(section, "id", None) is None:
+        return None
+    match section:
+        case HubDatasetConfig():
+            return Repository(section.id, section.commit, "dataset", "dataset.path")
+        case ModelConfig(base=None):
+            return Repository(str(section.id), section.revision, "model", "model.path")
+        case PublishedConfig(architecture=None):
+            return Repository(str(section.id), section.commit, "model", f"{key}.path")
+        case EncoderConfig(architecture=None):
+            return Repository(str(section.id), section.revision, "model", f"{key}.path")
+    return None
+
+
+def pinned(section: Any, outputs: Path, resolve: bool) -> Any:
+    """The dataset, model or scorer with the commit that it is read at: the config's, or the one it was first used at.
 
     Where neither is known it stays None, a plan's "not pinned"; with `resolve` the hub is asked, and the answer kept.
     """
-    if not isinstance(dataset, HubDatasetConfig) or dataset.path is not None:
-        return dataset
-    commit = commit_said(dataset.id, dataset.commit) or remembered(outputs).get(dataset.id)
-    if commit is None and resolve:
-        commit = first_commit(dataset.id)
-        write_json(outputs / COMMITS, {**remembered(outputs), dataset.id: commit})
-    return dataclasses.replace(dataset, commit=commit)
+    if not isinstance(section, HubDatasetConfig | ModelConfig | PublishedConfig | EncoderConfig) or section.id is None:
+        return section
+    field = "revision" if isinstance(section, ModelConfig | EncoderConfig) else "commit"
+    commit = commit_said(section.id, getattr(section, field))
+    if found := repository(section):
+        commit = commit or remembered(outputs).get(found.name)
+        if commit is None and resolve:
+            commit = first_commit(found)
+            write_json(outputs / COMMITS, {**remembered(outputs), found.name: commit})
+    changes: dict[str, Any] = {field: commit}
+    return dataclasses.replace(section, **changes)
 
 
-def not_pinned(dataset: Any, outputs: Path) -> str | None:
-    """What a plan says of a dataset whose rows the config alone does not name; None where it does."""
-    if not isinstance(dataset, HubDatasetConfig) or dataset.path is not None:
+def not_pinned(section: Any, outputs: Path) -> str | None:
+    """What a plan says of a section whose rows or weights the config alone does not name; None where it does."""
+    found = repository(section)
+    if found is None:
         return None
-    if dataset.commit is None:
+    if found.commit is None:
         return "not pinned: its commit is asked for at first use"
-    if remembered(outputs).get(dataset.id) == dataset.commit:
-        return f"not pinned: at {dataset.commit}, the commit of its first use here"
+    if remembered(outputs).get(found.name) == found.commit:
+        return f"not pinned: at {found.commit}, the commit of its first use here"
     return None
 
 
@@ -75,16 +114,37 @@ def remembered(outputs: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()}
 
 
-def first_commit(id: str) -> str:
+def first_commit(wanted: Repository) -> str:
     """The newest of the hub; without network, the one in the cache."""
-    from huggingface_hub import dataset_info, snapshot_download
+    from huggingface_hub import repo_info, snapshot_download
 
     try:
         if hub_answers():
-            return str(asked(id, lambda: dataset_info(id).sha))
-        return Path(snapshot_download(id, repo_type="dataset", local_files_only=True)).name
+            return str(asked(wanted, lambda: repo_info(wanted.id, repo_type=wanted.kind).sha))
+        return Path(snapshot_download(wanted.id, repo_type=wanted.kind, local_files_only=True)).name
     except FileNotFoundError as error:
-        raise unreachable(id, None) from error
+        raise unreachable(wanted) from error
+
+
+def check_models(wanted: Iterable[Repository]) -> None:
+    """Raise a `UserError` at the first model that is neither in the cache nor to be had."""
+    from huggingface_hub import repo_info
+
+    for each in sorted(set(wanted), key=lambda repository: repository.id):
+        if is_cached(each):
+            continue
+        if not hub_answers():
+            raise unreachable(each)
+        asked(each, partial(repo_info, each.id, revision=each.commit, repo_type=each.kind))
+
+
+def is_cached(model: Repository) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    def lies_there(name: str) -> bool:
+        return isinstance(try_to_load_from_cache(model.id, name, revision=model.commit), str)
+
+    return lies_there("config.json") and any(map(lies_there, WEIGHTS))
 
 
 def snapshot(id: str, commit: str | None, patterns: list[str], complete: Callable[[Path], bool]) -> Path:
@@ -98,34 +158,37 @@ def snapshot(id: str, commit: str | None, patterns: list[str], complete: Callabl
             return folder
     except FileNotFoundError:
         pass
+    wanted = Repository(id, commit, "dataset", "dataset.path")
     if not hub_answers():
-        raise unreachable(id, commit)
-    return Path(asked(id, lambda: snapshot_download(**where)))
+        raise unreachable(wanted)
+    return Path(asked(wanted, lambda: snapshot_download(**where)))
 
 
-def unreachable(id: str, commit: str | None) -> UserError:
-    pin = f" --revision {commit}" if commit else ""
+def unreachable(wanted: Repository) -> UserError:
+    pin = f" --revision {wanted.commit}" if wanted.commit else ""
+    kind = "" if wanted.kind == "model" else f"--repo-type {wanted.kind} "
     return UserError(
-        f"{id}: not in the local cache and the hub cannot be reached; run `hf download --repo-type dataset {id}{pin}` "
-        "on a machine with network, or say dataset.path=FOLDER"
+        f"{wanted.id}: not in the local cache and the hub cannot be reached; run `hf download {kind}{wanted.id}{pin}` "
+        f"on a machine with network, or say {wanted.key}=FOLDER"
     )
 
 
-def asked(id: str, question: Callable[[], Any]) -> Any:
+def asked(wanted: Repository, question: Callable[[], Any]) -> Any:
     """What the hub answers; what it refuses, in one line."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return question()
     except GatedRepoError as error:
-        page = f"https://huggingface.co/datasets/{id}"
-        raise UserError(f"{id}: is gated; accept its conditions at {page} and run `hf auth login`") from error
-    except RepositoryNotFoundError as error:
+        where = wanted.id if wanted.kind == "model" else f"{wanted.kind}s/{wanted.id}"
         raise UserError(
-            f"dataset.id={id}: the hub has no such dataset, or shows it to others (`hf auth login`)"
+            f"{wanted.id}: is gated; accept its conditions at https://huggingface.co/{where} and run `hf auth login`"
         ) from error
+    except RepositoryNotFoundError as error:
+        key = f"{wanted.key.removesuffix('path')}id={wanted.id}"
+        raise UserError(f"{key}: the hub has no such {wanted.kind}, or shows it to others (`hf auth login`)") from error
     except RevisionNotFoundError as error:
-        raise UserError(f"dataset.commit: {id} has no such commit on the hub") from error
+        raise UserError(f"{wanted.id}: has no such commit on the hub, {wanted.commit}") from error
     except (HfHubHTTPError, OSError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{id}: the hub does not give it ({said}); or say dataset.path=FOLDER") from error
+        raise UserError(f"{wanted.id}: the hub does not give it ({said}); or say {wanted.key}=FOLDER") from error

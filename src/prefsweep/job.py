@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +13,15 @@ from prefsweep.compose import as_container
 from prefsweep.config import Config, DatasetConfig, IMDBConfig, LocalConfig, RuntimeConfig, ScorerConfig, TrainedConfig
 from prefsweep.data import sources
 from prefsweep.errors import UserError
-from prefsweep.hub import pinned
+from prefsweep.hub import Repository, pinned, repository
 from prefsweep.pipeline.files import FileHashes
 from prefsweep.pipeline.plan import Plan, make_plan
+from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Store
 
 TARGET = "evaluate"
+SECTIONS = ("model", "dataset", "reward", "judge")
+ENCODER = "stages.reward.encoder"
 
 
 @dataclass(frozen=True)
@@ -42,24 +46,49 @@ class Job:
 
 
 def prepare(overrides: list[str], config: Config) -> Job:
-    """Planned and named."""
-    runtime = config.runtime
-    hashes = file_hashes(runtime)
-    config = dataclasses.replace(config, dataset=pinned(config.dataset, Path(runtime.outputs), not runtime.dry_run))
-    hash_content = ContentHash(hashes, config.dataset)
-    configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
-    sections = {"model": config.model, "dataset": config.dataset, "reward": config.reward, "judge": config.judge}
-    aliases = {
-        "base": config.model.base,
-        "reward_model": reward_stage(config.reward),
-        "sampled_pairs": "pairs" if config.dataset.pairs == "sampled" else None,
-    }
-    plan = make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hash_content)
+    """Planned and named. What the plan reads at no known commit gets one, unless it is only to be looked at."""
+    outputs = Path(config.runtime.outputs)
+    config = at_commits(config, outputs, ())
+    plan = plan_of(config)
+    unknown = [name for name, found in repositories(config, plan.stages).items() if found.commit is None]
+    if unknown and not config.runtime.dry_run:
+        config = at_commits(config, outputs, unknown)
+        plan = plan_of(config)
     check_targets(plan)
     check_judge(plan, config)
     check_pairs(plan, config.dataset)
     _ = plan.identity  # now: from here on no file that names it may be edited under the run
     return Job(overrides, config, plan)
+
+
+def plan_of(config: Config) -> Plan:
+    hash_content = ContentHash(file_hashes(config.runtime), config.dataset)
+    configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
+    sections = {name: getattr(config, name) for name in SECTIONS}
+    aliases = {
+        "base": config.model.base,
+        "reward_model": reward_stage(config.reward),
+        "sampled_pairs": "pairs" if config.dataset.pairs == "sampled" else None,
+    }
+    return make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hash_content)
+
+
+def at_commits(config: Config, outputs: Path, ask: Container[str]) -> Config:
+    """With the commit of each repository that it names, where it is known; of those in `ask`, the hub is asked."""
+    reward = config.stages.reward
+    encoder = pinned(reward.encoder, outputs, ENCODER in ask)
+    stages = dataclasses.replace(config.stages, reward=dataclasses.replace(reward, encoder=encoder))
+    found = {name: pinned(getattr(config, name), outputs, name in ask) for name in SECTIONS}
+    return dataclasses.replace(config, stages=stages, **found)
+
+
+def repositories(config: Config, stages: Sequence[Stage]) -> dict[str, Repository]:
+    """Those of the hub that these stages read, by the section of the config that names them."""
+    sections = {name: getattr(config, name) for stage in stages for name in stage.sections}
+    if any(stage.name == "reward" for stage in stages) and config.stages.reward.backbone == "encoder":
+        sections[ENCODER] = config.stages.reward.encoder
+    found = {name: repository(section, name) for name, section in sections.items()}
+    return {name: where for name, where in found.items() if where is not None}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from prefsweep import console
 from prefsweep.config import RuntimeConfig
 from prefsweep.errors import DivergedError
-from prefsweep.job import Job, store_of
+from prefsweep.hub import check_models
+from prefsweep.job import Job, repositories, store_of
 from prefsweep.pipeline import runner
 from prefsweep.pipeline.files import write_json, write_text
 from prefsweep.pipeline.stage import Stage
@@ -31,6 +32,8 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
     state.write("running")
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(job.resolved)))
     try:
+        needed = repositories(job.config, todo).values()
+        check_models(each for each in needed if each.kind == "model")  # now, not after hours at the judge
         with ExitStack() as stack:
             settings = job.config.tracking
             if not todo:  # a job with nothing to do leaves no run behind

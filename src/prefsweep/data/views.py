@@ -47,8 +47,8 @@ def encode_answers(texts: list[str], tokenizer: Any) -> list[Ids]:
 
 
 def text_rows(texts: list[str], tokenizer: Any, max_length: int) -> Dataset:
-    """Whole texts, every token learned: for pretraining."""
-    rows = [row[:max_length] for row in encode_answers(texts, tokenizer)]
+    """Whole texts with the tokenizer's own beginning and EOS, every token learned: for pretraining."""
+    rows = [[*row, tokenizer.eos_token_id][:max_length] for row in tokenizer(texts)["input_ids"]]
     return Dataset.from_dict({"input_ids": rows, "labels": rows})
 
 

@@ -2,10 +2,12 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedModel
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from prefsweep.config import (
@@ -18,7 +20,7 @@ from prefsweep.config import (
     SFTConfig,
 )
 from prefsweep.errors import UserError
-from prefsweep.hub import hub_answers
+from prefsweep.hub import Repository, hub_answers, unreachable
 from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters
 
 # Each architecture's own names for dropout. Off everywhere: two forwards of one model must agree.
@@ -27,6 +29,9 @@ DROPOUT_FIELDS = (
     *("dropout", "attention_dropout", "activation_dropout", "layerdrop"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
 )
+
+# What a file that is no model, or not of the kind that is asked for, raises.
+UNREADABLE = (ValueError, RuntimeError, KeyError, UnpicklingError, SafetensorError)
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -92,12 +97,16 @@ def load_fp32(kind: Any, where: str, options: dict[str, Any], key: str = "model.
     """fp32 whatever the checkpoint was saved in (opt-350m's is fp16, and would train to NaN). `key` is what the user
     sets to say where it is."""
     config = from_pretrained(AutoConfig, where, options, key)
-    for field in DROPOUT_FIELDS:
-        if hasattr(config, field):
-            setattr(config, field, 0.0)
+    without_dropout(config)
     made = from_pretrained(kind, where, {**options, "config": config, "dtype": torch.float32}, key)
     assert isinstance(made, PreTrainedModel)
     return made
+
+
+def without_dropout(config: Any) -> None:
+    for field in DROPOUT_FIELDS:
+        if hasattr(config, field):
+            setattr(config, field, 0.0)
 
 
 def longest_row(model: PreTrainedModel) -> int:
@@ -106,37 +115,46 @@ def longest_row(model: PreTrainedModel) -> int:
     return found - model.config.pad_token_id - 1 if "roberta" in model.config.model_type else found
 
 
-def from_nothing(architecture: Architecture, tokenizer: Any) -> PreTrainedModel:
-    """A GPT-2 of this shape with fresh weights; the vocabulary is what the tokenizer ended up with."""
-    shape = {key: value for key, value in vars(architecture).items() if key != "vocab_size"}
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = GPT2Config(
-        **shape,
-        **special,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        activation_function="gelu_pytorch_tanh",  # GPT-2's own function in one kernel: three times as fast
-        **{field: 0.0 for field in DROPOUT_FIELDS if field.endswith("pdrop")},
-    )
-    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+def from_nothing(
+    architecture: Architecture, tokenizer: Any, kind: Any = AutoModelForCausalLM, **more: Any
+) -> PreTrainedModel:
+    """A model of this shape with fresh weights; the vocabulary is what the tokenizer ended up with."""
+    shape = {key: value for key, value in vars(architecture).items() if key not in ("vocab_size", "labels")}
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    if architecture.model_type == "gpt2":
+        more["activation_function"] = "gelu_pytorch_tanh"  # GPT-2's own in one kernel: three times as fast
+    config = AutoConfig.for_model(**shape, **special, **more, vocab_size=len(tokenizer))
+    without_dropout(config)
+    made = kind.from_config(config, dtype=torch.float32)
     assert isinstance(made, PreTrainedModel)
     return made
 
 
 def from_pretrained(kind: Any, where: str, options: dict[str, Any], key: str = "model.path") -> Any:
-    """From disk where it lies there: a pinned commit that is cached never asks the network."""
+    """From disk where it lies there: a pinned commit that is cached never asks the network.
+
+    safetensors where there are some, else a .bin that torch reads with weights_only; no code that came with it.
+    """
+    safe = {**options, "trust_remote_code": False}
     try:
-        return kind.from_pretrained(where, trust_remote_code=False, local_files_only=True, **options)
+        return kind.from_pretrained(where, local_files_only=True, **safe)
     except OSError as error:
         if Path(where).exists():
-            raise UserError(f"{where}: cannot be read as a model ({str(error).splitlines()[0]})") from error
+            raise unreadable(where, error) from error
+    except UNREADABLE as error:
+        raise unreadable(where, error) from error
+    if not hub_answers():
+        raise unreachable(Repository(where, options.get("revision"), "model", key))
     try:
-        if not hub_answers():
-            raise OSError("no connection")
-        return kind.from_pretrained(where, trust_remote_code=False, **options)
-    except OSError as error:
-        pin = f" --revision {options['revision']}" if options.get("revision") else ""
-        raise UserError(
-            f"{where}: not in the local cache and the hub cannot be reached; run `hf download {where}{pin}` on a "
-            f"machine with network, or say {key}=FOLDER"
-        ) from error
+        return kind.from_pretrained(where, **safe)
+    except (OSError, *UNREADABLE) as error:
+        raise unreadable(where, error) from error
+
+
+def unreadable(where: str, error: Exception) -> UserError:
+    said = str(error).strip()
+    if isinstance(error, UnpicklingError):
+        return UserError(f"{where}: its .bin holds more than weights, so it is not opened; take a copy in safetensors")
+    if "trust_remote_code" in said:
+        return UserError(f"{where}: comes with code of its own, which is never run; take one that transformers knows")
+    return UserError(f"{where}: cannot be read as a model ({said.splitlines()[0] if said else type(error).__name__})")

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from prefsweep.config import (
     ClassifierConfig,
@@ -29,6 +29,7 @@ from prefsweep.data.frames import Rows, joined_rows, paired_rows, templated_rows
 from prefsweep.errors import UserError, nearest
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
 from prefsweep.models.loading import from_pretrained, load_fp32, longest_row
+from prefsweep.models.stand_ins import stand_in
 
 BATCH_TOKENS = 8192  # of one forward, padding included: 16 texts of 512
 NOT_A_TOKEN = -1
@@ -126,14 +127,12 @@ class Trained(ModelScorer):
 
 
 class Published(ModelScorer):
-    """A sequence classifier from the hub or a folder, in the state in which it was published."""
+    """A sequence classifier from the hub or a folder, in the state in which it was published; or one from nothing."""
 
     def __init__(self, config: PublishedConfig, device: torch.device, trained: Path | None):
-        where, options = (config.path, {}) if config.path else (str(config.id), {"revision": config.commit})
-        key = "the scorer's path"
         self.config = config
-        self.tokenizer = from_pretrained(AutoTokenizer, where, options, key)
-        self.model = load_fp32(AutoModelForSequenceClassification, where, options, key).to(device).eval()
+        model, self.tokenizer = published(config)
+        self.model = model.to(device).eval()
         self.room = min(config.max_length, self.tokenizer.model_max_length, longest_row(self.model))
         if self.tokenizer.pad_token_id in (None, self.tokenizer.eos_token_id):
             # These find a text's end by the pad token's id, and would take an EOS for padding: none is given.
@@ -150,6 +149,16 @@ class Published(ModelScorer):
             del inputs["token_type_ids"]
         logits: Tensor = self.model(**inputs).logits
         return logits.float()
+
+
+def published(config: PublishedConfig) -> tuple[PreTrainedModel, Any]:
+    """The model and its tokenizer."""
+    if config.architecture is not None and config.path is None:
+        return stand_in(AutoModelForSequenceClassification, config.architecture)
+    where, options = (config.path, {}) if config.path else (str(config.id), {"revision": config.commit})
+    key = "the scorer's path"
+    tokenizer = from_pretrained(AutoTokenizer, where, options, key)
+    return load_fp32(AutoModelForSequenceClassification, where, options, key), tokenizer
 
 
 class Classifier(Published):

@@ -25,6 +25,7 @@ from prefsweep.evaluation import ranking
 from prefsweep.models.adapters import is_adapted
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
 from prefsweep.models.loading import from_pretrained, load_fp32, load_policy, load_tokenizer, longest_row, place
+from prefsweep.models.stand_ins import stand_in
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import STEPS
 from prefsweep.stages.training import Batch, SteadyTrainer, arguments, seeded, train, trimmed
@@ -71,6 +72,8 @@ def start(config: RewardConfig, model: ModelConfig | None, policy: Path | None) 
             return load_policy(model, policy).base_model, load_tokenizer(model, policy)
         where, options = place(model, policy)
         return load_fp32(AutoModel, where, options), load_tokenizer(model, policy)
+    if config.encoder.architecture is not None and config.encoder.path is None:
+        return stand_in(AutoModel, config.encoder.architecture)
     where, options = place(config.encoder, None)
     key = "stages.reward.encoder.path"
     return load_fp32(AutoModel, where, options, key), from_pretrained(AutoTokenizer, where, options, key)
