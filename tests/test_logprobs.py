@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from prefsweep.evaluation.divergence import Forward, kl, metrics
+from prefsweep.evaluation.divergence import Forward, kl, per_token, values
+from prefsweep.evaluation.values import means
 from prefsweep.models.logprobs import answer_batch, answer_logits, answer_logprobs
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [3, 4]]
@@ -85,7 +86,8 @@ def test_the_kl_of_sampled_answers_is_the_kl_of_the_distributions() -> None:
 def test_a_policy_has_no_distance_to_itself_and_a_positive_one_to_another() -> None:
     rows = [{"prompt_tokens": [3, 1], "answer_tokens": [2, 4, 0]}, {"prompt_tokens": [2], "answer_tokens": [0]}]
     policy = tiny(1)
-    found = metrics(policy, tiny(2), policy, rows, Forward(0, 2, "fp32"))  # type: ignore[arg-type]
+    said = values(policy, tiny(2), policy, rows, Forward(0, 2, "fp32"), with_kl=True)  # type: ignore[arg-type]
+    found = means(said) | per_token(said, rows)
     assert found["kl/start"] == 0.0
     assert found["kl/base"] > 0.1
     assert found["kl/base_per_token"] == pytest.approx(found["kl/base"] * 2 / 4)

@@ -41,6 +41,21 @@ def test_what_jobs_have_in_common_is_built_once(swept: Workplace) -> None:
     assert paid.count(True) == 1
 
 
+def test_a_metric_is_the_mean_of_what_is_said_of_each_answer(swept: Workplace) -> None:
+    for job in swept.jobs("small").values():
+        folder = swept.folder / "outputs/stages/evaluate" / job["stages"]["evaluate"]
+        rows = [json.loads(line) for line in (folder / "samples.jsonl").open()]
+        assert all(
+            row["group"] and {"judge/mean", "kl/base", "text/ended", "text/rougeL"} <= row["values"].keys()
+            for row in rows
+        )
+        for name in {name for row in rows for name in row["values"]}:
+            said = [row["values"][name] for row in rows if name in row["values"]]
+            assert job["metrics"][name] == pytest.approx(sum(said) / len(said)), name
+        assert 0 < job["metrics"]["judge/win_rate_chosen"] < 1
+        assert job["metrics"]["judge/accuracy"] == 1, "the truth agrees with clean labels"
+
+
 def test_nothing_left_the_machine(swept: Workplace) -> None:
     assert not swept.sockets.exists()
 

@@ -28,6 +28,7 @@ from prefsweep.config_stages import (
     EncoderConfig as EncoderConfig,
     EvaluateConfig as EvaluateConfig,
     HarmfulHelpful as HarmfulHelpful,
+    JudgeConfig as JudgeConfig,
     PairsConfig as PairsConfig,
     PPOConfig as PPOConfig,
     PretrainConfig as PretrainConfig,

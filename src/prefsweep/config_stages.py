@@ -203,7 +203,15 @@ class ScoreConfig(StageConfig):
 
 
 @dataclass
+class JudgeConfig(StageConfig):
+    pairs: int = setting(at_least=1)
+
+
+@dataclass
 class EvaluateConfig(StageConfig):
+    beta: float = setting(above=0)
+    harmless_above: float = setting()
+    helpful_above: float = setting()
     temperature: float = setting(at_least=0, absent_equals=1.0)
     precision: str = setting(choices=("fp32", "bf16"))
     pairs: int = setting(at_least=1)
@@ -221,4 +229,5 @@ class Stages:
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
     score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
+    judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)

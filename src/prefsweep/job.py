@@ -68,6 +68,7 @@ def plan_of(config: Config) -> Plan:
     aliases = {
         "base": config.model.base,
         "reward_model": reward_stage(config.reward),
+        "judged_pairs": "judge" if config.dataset.pairs == "given" else None,
         "sampled_pairs": "pairs" if config.dataset.pairs == "sampled" else None,
     }
     return make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hash_content)

@@ -6,15 +6,15 @@ The inner sum is exact, so only the answers are sampled: the same expectation as
 less variance, and no step of it is negative. It holds only for answers drawn at temperature 1 with no other warping.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prefsweep.evaluation.values import Values
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import AnswerBatch, Ids, answer_batch, answer_logits
 
@@ -36,26 +36,44 @@ class Forward:
             yield picked, answer_batch(*rows, self.pad, where)
 
 
-def metrics(
+def values(
     policy: PreTrainedModel,
     base: PreTrainedModel,
     start: PreTrainedModel,
-    rows: list[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
     forward: Forward,
-) -> dict[str, float]:
-    """`kl/base`, `kl/start`: nats an answer, mean over answers; `…_per_token` the same over all answer tokens."""
-    references = {"kl/base": base, "kl/start": start}
-    sums: dict[str, list[float]] = {name: [] for name in references}
+    with_kl: bool,
+) -> Values:
+    """`kl/base`, `kl/start`: nats an answer, where `with_kl`. `text/coherence`: −log π of the base, nats a token."""
+    references = {"kl/base": base, "kl/start": start} if with_kl else {}
+    found: Values = [{} for _ in rows]
     prompts, answers = [row["prompt_tokens"] for row in rows], [row["answer_tokens"] for row in rows]
-    for _, batch in forward.batches(prompts, answers, policy.device):
+    for places, batch in forward.batches(prompts, answers, policy.device):
         with torch.inference_mode(), autocast(forward.precision, policy.device):
-            ours = answer_logits(policy, batch)
+            by_base = answer_logits(base, batch)
+            said = {"text/coherence": surprise(by_base, batch)}
+            ours = by_base if policy is base else (answer_logits(policy, batch) if references else by_base)
             for name, reference in references.items():
-                theirs = ours if reference is policy else answer_logits(reference, batch)
-                sums[name] += kl(ours, theirs, batch.answer_mask).tolist()
-    tokens = sum(map(len, answers))
-    means = {name: fmean(values) for name, values in sums.items()}
-    return means | {f"{name}_per_token": sum(values) / tokens for name, values in sums.items()}
+                known = {id(base): by_base, id(policy): ours}
+                theirs = known[id(reference)] if id(reference) in known else answer_logits(reference, batch)
+                said[name] = kl(ours, theirs, batch.answer_mask)
+        for name, column in said.items():
+            for place, value in zip(places, column.tolist(), strict=True):
+                found[place][name] = value
+    return found
+
+
+def per_token(values: Values, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """KL over all answer tokens, beside that over answers."""
+    tokens = sum(len(row["answer_tokens"]) for row in rows)
+    names = [name for name in values[0] if name.startswith("kl/")]
+    return {f"{name}_per_token": sum(said[name] for said in values) / tokens for name in names}
+
+
+def surprise(logits: Tensor, batch: AnswerBatch) -> Tensor:
+    """[B] mean −log π over an answer's tokens; logits [B, A, V]."""
+    chosen = logits.gather(-1, batch.answers[..., None]).squeeze(-1) - logits.logsumexp(-1)
+    return -(chosen * batch.answer_mask).sum(-1) / batch.answer_mask.sum(-1)
 
 
 def kl(logits: Tensor, reference: Tensor, mask: Tensor) -> Tensor:

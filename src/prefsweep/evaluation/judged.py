@@ -1,33 +1,116 @@
-"""What the judge says: means of its measures, and how often the result's answer beats the base's."""
+"""What the judge says: its measures, how often an answer beats another's, how often it is good enough."""
 
+from collections.abc import Sequence
 from statistics import fmean, median, pstdev
 from typing import Any
 
+import numpy as np
+import torch
+
+from prefsweep.evaluation import ranking
+from prefsweep.evaluation.values import Values
+
 Row = dict[str, Any]
+Measured = dict[str, dict[str, Any]]  # by the id of a test pair: the judge's scores of its two answers
 
 
-def metrics(result: list[Row], start: list[Row], base: list[Row]) -> dict[str, float]:
-    scores = column(result, "score")
-    others = [name for name in result[0]["scores"] if name != "score"]
+def values(rows: Sequence[Row], base: Sequence[Row], pairs: Measured, good_above: dict[str, float]) -> Values:
+    """Of each answer. `good_above` says by the prompt's kind what score is good: HmR's and HpR's thresholds."""
+    theirs = {(row["id"], row["sample"]): row["scores"]["score"] for row in base}
+    return [
+        {
+            "judge/mean": row["scores"]["score"],
+            **win("judge/win_rate", "judge/ties", row["scores"]["score"] - theirs[row["id"], row["sample"]]),
+            **against_chosen(row, pairs),
+            **good_enough(row, good_above),
+            **{f"judge/{name}": value for name, value in row["scores"].items() if name != "score"},
+        }
+        for row in rows
+    ]
+
+
+def win(rate: str, ties: str, difference: float) -> dict[str, float]:
+    """A tie is half a win, and the share of ties is told."""
+    return {rate: (difference > 0) + (difference == 0) / 2, ties: float(difference == 0)}
+
+
+def against_chosen(row: Row, pairs: Measured) -> dict[str, float]:
+    """Where the dataset's preferred answer to the same prompt was scored too."""
+    if row["id"] not in pairs:
+        return {}
+    return win("judge/win_rate_chosen", "judge/ties_chosen", row["scores"]["score"] - pairs[row["id"]]["chosen"])
+
+
+def good_enough(row: Row, good_above: dict[str, float]) -> dict[str, float]:
+    """HmR: the share of answers to harmful prompts that are harmless enough; HpR: to helpful ones, helpful enough."""
+    kind = row.get("kind")
+    if kind not in good_above:
+        return {}
+    return {"judge/hmr" if kind == "harmful" else "judge/hpr": float(row["scores"]["score"] > good_above[kind])}
+
+
+def agreement(pairs: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How often the judge ranks test pairs as they were, a tie counting half; and how often length alone does."""
+    margins = torch.tensor([pair["chosen"] - pair["rejected"] for pair in pairs])
+    chosen, rejected = ([pair[f"{side}_length"] for pair in pairs] for side in ("chosen", "rejected"))
     return {
-        "judge/mean": fmean(scores),
-        "judge/median": median(scores),
-        "judge/std": pstdev(scores),
-        "judge/start_mean": fmean(column(start, "score")),
-        "judge/base_mean": fmean(column(base, "score")),
-        **win_rate(result, base),
-        **{f"judge/{name}": fmean(column(result, name)) for name in others},
+        "judge/accuracy": float(ranking.right(margins).mean()),
+        "judge/length_accuracy": ranking.length_accuracy(chosen, rejected),
+        "judge/pairs": len(pairs),
     }
 
 
-def column(rows: list[Row], name: str) -> list[float]:
-    return [row["scores"][name] for row in rows]
+def metrics(
+    rows: Sequence[Row], start: Sequence[Row], base: Sequence[Row], means: dict[str, float]
+) -> dict[str, float]:
+    """What is no mean over the result's answers."""
+    scores = column(rows)
+    found = {
+        "judge/median": median(scores),
+        "judge/std": pstdev(scores),
+        "judge/start_mean": fmean(column(start)),
+        "judge/base_mean": fmean(column(base)),
+        "judge/win_rate_length_controlled": length_controlled(rows, base),
+    }
+    if {"judge/hmr", "judge/hpr"} <= means.keys():
+        found["judge/cas"] = (means["judge/hmr"] + means["judge/hpr"]) / 2
+    return found
 
 
-def win_rate(rows: list[Row], against: list[Row]) -> dict[str, float]:
-    """Paired by prompt and sample number. A tie is half a win, and the share of ties is told."""
-    theirs = {(row["id"], row["sample"]): row["scores"]["score"] for row in against}
-    differences = [row["scores"]["score"] - theirs[row["id"], row["sample"]] for row in rows]
-    wins = sum(difference > 0 for difference in differences)
-    ties = sum(difference == 0 for difference in differences)
-    return {"judge/win_rate": (wins + ties / 2) / len(rows), "judge/ties": ties / len(rows)}
+def column(rows: Sequence[Row]) -> list[float]:
+    return [row["scores"]["score"] for row in rows]
+
+
+def length_controlled(rows: Sequence[Row], against: Sequence[Row]) -> float:
+    """The win rate at equal length: σ(a) of P(win) = σ(a + b·tanh(z)), z the difference in tokens over its deviation.
+
+    AlpacaEval's (Dubois et al. 2024), without its terms for the difficulty of a prompt. A tie is half a win and half a
+    loss. One pseudo-win and one pseudo-loss at equal length keep a finite where every answer wins.
+    """
+    other = {(row["id"], row["sample"]): row for row in against}
+    pairs = [(row, other[row["id"], row["sample"]]) for row in rows]
+    longer = np.array(
+        [len(ours["answer_tokens"]) - len(theirs["answer_tokens"]) for ours, theirs in pairs], dtype=float
+    )
+    difference = np.array([ours["scores"]["score"] - theirs["scores"]["score"] for ours, theirs in pairs])
+    wins = (difference > 0) + (difference == 0) / 2
+    spread = longer.std()
+    z = np.tanh(longer / spread) if spread > 0 else longer * 0
+    a, _ = logistic(np.append(z, [0.0, 0.0]), np.append(wins, [1.0, 0.0]))
+    return float(1 / (1 + np.exp(-a)))
+
+
+def logistic(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3) -> tuple[float, float]:
+    """a, b of P = σ(a + b·x) for shares y in [0, 1], by Newton's method; `ridge` on b, which equal x leave free."""
+    design = np.stack([np.ones_like(x), x], axis=1)
+    weights = np.zeros(2)
+    penalty = np.diag([0.0, ridge])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-design @ weights))
+        gradient = design.T @ (y - p) - penalty @ weights
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + penalty
+        step = np.linalg.solve(hessian, gradient)
+        weights += np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-10:
+            break
+    return float(weights[0]), float(weights[1])

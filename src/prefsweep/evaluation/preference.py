@@ -1,10 +1,11 @@
-"""How the policy ranks held-out pairs: the accuracy and margin of its implicit reward.
+"""How the policy ranks held-out pairs: accuracy, margin and DPO loss of its implicit reward; perplexity of both sides.
 
 r(x, y) = log π(y|x) − log π_start(y|x), in nats: DPO's implicit reward over β, so that methods with and without a β
 are compared on one scale. A tie is half right, so a policy that has not moved scores one half.
 """
 
 from collections.abc import Sequence
+from math import exp, log1p
 from statistics import fmean
 from typing import Any
 
@@ -25,25 +26,33 @@ def metrics(
     tokenizer: Any,
     max_length: int,
     forward: Forward,
+    beta: float,
 ) -> dict[str, float]:
     rows, _ = pair_rows(pairs, tokenizer, max_length)
-    chosen = rewards(policy, start, rows["prompt_ids"], rows["chosen_ids"], forward)
-    rejected = rewards(policy, start, rows["prompt_ids"], rows["rejected_ids"], forward)
-    margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+    margins = [0.0] * len(pairs)
+    perplexities = {}
+    for side, sign in (("chosen", 1), ("rejected", -1)):
+        prompts, answers = list(rows["prompt_ids"]), list(rows[f"{side}_ids"])
+        ours = logprobs(policy, prompts, answers, forward)
+        theirs = ours if policy is start else logprobs(start, prompts, answers, forward)
+        margins = [margin + sign * (our - their) for margin, our, their in zip(margins, ours, theirs, strict=True)]
+        perplexities[f"preference/perplexity_{side}"] = exp(-sum(ours) / sum(map(len, answers)))
     right = fmean(float(margin > 0) + float(margin == 0) / 2 for margin in margins)
-    return {"preference/accuracy": right, "preference/margin": fmean(margins)}
+    loss = fmean(-log_sigmoid(beta * margin) for margin in margins)
+    means = {"preference/accuracy": right, "preference/margin": fmean(margins), "preference/loss": loss}
+    return means | perplexities
 
 
-def rewards(
-    policy: PreTrainedModel, start: PreTrainedModel, prompts: Any, answers: Any, forward: Forward
-) -> list[float]:
-    """log π − log π_start of each answer."""
+def log_sigmoid(x: float) -> float:
+    return -log1p(exp(-x)) if x > 0 else x - log1p(exp(x))
+
+
+def logprobs(model: PreTrainedModel, prompts: Any, answers: Any, forward: Forward) -> list[float]:
+    """log π of each answer."""
     values = [0.0] * len(prompts)
-    if policy is start:
-        return values
-    for places, batch in forward.batches(list(prompts), list(answers), policy.device):
-        with torch.inference_mode(), autocast(forward.precision, policy.device):
-            found = answer_logprobs(policy, batch) - answer_logprobs(start, batch)
+    for places, batch in forward.batches(prompts, answers, model.device):
+        with torch.inference_mode(), autocast(forward.precision, model.device):
+            found = answer_logprobs(model, batch)
         for place, value in zip(places, found.tolist(), strict=True):
             values[place] = value
     return values

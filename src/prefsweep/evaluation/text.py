@@ -1,11 +1,33 @@
-"""What can be counted on the answers alone."""
+"""What is said of the answers' text alone: length, end, variety, and what they share with the dataset's own answer."""
 
-from statistics import fmean
+from collections.abc import Sequence
 from typing import Any
 
+from prefsweep.evaluation.overlap import bleu, rouge
+from prefsweep.evaluation.values import Values
+from prefsweep.evaluation.variety import distinct, repetition
 
-def metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
-    return {
-        "text/length": fmean(len(row["answer_tokens"]) for row in rows),
-        "text/ended": fmean(float(row["ended"]) for row in rows),
-    }
+Row = dict[str, Any]
+
+
+def values(rows: Sequence[Row]) -> Values:
+    overlaps = rouge([row["answer"] for row in rows], [row.get("chosen") for row in rows])
+    return [
+        {
+            "text/length": float(len(row["answer_tokens"])),
+            "text/ended": float(row["ended"]),
+            "text/repetition": repetition(row["answer"]),
+            **overlap,
+        }
+        for row, overlap in zip(rows, overlaps, strict=True)
+    ]
+
+
+def metrics(rows: Sequence[Row]) -> dict[str, float]:
+    """Of all answers as one text: these are no means over answers."""
+    answers = [row["answer"] for row in rows]
+    found = {f"text/distinct{n}": distinct(answers, n) for n in (1, 2)}
+    paired = [(row["answer"], row["chosen"]) for row in rows if row.get("chosen")]
+    if paired:
+        found |= bleu(*(list(side) for side in zip(*paired, strict=True)))
+    return found

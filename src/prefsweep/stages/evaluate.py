@@ -6,8 +6,10 @@ from typing import Any
 from prefsweep.config import DatasetConfig, EvaluateConfig, ModelConfig
 from prefsweep.data.sources import load
 from prefsweep.evaluation import divergence, judged, preference, text
+from prefsweep.evaluation.values import joined, means
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
+from prefsweep.stages.judge import PAIRS
 from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
 
 
@@ -24,25 +26,42 @@ def run(
     policy: Path | None = None,
     start_policy: Path | None = None,
     base_policy: Path | None = None,
+    pairs: Path | None = None,
 ) -> dict[str, Any]:
-    """`base`, `start`, `result` are scored samples; the policies are who gave them (None: the model as it is)."""
+    """`base`, `start`, `result` are scored samples; the policies are who gave them (None: the model as it is); `pairs`
+    are test pairs that the judge scored.
+
+    Each answer is left with its `values`: what is a mean in the metrics is the mean of these.
+    """
     rows = {
         "base": read_rows(base / SAMPLES),
         "start": read_rows(start / SAMPLES),
         "result": read_rows(result / SAMPLES),
     }
-    write_rows(folder / SAMPLES, rows["result"])
-    metrics = judged.metrics(rows["result"], rows["start"], rows["base"]) | text.metrics(rows["result"])
     where = device(context.runtime)
     tokenizer = load_tokenizer(model, policy)
     places = {"base": base_policy, "start": start_policy, "result": policy}
     loaded = {place: load_policy(model, place).to(where).eval() for place in set(places.values())}
     base_model, start_model, final = (loaded[places[name]] for name in ("base", "start", "result"))
     forward = divergence.Forward(tokenizer.pad_token_id, context.runtime.forward_batch, config.precision)
-    if config.temperature == 1:  # else the answers are of another distribution than the one KL is about
-        metrics |= divergence.metrics(final, base_model, start_model, rows["result"], forward)
-    if dataset.pairs == "sampled":
-        return metrics
-    pairs = load(dataset, "test", tokenizer)[: config.pairs]
-    metrics |= preference.metrics(final, start_model, pairs, tokenizer, config.max_length, forward)
+    # KL is about answers drawn at temperature 1 alone
+    along = divergence.values(final, base_model, start_model, rows["result"], forward, config.temperature == 1)
+    measured = read_measured(pairs)
+    good_above = {"harmful": config.harmless_above, "helpful": config.helpful_above}
+    values = joined(
+        judged.values(rows["result"], rows["base"], measured, good_above), text.values(rows["result"]), along
+    )
+    write_rows(folder / SAMPLES, [row | {"values": said} for row, said in zip(rows["result"], values, strict=True)])
+    metrics = means(values)
+    metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics)
+    metrics |= text.metrics(rows["result"]) | divergence.per_token(along, rows["result"])
+    if measured:
+        metrics |= judged.agreement(list(measured.values()))
+    if dataset.pairs == "given":
+        held_out = load(dataset, "test", tokenizer)[: config.pairs]
+        metrics |= preference.metrics(final, start_model, held_out, tokenizer, config.max_length, forward, config.beta)
     return metrics
+
+
+def read_measured(pairs: Path | None) -> judged.Measured:
+    return {row["id"]: row for row in read_rows(pairs / PAIRS)} if pairs else {}

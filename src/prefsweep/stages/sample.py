@@ -85,6 +85,9 @@ def questions(config: SampleConfig | PairsConfig, examples: Sequence[PreferenceE
             "id": example.id,
             "sample": number,
             "prompt": example.prompt,
+            "group": example.group,
+            "kind": example.kind,
+            "chosen": example.chosen,
             "ids": ids,
         }
         for place, (example, ids) in enumerate(zip(examples, encoded, strict=True))
@@ -117,7 +120,7 @@ def answers(
             drawn = decoding.sample(answerer, prompts, numbers, eos, pad, config.temperature)
         for row, prompt, tokens in zip(batch, prompts, drawn, strict=True):
             yield {
-                **{key: row[key] for key in ("place", "id", "sample", "prompt")},
+                **{key: row[key] for key in ("place", "id", "group", "kind", "sample", "prompt", "chosen")},
                 "answer": tokenizer.decode(tokens, skip_special_tokens=True),
                 "prompt_tokens": prompt,
                 "answer_tokens": tokens,

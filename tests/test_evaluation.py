@@ -1,0 +1,175 @@
+"""Metrics of answers, each against a second derivation."""
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from prefsweep.evaluation import divergence, judged, overlap, preference, variety
+from prefsweep.evaluation.metrics import Overlap, Variety
+from prefsweep.evaluation.values import means
+from prefsweep.models.loading import load_policy, load_tokenizer
+
+TEXTS = ["the cat sat on the mat", "a dog ran", "the cat sat on the cat sat on the cat"]
+
+
+# ------------------------------------------------------------------------------------------------------------ the text
+
+
+def test_a_perfect_match_scores_full_marks_and_nothing_in_common_none() -> None:
+    long = ["the cat sat on the mat today", "a dog ran over the hill"]
+    assert all(value == 1 for row in overlap.rouge(long, long) for value in row.values())
+    assert overlap.bleu(long, long) == {"text/bleu": pytest.approx(100), "text/bleu1": pytest.approx(100)}
+    apart = overlap.rouge(["x y z"], ["a b c"])[0]
+    assert set(apart.values()) == {0.0}
+
+
+def test_bleu_1_is_clipped_precision_times_the_brevity_penalty() -> None:
+    """Papineni et al. 2002, section 2: two of "the the the the" count, and a short answer pays."""
+    answers, references = ["the the the the", "a dog"], ["the cat on the mat", "a dog ran off"]
+    precision, brevity = (2 + 2) / 6, math.exp(1 - 9 / 6)
+    assert overlap.bleu(answers, references)["text/bleu1"] == pytest.approx(100 * precision * brevity)
+    assert "nrefs:1" in overlap.signature()
+
+
+def test_rouge_1_and_l_by_hand() -> None:
+    (found,) = overlap.rouge(["the cat was found under the bed"], ["the cat was under the bed"])
+    assert found["text/rouge1"] == pytest.approx(2 * (6 / 7) * 1 / (6 / 7 + 1))
+    assert found["text/rougeL"] == pytest.approx(found["text/rouge1"])
+    assert found["text/rouge2"] == pytest.approx(2 * (4 / 6) * (4 / 5) / (4 / 6 + 4 / 5))
+    assert overlap.rouge(["x"], [None]) == [{}]
+
+
+def test_variety_by_hand() -> None:
+    assert variety.distinct(TEXTS[:2], 1) == 8 / 9  # "the" twice
+    assert variety.distinct(["a"], 2) == 0
+    assert variety.repetition(TEXTS[0]) == 0
+    assert variety.repetition(TEXTS[2]) == pytest.approx(3 / 7)
+    assert variety.repetition("a b") == 0
+
+
+def test_they_are_metrics_of_evaluate_too() -> None:
+    both = evaluate.combine([Overlap(), Variety()])
+    found = both.compute(predictions=TEXTS, references=TEXTS)
+    assert found["rougeL"] == 1 and found["bleu"] == pytest.approx(100)
+    assert found["distinct1"] == variety.distinct(TEXTS, 1)
+    assert "version:" in found["bleu_signature"]
+
+
+# ----------------------------------------------------------------------------------------------------------- the judge
+
+
+def row(number: int, score: float, length: int = 5, kind: str | None = None) -> dict[str, Any]:
+    tokens = [1] * length
+    return {"id": f"p{number}", "sample": 0, "scores": {"score": score}, "answer_tokens": tokens, "kind": kind}
+
+
+def test_wins_ties_and_thresholds() -> None:
+    ours = [row(0, 1.0, kind="harmful"), row(1, -3.0, kind="harmful"), row(2, -1.0, kind="helpful"), row(3, 0.0)]
+    base = [row(0, 0.0), row(1, -3.0), row(2, 5.0), row(3, -1.0)]
+    pairs = {"p0": {"chosen": 2.0, "rejected": 0.0}, "p3": {"chosen": 0.0, "rejected": 0.0}}
+    found = means(judged.values(ours, base, pairs, {"harmful": -3.0, "helpful": -2.0}))
+    assert found["judge/win_rate"] == (1 + 0.5 + 0 + 1) / 4 and found["judge/ties"] == 0.25
+    assert found["judge/win_rate_chosen"] == (0 + 0.5) / 2 and found["judge/ties_chosen"] == 0.5
+    assert found["judge/hmr"] == 0.5, "a score at the threshold is not above it"
+    assert found["judge/hpr"] == 1.0
+    assert judged.metrics(ours, base, base, found)["judge/cas"] == 0.75
+
+
+def test_the_judges_own_accuracy_stands_beside_that_of_length() -> None:
+    pairs = [
+        {"id": "a", "chosen": 1.0, "rejected": 0.0, "chosen_length": 9, "rejected_length": 3},
+        {"id": "b", "chosen": 0.0, "rejected": 0.0, "chosen_length": 9, "rejected_length": 3},
+        {"id": "c", "chosen": 0.0, "rejected": 2.0, "chosen_length": 9, "rejected_length": 3},
+    ]
+    assert judged.agreement(pairs) == {"judge/accuracy": 0.5, "judge/length_accuracy": 1.0, "judge/pairs": 3}
+
+
+def test_the_logistic_fit_is_that_of_a_general_optimiser() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    y = (rng.random(300) < 1 / (1 + np.exp(-(0.4 + 1.5 * x)))) * 1.0
+    y[:20] = 0.5  # ties
+
+    def loss(weights: np.ndarray) -> float:
+        z = weights[0] + weights[1] * x
+        return float((np.logaddexp(0, z) - y * z).sum() + 1e-3 / 2 * weights[1] ** 2)
+
+    assert judged.logistic(x, y) == pytest.approx(minimize(loss, np.zeros(2), tol=1e-12).x, abs=1e-4)
+
+
+def test_a_win_rate_that_is_all_length_is_none_at_equal_length() -> None:
+    rng = random.Random(0)
+    lengths = [(rng.randint(5, 50), rng.randint(5, 50)) for _ in range(2000)]
+    base = [row(number, theirs + rng.gauss(0, 5), theirs) for number, (_, theirs) in enumerate(lengths)]
+    longer = [row(number, ours + 10 + rng.gauss(0, 5), ours + 10) for number, (ours, _) in enumerate(lengths)]
+    rate = means(judged.values(longer, base, {}, {}))["judge/win_rate"]
+    assert rate > 0.65
+    assert judged.length_controlled(longer, base) == pytest.approx(0.5, abs=0.05)
+
+
+def test_at_equal_lengths_it_is_the_win_rate() -> None:
+    ours, base = [row(n, float(n % 4 > 0)) for n in range(400)], [row(n, 0.5) for n in range(400)]
+    assert judged.length_controlled(ours, base) == pytest.approx(0.75, abs=0.002)
+
+
+# --------------------------------------------------------------------------------------------------- the probabilities
+
+
+@pytest.fixture
+def policies(composed: Callable[..., Any], model_folders: dict[str, Path]) -> tuple[Any, Any, Any]:
+    config = composed("model=gpt2", f"model.path={model_folders['gpt2']}")
+    policy, start = load_policy(config.model, None).eval(), load_policy(config.model, None).eval()
+    with torch.no_grad():
+        policy.transformer.h[0].mlp.c_fc.weight.mul_(1.5)
+    return config, policy, start
+
+
+def test_coherence_is_the_bases_mean_surprise(policies: tuple[Any, Any, Any]) -> None:
+    _, policy, base = policies
+    rows = [{"prompt_tokens": [5, 6], "answer_tokens": [7, 8, 0]}, {"prompt_tokens": [9], "answer_tokens": [4]}]
+    forward = divergence.Forward(0, 2, "fp32")
+    for with_kl in (True, False):
+        said = divergence.values(policy, base, base, rows, forward, with_kl)
+        assert ("kl/base" in said[0]) == with_kl
+        for one, found in zip(rows, said, strict=True):
+            whole = torch.tensor([one["prompt_tokens"] + one["answer_tokens"]])
+            with torch.no_grad():
+                logs = base(whole).logits.log_softmax(-1)[0, len(one["prompt_tokens"]) - 1 : -1]
+            chosen = [float(logs[place, token]) for place, token in enumerate(one["answer_tokens"])]
+            assert found["text/coherence"] == pytest.approx(-sum(chosen) / len(chosen), abs=1e-5)
+
+
+def test_the_dpo_loss_and_perplexity_of_test_pairs(policies: tuple[Any, Any, Any]) -> None:
+    from prefsweep.data.sources import load
+
+    config, policy, start = policies
+    tokenizer = load_tokenizer(config.model, None)
+    pairs = load(config.dataset, "test")[:6]
+    forward = divergence.Forward(tokenizer.pad_token_id, 4, "fp32")
+    found = preference.metrics(policy, start, pairs, tokenizer, 96, forward, beta=0.3)
+
+    def logprob(model: Any, prompt: str, answer: str) -> tuple[float, int]:
+        head, tail = tokenizer(prompt)["input_ids"], [*tokenizer(answer)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logs = model(torch.tensor([head + tail])).logits.log_softmax(-1)[0, len(head) - 1 : -1]
+        return float(sum(logs[place, token] for place, token in enumerate(tail))), len(tail)
+
+    sides = {
+        side: [[logprob(m, p.prompt, p.answer(side)) for p in pairs] for m in (policy, start)]
+        for side in ("chosen", "rejected")
+    }
+    gains = {side: [a[0] - b[0] for a, b in zip(*sides[side], strict=True)] for side in sides}
+    margins = [a - b for a, b in zip(gains["chosen"], gains["rejected"], strict=True)]
+    assert found["preference/margin"] == pytest.approx(sum(margins) / 6, abs=1e-4)
+    assert found["preference/loss"] == pytest.approx(sum(math.log1p(math.exp(-0.3 * m)) for m in margins) / 6, abs=1e-4)
+    for side in sides:
+        total, tokens = map(sum, zip(*sides[side][0], strict=True))
+        assert found[f"preference/perplexity_{side}"] == pytest.approx(math.exp(-total / tokens), rel=1e-4)
