@@ -56,8 +56,9 @@ def stage(
     return run
 
 
+@pytest.mark.parametrize("lora", [False, True])
 def test_a_killed_run_ends_as_an_undisturbed_one(
-    stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path
+    lora: bool, stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path
 ) -> None:
     """Killed inside iteration 5, with the state of 4 saved, everything that has a state in use."""
     words = (
@@ -67,6 +68,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         "evaluate_every=2",
         "checkpoint=best",
         "keep_every=3",
+        f"lora={str(lora).lower()}",
     )
 
     def work(name: str) -> tuple[dict[str, Any], Any]:
@@ -97,7 +99,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         (row for row in context.history.rows() if "validation/score" in row), key=lambda r: r["validation/score"]
     )
     assert undisturbed["step"] == best["step"]
-    names = ("model.safetensors", "value_head.safetensors")
+    names = ("adapters/00/adapter_model.safetensors" if lora else "model.safetensors", "value_head.safetensors")
     for name in (f"{folder}{name}" for folder in ("", "steps/3/", "steps/6/") for name in names):
         ours, theirs = (load_file(tmp_path / f"{run}-artifact" / name) for run in ("killed", "undisturbed"))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
