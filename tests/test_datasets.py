@@ -261,6 +261,11 @@ def test_prompts_alone_do_where_pairs_are_sampled(tmp_path: Path) -> None:
         found["train"][0].answer("chosen")
     with pytest.raises(UserError, match=r"p\.jsonl, line 1: .* say dataset\.pairs=sampled"):
         splits("local", tmp_path / "p.jsonl", *sizes)
+    ppo = [*hub_layout.words("local", tmp_path / "p.jsonl"), *sizes, "dataset.pairs=sampled", "method=ppo"]
+    ppo.append(f"runtime.outputs={tmp_path / 'out'}")
+    with pytest.raises(UserError, match="scorer@reward=trained: dataset=local has no pairs to train it on"):
+        prepare(ppo, compose(ppo))
+    assert prepare(ppo, compose([*ppo, "scorer@reward=distilbert-imdb"])).plan.used >= {"ppo", "sample"}
 
 
 # ------------------------------------------------------------------------------------------- where the files may lie
