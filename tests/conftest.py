@@ -115,6 +115,7 @@ def new_context(tmp_path: Path, composed: Callable[..., Any]) -> Callable[..., A
 
     def make(name: str = "work", **runtime: Any) -> Context:
         settings = composed().runtime
+        settings.outputs = str(tmp_path / "outputs")
         for key, value in runtime.items():
             setattr(settings, key, value)
         checkpoints = tmp_path / name / "checkpoints"

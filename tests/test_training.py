@@ -1,5 +1,6 @@
 """The training stages on real trainers: the numbers of the loss, its split, resume, guards, choice of a checkpoint."""
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ from transformers import AutoModelForCausalLM
 from killing import die_at
 from prefsweep.config import DPO_LOSSES
 from prefsweep.data.synthetic import preferences
-from prefsweep.data.views import answer_rows
+from prefsweep.data.views import answer_rows, encode_prompts
 from prefsweep.errors import DivergedError
+from prefsweep.models.decoding import sample
 from prefsweep.models.loading import load_policy
 from prefsweep.models.logprobs import answer_batch, answer_logprobs
 from prefsweep.pipeline.stage import Context
@@ -198,6 +200,27 @@ def test_rmsprop_is_the_dpo_papers(config: Any, new_context: Any, tmp_path: Path
     # g / √(.01 g²) is ± 10, whatever the gradient's size, but where that is lost in epsilon
     assert step.abs().max() <= 10.001 * made.stages.dpo.learning_rate
     assert step.abs().median() > 9.9 * made.stages.dpo.learning_rate
+
+
+def test_who_learns_from_short_answers_stops(config: Any, new_context: Any, tmp_path: Path, tokenizer: Any) -> None:
+    from prefsweep.compose import compose, composing
+
+    """Although some of the answers are too long and were cut."""
+    pairs = tmp_path / "pairs.jsonl"
+    answers = (" It was witty.", " It was dull and bland and boring and tedious from start to finish, my friend.")
+    rows = [{"prompt": f"Scene {n} was", "chosen": answers[n % 4 == 0], "rejected": " bad."} for n in range(80)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = config("sft", "learning_rate=1e-2", "max_steps=100", "max_length=24")
+    local = ("dataset=local", f"dataset.path={pairs}", "dataset.validation=8", "dataset.test=8")
+    with composing():
+        made.dataset = compose([*local]).dataset
+    run_sft(made, tmp_path / "sft", new_context())
+    model = load_policy(made.model, tmp_path / "sft")
+    prompts = encode_prompts(["Scene 3 was", "Scene 8 was", "Scene 41 was"], tokenizer)
+    uniform = torch.rand(3, 40, generator=torch.Generator().manual_seed(1))
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    drawn = sample(model, prompts, uniform, eos, pad, 0.0)
+    assert all(answer[-1] == eos and len(answer) < 30 for answer in drawn)
 
 
 # ----------------------------------------------------------------------------------------------- resume, guards

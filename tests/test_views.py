@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.synthetic import preferences
-from prefsweep.data.views import IGNORED, Truncation, answer_rows, encode_answers, encode_prompts, pair_rows, text_rows
+from prefsweep.data.truncation import Truncation
+from prefsweep.data.views import IGNORED, answer_rows, encode_answers, encode_prompts, pair_rows, text_rows
 
 
 def examples() -> list[PreferenceExample]:
@@ -62,3 +65,79 @@ def test_a_pretraining_text_is_learned_whole(tokenizer: Any) -> None:
 
 def test_an_empty_prompt_still_gives_the_model_something_to_read(tokenizer: Any) -> None:
     assert encode_prompts([""], tokenizer) == [[tokenizer.eos_token_id]]
+
+
+SEAMS = [  # prompt, chosen, rejected: only the first parts between two words for sure
+    ("The plot was", " witty.", " dull."),
+    ("The plot was ", "witty.", " dull."),
+    ("The pl", "ot was witty.", "ace was dull."),
+    ("The plot was", "\n\nwitty.", "  dull."),
+    ("The plot\n", "\nwas witty.", " was dull."),
+    ("a", "cting", " cting"),
+    ("", "The plot", "The part"),
+]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_whatever_stands_at_the_boundary_the_tokens_are_those_of_the_whole(name: str, tokenizer: Any) -> None:
+    if name == "opt":
+        tokenizer = begun(tokenizer)
+    rows = [PreferenceExample(str(place), prompt, *texts) for place, (prompt, *texts) in enumerate(with_group(SEAMS))]
+    dataset, cut = pair_rows(rows, tokenizer, 96)
+    for row, example in zip(dataset, rows, strict=True):
+        for side in ("chosen", "rejected"):
+            tokens = row["prompt_ids"] + row[f"{side}_ids"]
+            expected = tokenizer(example.prompt + example.answer(side))["input_ids"]
+            beginning = [tokenizer.eos_token_id] if tokens[0] != expected[0] else []
+            assert tokens == [*beginning, *expected, tokenizer.eos_token_id], example
+    assert cut.merged and cut.metrics()["boundaries_merged"] == cut.merged
+    assert pair_rows(rows[:1], tokenizer, 96)[1].merged == 0
+
+
+def with_group(seams: list[tuple[str, str, str]]) -> list[tuple[str, str, str, str]]:
+    return [(prompt, prompt, chosen, rejected) for prompt, chosen, rejected in seams]
+
+
+def begun(tokenizer: Any) -> Any:
+    """As OPT's: every text begins with a token of its own."""
+    from copy import deepcopy
+
+    from tokenizers.processors import TemplateProcessing
+
+    opt = deepcopy(tokenizer)
+    opt.backend_tokenizer.post_processor = TemplateProcessing("<|pad|> $A", None, [("<|pad|>", opt.pad_token_id)])
+    return opt
+
+
+def test_the_answer_keeps_its_leading_space(tokenizer: Any) -> None:
+    (row,) = pair_rows(examples()[:1], tokenizer, 96)[0]
+    assert tokenizer.decode(row["chosen_ids"]).startswith(" ") and tokenizer.decode(row["rejected_ids"]).startswith(" ")
+
+
+@pytest.mark.parametrize("max_length", [2, 3, 8, 20, 96])
+def test_eos_is_learned_after_every_cut(max_length: int, tokenizer: Any) -> None:
+    rows, eos = examples(), tokenizer.eos_token_id
+    pairs, cut = pair_rows(rows, tokenizer, max_length)
+    for row in pairs:
+        longest = max(len(row[side]) for side in ("chosen_ids", "rejected_ids"))
+        assert 1 <= len(row["prompt_ids"]) <= max_length - longest
+        assert row["chosen_ids"][-1] == row["rejected_ids"][-1] == eos
+    for learn in ("answer", "all"):
+        for row in answer_rows(rows, tokenizer, max_length, learn)[0]:
+            assert row["labels"][-1] == row["input_ids"][-1] == eos and len(row["labels"]) <= max_length
+    assert (cut.answers > 0) == (max_length <= 20)
+
+
+def test_eos_is_learned_where_it_is_the_pad_token_too(tokenizer: Any) -> None:
+    from copy import deepcopy
+
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    shared = deepcopy(tokenizer)
+    shared.pad_token = shared.eos_token
+    rows = answer_rows(examples()[:4], shared, 96, "answer")[0].to_list()
+    batch = DataCollatorForLanguageModeling(pad_token_id=shared.pad_token_id)(rows)
+    for row, labels, attention in zip(rows, batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True):
+        length = len(row["input_ids"])
+        assert labels[:length] == row["labels"] and labels[length - 1] == shared.eos_token_id
+        assert set(labels[length:]) <= {IGNORED} and sum(attention) == length

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefsweep.data.views import Ids, Truncation
+from prefsweep.data.truncation import Ids, Truncation
 
 PROBE = "a"  # any text: only what a tokenizer puts around it is looked at
 

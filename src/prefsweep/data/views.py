@@ -1,37 +1,16 @@
 """Examples as a trainer reads them: token ids, masks by length (never by token id), EOS at the end of every answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
 
+from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.schema import PreferenceExample
+from prefsweep.data.truncation import Ids, Truncation
 
 IGNORED = -100  # the label of a token that is not learned
-Ids = list[int]
-
-
-@dataclass
-class Truncation:
-    """What did not fit: counted, so that no answer is cut in silence."""
-
-    rows: int = 0
-    prompts: int = 0
-    answers: int = 0
-
-    def fit(self, prompt: Ids, answers: Sequence[Ids], max_length: int) -> tuple[Ids, list[Ids]]:
-        """The prompt loses its beginning first, down to one token; only then do the answers lose their end."""
-        self.rows += 1
-        room = max_length - 1
-        self.answers += sum(len(answer) > room for answer in answers)
-        kept = [answer[:room] for answer in answers]
-        prompt_room = max_length - max(map(len, kept))
-        self.prompts += len(prompt) > prompt_room
-        return prompt[-prompt_room:], kept
-
-    def metrics(self) -> dict[str, int]:
-        return {"rows": self.rows, "prompts_truncated": self.prompts, "answers_truncated": self.answers}
+IN_MEMORY = Cache()
 
 
 def encode_prompts(texts: list[str], tokenizer: Any) -> list[Ids]:
@@ -46,37 +25,81 @@ def encode_answers(texts: list[str], tokenizer: Any) -> list[Ids]:
     return [[*row, tokenizer.eos_token_id] for row in ids]
 
 
-def text_rows(texts: list[str], tokenizer: Any, max_length: int) -> Dataset:
-    """Whole texts with the tokenizer's own beginning and EOS, every token learned: for pretraining."""
-    rows = [[*row, tokenizer.eos_token_id][:max_length] for row in tokenizer(texts)["input_ids"]]
-    return Dataset.from_dict({"input_ids": rows, "labels": rows})
+def encode(
+    examples: Sequence[PreferenceExample], sides: Sequence[str], tokenizer: Any, cut: Truncation
+) -> list[tuple[Ids, list[Ids]]]:
+    """Prompt and answers, whose tokens put together are the tokens of the whole text.
+
+    They are encoded apart, which gives just that wherever an answer begins with a space. Where the text at the boundary
+    would merge, the prompt gives up its last tokens and the answers begin with the merged ones; counted.
+    """
+    prompts = encode_prompts([example.prompt for example in examples], tokenizer)
+    answers = [encode_answers([example.answer(side) for example in examples], tokenizer) for side in sides]
+    rows = []
+    for place, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
+        texts, own = [example.answer(side) for side in sides], [side[place] for side in answers]
+        if example.prompt and not all(is_apart(example.prompt, text) for text in texts):
+            wholes = tokenizer([example.prompt + text for text in texts])["input_ids"]
+            if any(prompt + ids[:-1] != whole for ids, whole in zip(own, wholes, strict=True)):
+                cut.merged += 1
+                shared = min(common(prompt, whole) for whole in wholes)
+                prompt = prompt[:shared] or [tokenizer.eos_token_id]
+                own = [[*whole[shared:], tokenizer.eos_token_id] for whole in wholes]
+        rows.append((prompt, own))
+    return rows
+
+
+def is_apart(prompt: str, answer: str) -> bool:
+    """Whether a byte-level tokenizer surely starts a new word at the boundary: one space, then no other."""
+    return not prompt[-1:].isspace() and answer[:1] == " " and not answer[1:2].isspace() and len(answer) > 1
+
+
+def common(one: Ids, other: Ids) -> int:
+    """How many tokens two rows begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def text_rows(texts: list[str], tokenizer: Any, max_length: int, cache: Cache = IN_MEMORY) -> Dataset:
+    """Whole texts with the tokenizer's own beginning and EOS, every token learned: for pretraining.
+
+    One that is too long is read up to there, and has no end.
+    """
+
+    def make(part: Sequence[str], cut: Truncation) -> Columns:
+        rows = [[*row, tokenizer.eos_token_id][:max_length] for row in tokenizer(list(part))["input_ids"]]
+        return {"input_ids": rows, "labels": rows}
+
+    return cache.rows({"name": "texts", "max_length": max_length}, texts, tokenizer, make)[0]
 
 
 def answer_rows(
-    examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int, learn: str
+    examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int, learn: str, cache: Cache = IN_MEMORY
 ) -> tuple[Dataset, Truncation]:
     """Prompt and preferred answer: for SFT. With `learn="answer"` the prompt's tokens are read but not learned."""
-    cut = Truncation()
-    prompts = encode_prompts([example.prompt for example in examples], tokenizer)
-    answers = encode_answers([example.answer("chosen") for example in examples], tokenizer)
-    rows: dict[str, list[Ids]] = {"input_ids": [], "labels": []}
-    for whole_prompt, whole_answer in zip(prompts, answers, strict=True):
-        prompt, (answer,) = cut.fit(whole_prompt, [whole_answer], max_length)
-        rows["input_ids"].append(prompt + answer)
-        rows["labels"].append((prompt if learn == "all" else [IGNORED] * len(prompt)) + answer)
-    return Dataset.from_dict(rows), cut
+
+    def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
+        rows: Columns = {"input_ids": [], "labels": []}
+        for whole_prompt, answers in encode(part, ("chosen",), tokenizer, cut):
+            prompt, (answer,) = cut.fit(whole_prompt, answers, max_length, tokenizer.eos_token_id)
+            rows["input_ids"].append(prompt + answer)
+            rows["labels"].append((prompt if learn == "all" else [IGNORED] * len(prompt)) + answer)
+        return rows
+
+    return cache.rows({"name": "answers", "max_length": max_length, "learn": learn}, examples, tokenizer, make)
 
 
-def pair_rows(examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int) -> tuple[Dataset, Truncation]:
+def pair_rows(
+    examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int, cache: Cache = IN_MEMORY
+) -> tuple[Dataset, Truncation]:
     """Prompt, chosen, rejected, in the columns of TRL's DPOTrainer. Both answers share one truncated prompt."""
-    cut = Truncation()
-    prompts = encode_prompts([example.prompt for example in examples], tokenizer)
-    chosen = encode_answers([example.answer("chosen") for example in examples], tokenizer)
-    rejected = encode_answers([example.answer("rejected") for example in examples], tokenizer)
-    rows: dict[str, list[Ids]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
-    for whole_prompt, *answers in zip(prompts, chosen, rejected, strict=True):
-        prompt, (better, worse) = cut.fit(whole_prompt, answers, max_length)
-        rows["prompt_ids"].append(prompt)
-        rows["chosen_ids"].append(better)
-        rows["rejected_ids"].append(worse)
-    return Dataset.from_dict(rows), cut
+
+    def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
+        rows: Columns = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+        for whole_prompt, answers in encode(part, ("chosen", "rejected"), tokenizer, cut):
+            prompt, answers = cut.fit(whole_prompt, answers, max_length, tokenizer.eos_token_id)
+            for column, ids in zip(rows, (prompt, *answers), strict=True):
+                rows[column].append(ids)
+        return rows
+
+    return cache.rows({"name": "pairs", "max_length": max_length}, examples, tokenizer, make)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from prefsweep.data.views import Ids
+from prefsweep.data.truncation import Ids
 from prefsweep.models.loading import load_fp32
 
 HEAD = "head.safetensors"

@@ -10,6 +10,7 @@ from typing import Any
 import trl
 
 from prefsweep.config import DatasetConfig, DPOConfig, ModelConfig
+from prefsweep.data.cache import Cache
 from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
@@ -50,10 +51,11 @@ def run(
     rows, told = {}, {}
     for split in ("validation", "train"):
         examples = load_pairs(dataset, split, tokenizer, pairs)
-        table, cut = pair_rows(examples, tokenizer, config.max_length)
+        table, cut = pair_rows(examples, tokenizer, config.max_length, Cache.of(context.runtime))
         for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split, len(table)), strict=True):
             table = table.add_column(column, values)
         rows[split], told = table, cut.metrics() | examples.metrics()
+    del examples  # all its texts, in memory no longer
     settings = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
     trainer = PairTrainer(
         model=load_learner(config, model, policy),

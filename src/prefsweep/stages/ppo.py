@@ -26,7 +26,8 @@ from transformers import AutoModel, PreTrainedModel
 from prefsweep.config import DatasetConfig, ModelConfig, PPOConfig, RuntimeConfig, ScorerConfig, TrainedConfig
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
-from prefsweep.data.views import Ids, encode_prompts
+from prefsweep.data.truncation import Ids
+from prefsweep.data.views import encode_prompts
 from prefsweep.errors import UserError
 from prefsweep.models.heads import REWARD
 from prefsweep.models.loading import DROPOUT_FIELDS, load_learner, load_policy, load_tokenizer

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config import DatasetConfig, ModelConfig, PretrainConfig, positions
+from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.views import text_rows
 from prefsweep.models.loading import from_nothing
@@ -18,12 +19,13 @@ def run(
 ) -> dict[str, Any]:
     assert model.architecture is not None  # checked with the config
     seeded(config)
+    cache = Cache.of(context.runtime)
     texts = pretraining_texts(dataset)
     shape = model.architecture
     tokenizer = train_tokenizer(texts, shape.vocab_size, positions(shape), shape.model_type)
-    train_rows = text_rows(texts, tokenizer, config.max_length)
+    train_rows = text_rows(texts, tokenizer, config.max_length, cache)
     held_out = [example.prompt + (example.chosen or "") for example in load(dataset, "validation")]
-    validation = text_rows(held_out, tokenizer, config.max_length)
+    validation = text_rows(held_out, tokenizer, config.max_length, cache)
     fresh = from_nothing(shape, tokenizer)
     trainer = token_trainer(config, fresh, tokenizer, train_rows, validation, context)
     return train(trainer, config, folder, context, "pretrain")

@@ -12,6 +12,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from prefsweep.config import DatasetConfig, ModelConfig, ReferenceConfig
+from prefsweep.data.cache import Cache
 from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
@@ -41,12 +42,16 @@ def run(
     pairs: Path | None = None,
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
-    examples = {split: load_pairs(dataset, split, tokenizer, pairs) for split in ("train", "validation")}
-    rows = {split: pair_rows(found, tokenizer, config.max_length)[0] for split, found in examples.items()}
+    rows, told = {}, {}
+    for split in ("validation", "train"):
+        examples = load_pairs(dataset, split, tokenizer, pairs)
+        rows[split], _ = pair_rows(examples, tokenizer, config.max_length, Cache.of(context.runtime))
+        told = examples.metrics()
+    del examples  # all its texts, in memory no longer
     trainer = forward_trainer(config, load_policy(model, policy), tokenizer, rows["train"], context)
     for split, table in rows.items():
         np.save(folder / f"{split}.npy", logprobs(trainer, table, split, context))
-    return {"pairs": sum(map(len, rows.values())), **examples["train"].metrics()}
+    return {"pairs": sum(map(len, rows.values())), **told}
 
 
 def forward_trainer(config: ReferenceConfig, model: Any, tokenizer: Any, rows: Dataset, context: Context) -> Any:

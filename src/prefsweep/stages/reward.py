@@ -16,10 +16,12 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModel, AutoTokenizer, TrainingArguments
 
 from prefsweep.config import DatasetConfig, ModelConfig, RewardConfig
+from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.frames import templated_rows
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
-from prefsweep.data.views import Truncation
+from prefsweep.data.truncation import Truncation
+from prefsweep.data.views import IN_MEMORY
 from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
 from prefsweep.models.adapters import is_adapted
@@ -49,14 +51,17 @@ def run(
             f"stages.reward.max_length={config.max_length}: the backbone has {longest_row(backbone)} positions"
         )
     examples = load(dataset, "train", tokenizer)
-    train_rows, cut = pair_rows(examples, tokenizer, config)
+    cache = Cache.of(context.runtime)
+    train_rows, cut = pair_rows(examples, tokenizer, config, cache)
+    told = cut.metrics() | examples.metrics()
+    del examples  # all its texts, in memory no longer
     held_out = load(dataset, "validation", tokenizer)
-    validation, _ = pair_rows(held_out, tokenizer, config)
+    validation, _ = pair_rows(held_out, tokenizer, config, cache)
     trainer = trainer_of(config, RewardModel(backbone, config.pooling), tokenizer, train_rows, validation, context)
     trainer.length_accuracy = ranking.length_accuracy(
         *([len(pair.answer(side)) for pair in held_out] for side in SIDES)
     )
-    metrics = train(trainer, config, folder, context, "reward") | cut.metrics() | examples.metrics()
+    metrics = train(trainer, config, folder, context, "reward") | told
     asked = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
     (folder / REWARD).write_text(json.dumps({**asked, "metrics": metrics}, indent=2) + "\n")
     for kept in folder.glob(f"{STEPS}/*"):  # reward models too, but what was measured is the result's
@@ -80,13 +85,19 @@ def start(config: RewardConfig, model: ModelConfig | None, policy: Path | None) 
 
 
 def pair_rows(
-    examples: Sequence[PreferenceExample], tokenizer: Any, config: RewardConfig
+    examples: Sequence[PreferenceExample], tokenizer: Any, config: RewardConfig, cache: Cache = IN_MEMORY
 ) -> tuple[Dataset, Truncation]:
     """Two rows of ids a pair. Nothing is dropped; what is cut is counted, a text at a time."""
-    chosen, rejected = ([example.answer(side) for example in examples] for side in SIDES)
-    prompts = [example.prompt for example in examples] * 2
-    rows = templated_rows(prompts, chosen + rejected, tokenizer, config.template, config.max_length)
-    return Dataset.from_dict({"chosen": rows.ids[: len(examples)], "rejected": rows.ids[len(examples) :]}), rows.cut
+
+    def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
+        answers = [example.answer(side) for side in SIDES for example in part]
+        prompts = [example.prompt for example in part] * 2
+        rows = templated_rows(prompts, answers, tokenizer, config.template, config.max_length)
+        cut.add(rows.cut)
+        return {"chosen": rows.ids[: len(part)], "rejected": rows.ids[len(part) :]}
+
+    view = {"name": "judged", "template": config.template, "max_length": config.max_length}
+    return cache.rows(view, examples, tokenizer, make)
 
 
 class Collator:

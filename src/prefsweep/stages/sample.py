@@ -12,7 +12,8 @@ from prefsweep.data import hh
 from prefsweep.data.protocols import harmful_helpful
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
-from prefsweep.data.views import Ids, encode_prompts
+from prefsweep.data.truncation import Ids
+from prefsweep.data.views import encode_prompts
 from prefsweep.models import decoding
 from prefsweep.models.loading import autocast, device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config import DatasetConfig, ModelConfig, SFTConfig
+from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load
 from prefsweep.data.views import answer_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
@@ -27,7 +28,10 @@ def run(
     seeded(config)
     tokenizer = load_tokenizer(model, policy)
     examples = load(dataset, "train", tokenizer)
-    train_rows, cut = answer_rows(examples, tokenizer, config.max_length, config.learn)
-    validation, _ = answer_rows(load(dataset, "validation", tokenizer), tokenizer, config.max_length, config.learn)
+    asked = (tokenizer, config.max_length, config.learn, Cache.of(context.runtime))
+    train_rows, cut = answer_rows(examples, *asked)
+    told = cut.metrics() | examples.metrics()
+    del examples  # all its texts, in memory no longer
+    validation, _ = answer_rows(load(dataset, "validation", tokenizer), *asked)
     trainer = token_trainer(config, load_learner(config, model, policy), tokenizer, train_rows, validation, context)
-    return train(trainer, config, folder, context, "sft") | cut.metrics() | examples.metrics()
+    return train(trainer, config, folder, context, "sft") | told
