@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,8 @@ from prefsweep.job import Job, repositories, store_of
 from prefsweep.pipeline import runner
 from prefsweep.pipeline.files import write_json, write_text
 from prefsweep.pipeline.stage import Stage
-from prefsweep.pipeline.store import Record
+from prefsweep.pipeline.store import Record, Store
+from prefsweep.report.before_after import Pair, read_pairs, write_before_after
 from prefsweep.tracking import JobCard, tracking
 
 
@@ -49,6 +51,9 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
                 console.say(f"diverged: {reason}")
             tracker.summary(state.metrics)
             tracker.samples(judged_samples(store.folder(job.plan.target) / "samples.jsonl"))
+            if pairs := compared(job, store):
+                write_before_after(pairs, folder)
+                tracker.before_after(map(asdict, pairs))
     except DivergedError as error:
         state.write("diverged", error=str(error))
         raise
@@ -61,6 +66,17 @@ def diverged(records: dict[str, Record]) -> str | None:
     """Why, where a training stage stopped itself: its last finite state was judged like any other."""
     reasons = [record["metrics"]["diverged"] for record in records.values() if "diverged" in record["metrics"]]
     return "; ".join(reasons) or None
+
+
+def compared(job: Job, store: Store) -> list[Pair]:
+    """The answers of the method's start and of its result; none where nothing was trained, or the start's are gone."""
+    scored = {stage.role: stage for stage in job.plan.stages if stage.role in ("score/start", "score/result")}
+    places = [
+        store.folder(scored[role]) / "samples.jsonl" for role in ("score/start", "score/result") if role in scored
+    ]
+    if len(set(places)) < 2 or not all(place.is_file() for place in places):
+        return []
+    return read_pairs(*places)
 
 
 def judged_samples(path: Path) -> Iterator[dict[str, Any]]:

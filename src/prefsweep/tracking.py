@@ -17,6 +17,7 @@ from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record
 
 SAMPLE_COLUMNS = ("prompt", "answer", "score")
+BEFORE_AFTER_COLUMNS = ("prompt", "before", "score_before", "after", "score_after")
 SAMPLE_ROWS = 64
 STARTUP_SECONDS = 300.0  # W&B waits 30 for its service process: too little where the jobs of a grid start together
 
@@ -79,6 +80,10 @@ class Tracker:
     def samples(self, rows: Iterable[dict[str, Any]]) -> None:
         """The first answers of the job, to read beside its numbers."""
         self.table("samples", SAMPLE_COLUMNS, itertools.islice(rows, SAMPLE_ROWS))
+
+    def before_after(self, rows: Iterable[dict[str, Any]]) -> None:
+        """The first answers of the method's start beside those of its result."""
+        self.table("before_after", BEFORE_AFTER_COLUMNS, itertools.islice(rows, SAMPLE_ROWS))
 
     def table(self, name: str, columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> None:
         if self.run is None:

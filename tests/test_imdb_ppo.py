@@ -1,0 +1,64 @@
+"""The classic notebook's recipe: what it says, that it runs, and its table of answers before and after."""
+
+import csv
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from architectures import save_classifier
+from hub_layout import write_dataset
+from prefsweep.compose import compose, composing
+from prefsweep.report.before_after import Pair, cell, to_markdown
+from workplace import Workplace
+
+
+def test_it_is_the_recipe() -> None:
+    """The values as published; the ranges with their upper ends left out, as its sampler does."""
+    with composing():
+        config = compose(["experiment=gpt2-imdb-ppo"])
+    ppo = config.stages.ppo
+    assert (config.model.id, config.dataset.query_tokens, ppo.response_tokens) == ("lvwerra/gpt2-imdb", [2, 7], [4, 15])
+    assert (ppo.learning_rate, ppo.batch_size, ppo.epochs, ppo.iterations) == (1.41e-5, 128, 4, 194)
+    assert (ppo.beta, ppo.kl_target, ppo.kl_horizon) == (0.2, 6, 10000)
+    assert (ppo.discount, ppo.gae_lambda, ppo.value_coefficient) == (1, 0.95, 0.1)
+    assert (ppo.clip_policy, ppo.clip_value, ppo.temperature) == (0.2, 0.2, 1)
+    assert config.reward.id == "lvwerra/distilbert-imdb"
+    assert (config.reward.label, config.reward.output) == ("POSITIVE", "logit")
+    assert 24_895 - config.dataset.validation == ppo.iterations * ppo.batch_size  # one pass
+
+
+def test_it_runs_and_shows_answers_before_and_after(tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    place = Workplace(tmp_path)
+    classifier = save_classifier("distilbert", ("NEGATIVE", "POSITIVE"), tmp_path / "classifier")
+    imdb = write_dataset("imdb", tmp_path / "imdb")
+    words = (f"model.path={model_folders['gpt2']}", f"dataset.path={imdb}", "dataset.validation=8")
+    scorers = (f"reward.path={classifier}", f"judge.path={classifier}")
+    small = ("debug=smoke", "runtime=cpu", "runtime.threads=1", "stages.ppo.max_length=96")
+    done = place.command("experiment=gpt2-imdb-ppo", "grid=[{seed: [1]}]", *small, "stages.evaluate.max_length=96", *words, *scorers)
+    assert done.returncode == 0, done.stderr
+    (run,) = place.jobs("gpt2-imdb-ppo").values()
+    (folder,) = (path.parent for path in (tmp_path / "multirun_sweeps/gpt2-imdb-ppo").glob("*/run.json"))
+    assert "TRL's notebook" in (folder.parent / "table.csv").read_text()
+    with (folder / "before_after.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    after = [float(row["score_after"]) for row in rows]
+    assert statistics.fmean(after) == pytest.approx(run["metrics"]["judge/mean"])
+    before = [float(row["score_before"]) for row in rows]
+    assert statistics.fmean(before) == pytest.approx(run["metrics"]["judge/start_mean"])
+    assert rows[0]["before"] != rows[0]["after"] or rows[1]["before"] != rows[1]["after"]
+    shown = (folder / "before_after.md").read_text()
+    assert f"| **median of 8** |  | {statistics.median(before):.3f}".replace("-", "−") in shown
+    history = (place.stages("ppo")[0] / "history.jsonl").read_text().splitlines()
+    assert json.loads(history[0])["ratio/first"] == 1
+
+
+def test_the_readable_table_holds_the_first_rows_and_sums_up_all() -> None:
+    pairs = [Pair(f"p{n}", "a | b\n c", float(-n), "d", float(n)) for n in range(20)]
+    lines = to_markdown(pairs).splitlines()
+    assert len(lines) == 2 + 16 + 2
+    assert lines[3] == "| p1 | a \\| b c | −1.000 | d | 1.000 |"
+    assert lines[-2:] == ["| **mean of 20** |  | −9.500 |  | 9.500 |", "| **median of 20** |  | −9.500 |  | 9.500 |"]
+    assert cell(" x\t|y ") == "x \\|y"
