@@ -36,7 +36,9 @@ def test_it_runs_and_shows_answers_before_and_after(tmp_path: Path, model_folder
     words = (f"model.path={model_folders['gpt2']}", f"dataset.path={imdb}", "dataset.validation=8")
     scorers = (f"reward.path={classifier}", f"judge.path={classifier}")
     small = ("debug=smoke", "runtime=cpu", "runtime.threads=1", "stages.ppo.max_length=96")
-    done = place.command("experiment=gpt2-imdb-ppo", "grid=[{seed: [1]}]", *small, "stages.evaluate.max_length=96", *words, *scorers)
+    done = place.command(
+        "experiment=gpt2-imdb-ppo", "grid=[{seed: [1]}]", *small, "stages.evaluate.max_length=96", *words, *scorers
+    )
     assert done.returncode == 0, done.stderr
     (run,) = place.jobs("gpt2-imdb-ppo").values()
     (folder,) = (path.parent for path in (tmp_path / "multirun_sweeps/gpt2-imdb-ppo").glob("*/run.json"))
