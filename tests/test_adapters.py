@@ -341,7 +341,8 @@ def ran(folder: Path, config: Any, role: str, stage: Path) -> Path:
     """The folder of a run whose result is that stage, its store beside it."""
     store = folder / "outputs/stages" / role / "abc"
     shutil.copytree(stage, store)
-    (store / "record.json").write_text("{}")
+    told = {"id": None, "revision": None, "path": "the hash of a folder"}
+    (store / "record.json").write_text(json.dumps({"stage": role, "sections": {"model": told}}))
     whole = dataclasses.asdict(config) | {"method": {"result": role}}
     whole["runtime"]["outputs"] = str(folder / "outputs")
     (folder / "run.json").write_text(json.dumps({"config": whole, "stages": {role: "abc"}, "status": "finished"}))
@@ -371,10 +372,35 @@ def test_what_cannot_be_exported_is_one_line(config: Any, run: Stage, tmp_path: 
     folder = ran(tmp_path, made, "dpo", result)
     for words, said in (
         ([folder, tmp_path / "new"], "say --merge"),
+        ([tmp_path / "outputs/stages/dpo/abc", tmp_path / "new"], "say --merge"),
         ([policy, tmp_path / "new"], "holds no run.json"),
         ([folder, policy], "is there already"),
-        ([folder], "needs the folder of a run and a new one"),
+        ([folder], "needs the folder of a run or a stage and a new one"),
     ):
         with pytest.raises(UserError, match=said):
             dispatch(["export", *map(str, words)])
     assert not (tmp_path / "new").exists()
+
+
+def test_a_stage_is_exported_like_its_run(config: Any, run: Stage, tmp_path: Path) -> None:
+    """Whole weights, and nothing that only we read; a stage's adapters on a local model need the run, which knows
+    where that lies; a stage without a policy has nothing to give."""
+    made = config("gpt2", "stages.sft.lora=false")
+    stage = ran(tmp_path, made, "sft", run(sft, made)) / "outputs/stages/sft/abc"
+    (stage / "value_head.safetensors").touch()
+    for folder in ("critic", "steps"):
+        (stage / folder).mkdir()
+    assert dispatch(["export", str(stage), str(tmp_path / "mine")]) == 0
+    assert torch.equal(
+        logprobs(AutoModelForCausalLM.from_pretrained(tmp_path / "mine")), logprobs(load_policy(made.model, stage))
+    )
+    left = {path.name for path in (tmp_path / "mine").iterdir()}
+    names = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    assert left == set(names)
+    adapted = run(sft, config("gpt2"), "adapted")
+    record = json.loads((stage / "record.json").read_text())
+    for told, said in ((record, "say the folder of its run"), (record | {"stage": "reward"}, "leaves no policy")):
+        (adapted / "record.json").write_text(json.dumps(told))
+        with pytest.raises(UserError, match=said):
+            dispatch(["export", str(adapted), str(tmp_path / "refused")])
+    assert not (tmp_path / "refused").exists()

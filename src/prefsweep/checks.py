@@ -182,7 +182,8 @@ def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
         raise UserError(f"{key}.targets=[]: name the layers that get adapters, as in model.adapter.targets=[c_attn]")
     if key == "stages.ppo.adapter" and adapter.dropout:
         raise UserError(f"{key}.dropout={adapter.dropout}: must be 0 in ppo, or its first ratios would not be 1")
-    kind = "gpt2" if model.base == "pretrain" else model_type(model.path)
+    made = model.architecture if model.base == "pretrain" else None
+    kind = made.model_type if made is not None else model_type(model.path)
     for target in adapter.targets:
         if kind in LAYERS and target not in LAYERS[kind]:
             raise UserError(

@@ -13,7 +13,7 @@ COMMANDS = {
     "table": "prefsweep table DIR...                   the table of runs, finished and not; one of several folders\n"
     "      [--rows KEY,...] [--columns KEY,...] [--metrics METRIC,...] [--format md|tex|csv|html] [--out DIR]",
     "score": 'prefsweep score SCORER "text" ["answer"]  what a scorer says of a text, or of an answer to a prompt',
-    "export": "prefsweep export RUN DIR [--merge]        the policy of a run as a plain transformers folder",
+    "export": "prefsweep export RUN DIR [--merge]        the policy of a run or stage as a plain transformers folder",
 }
 CONFIG_DIR = ("-cd", "--config-dir")
 FLAGS = ("-m", "--multirun", "-h", "--help", "--version", "--resolve", "-c", "--cfg", *CONFIG_DIR)
@@ -131,7 +131,7 @@ def parse_export(words: list[str]) -> tuple[Path, Path, bool]:
     folders = [Path(word) for word in words if word != "--merge"]
     if len(folders) != 2:
         raise UserError(
-            "export: needs the folder of a run and a new one, as in: prefsweep export outputs/runs/NAME mine"
+            "export: needs the folder of a run or a stage and a new one, as in: prefsweep export outputs/runs/NAME mine"
         )
     return folders[0], folders[1], "--merge" in words
 

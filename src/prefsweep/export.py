@@ -1,6 +1,5 @@
 """A run's policy as a plain transformers folder: whole weights, or adapters that peft reads."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Any
 from prefsweep.config import ModelConfig
 from prefsweep.errors import UserError
 
-OURS = ("record.json", "history.jsonl", "rollouts.jsonl", "validation.jsonl")  # of no use elsewhere
+POLICIES = ("pretrain", "sft", "dpo", "ppo")  # the stages that leave one
+# Beside a policy, and of no use elsewhere.
+OURS = ("record.json", "*.jsonl", "value_head.safetensors", "critic", "steps")
 
 
 def export(run: Path, target: Path, merge: bool) -> None:
@@ -17,12 +18,12 @@ def export(run: Path, target: Path, merge: bool) -> None:
     stage, model = finished(run)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: is there already; say a folder that is not")
-    from prefsweep.models.adapters import ADAPTERS, is_adapted
+    from prefsweep.models.adapters import is_adapted
 
     aside = target.with_name(f".{target.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
     if not is_adapted(stage):
-        shutil.copytree(stage, aside, ignore=shutil.ignore_patterns(*OURS, ADAPTERS))
+        shutil.copytree(stage, aside, ignore=shutil.ignore_patterns(*OURS))
     elif merge:
         save_merged(model, stage, aside)
     else:
@@ -32,12 +33,37 @@ def export(run: Path, target: Path, merge: bool) -> None:
     aside.rename(target)
 
 
-def finished(run: Path) -> tuple[Path, ModelConfig]:
-    """The folder of the stage whose policy is a run's result, and the model it began with."""
-    try:
-        told = json.loads((run / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run}: holds no run.json; say the folder of a run, as in outputs/runs/NAME") from error
+def finished(folder: Path) -> tuple[Path, ModelConfig]:
+    """The folder of the stage whose policy it is, and the model it began with; of a run, its result's."""
+    for file, read in (("run.json", result_of), ("record.json", of_stage)):
+        if (folder / file).is_file():
+            try:
+                told = json.loads((folder / file).read_text())
+            except ValueError as error:
+                raise UserError(f"{folder / file}: cannot be read ({error}); run it again") from error
+            return read(folder, told)
+    raise UserError(f"{folder}: holds no run.json; say the folder of a run, as in outputs/runs/NAME, or of a stage")
+
+
+def of_stage(stage: Path, record: dict[str, Any]) -> tuple[Path, ModelConfig]:
+    from prefsweep.models.adapters import BASE, is_adapted
+
+    if record["stage"] not in POLICIES:
+        raise UserError(f"{stage}: a {record['stage']} stage leaves no policy; there are: {', '.join(POLICIES)}")
+    model = record["sections"]["model"]
+    if is_adapted(stage) and model.get("path") is not None and not (stage / BASE).is_dir():
+        raise UserError(
+            f"{stage}: its adapters stand on a local model, of which a stage knows the content alone; say the folder "
+            "of its run"
+        )
+    return stage, model_config(model)
+
+
+def model_config(found: dict[str, Any]) -> ModelConfig:
+    return ModelConfig(id=found.get("id"), revision=found.get("revision"), path=found.get("path"))
+
+
+def result_of(run: Path, told: dict[str, Any]) -> tuple[Path, ModelConfig]:
     config, role = told["config"], told["config"]["method"]["result"]
     role = config["model"]["base"] if role == "base" else role
     if role not in told["stages"]:
@@ -47,8 +73,7 @@ def finished(run: Path) -> tuple[Path, ModelConfig]:
         raise UserError(
             f"{run}: its stage {role} is not in {stage} (status: {told['status']}); stand where it ran, or run it again"
         )
-    known = {field.name for field in dataclasses.fields(ModelConfig)}
-    return stage, ModelConfig(**{name: value for name, value in config["model"].items() if name in known})
+    return stage, model_config(config["model"])
 
 
 def save_merged(model: ModelConfig, stage: Path, folder: Path) -> None:
@@ -69,5 +94,8 @@ def copy_adapters(model: ModelConfig, stage: Path, folder: Path) -> None:
     shutil.copytree(adapters, folder)
     load_tokenizer(model, stage).save_pretrained(folder)
     settings: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
-    settings |= {"base_model_name_or_path": model.path or model.id, "revision": None if model.path else model.revision}
+    if model.path is not None:
+        settings |= {"base_model_name_or_path": str(Path(model.path).resolve()), "revision": None}
+    else:
+        settings |= {"base_model_name_or_path": model.id, "revision": model.revision}
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -1,5 +1,6 @@
 """Tokenizers and policies, from a stage's folder, a local folder or the hub. fp32 weights, dropout off."""
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
@@ -33,6 +34,8 @@ DROPOUT_FIELDS = (
 # What a file that is no model, or not of the kind that is asked for, raises.
 UNREADABLE = (ValueError, RuntimeError, KeyError, UnpicklingError, SafetensorError)
 
+# TRL and transformers call transformers by names that it has deprecated: nothing a user can act on.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 

@@ -10,7 +10,6 @@ Departures from the trainers as they come:
 
 import math
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,6 @@ from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
 
 Batch = dict[str, Tensor]
 OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}  # ours → theirs
-
-# TRL's own defaults call transformers' by names that transformers has deprecated: nothing a user can act on.
-warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
 
 
 def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output: Path) -> dict[str, Any]:
