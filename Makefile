@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow check lock clean
+.PHONY: help setup demo test test-slow test-browser check lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -29,6 +29,9 @@ test: $(READY)  ## all tests but the slow ones
 
 test-slow: $(READY)  ## the slow ones
 	$(BIN)/pytest -m slow
+
+test-browser: $(READY)  ## the page in chromium, at the width of a phone and of a desk; CHROMIUM=... names another binary
+	$(BIN)/pytest -m browser tests/browser
 
 check: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -237,7 +237,9 @@ def test_a_figure_without_kl_is_one_panel_and_one_without_the_metric_is_none(tmp
 def test_the_report_writes_beside_the_runs_and_lists_failures(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
     written = report(a_sweep(tmp_path / "demo"), console)
-    assert [path.name for path in written] == ["table.md", "table.tex", "table.csv", "figure.png", "figure.pdf"]
+    assert [path.name for path in written] == [
+        *("table.md", "table.tex", "table.csv", "figure.png", "figure.pdf", "bars.png", "bars.pdf", "report.html")
+    ]
     assert isinstance(console.file, io.StringIO)
     printed = console.file.getvalue()
     assert "dpo_seed2: RuntimeError: out of [memory]\n" in printed and "Traceback" not in printed
@@ -249,7 +251,7 @@ def test_a_sweep_in_which_all_failed_still_has_its_table(tmp_path: Path) -> None
     for seed in (1, 2):
         write_run(tmp_path, "dpo", seed, status="failed", error="killed")
     written = report(tmp_path, Console(file=io.StringIO()))
-    assert [path.name for path in written] == ["table.md", "table.tex", "table.csv"]
+    assert [path.name for path in written] == ["table.md", "table.tex", "table.csv", "report.html"]
     assert lines_of(written[0].read_text())["dpo"] == ["0 of 2 (2 failed)"]
     (line,) = csv.DictReader(io.StringIO(written[2].read_text()))
     assert line["n"] == "0" and len(line["left_out"].split(";")) == 2

@@ -1,7 +1,7 @@
 """run.json files → tables, figures, a page. Reads records only: it imports no torch and knows no training."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,24 @@ from rich.text import Text
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_text
 from prefsweep.report.comparable import comparable_sets, reason
+from prefsweep.report.curves import draw_curves
+from prefsweep.report.effects import draw_bars, draw_cost, draw_effects
 from prefsweep.report.export import to_csv, to_latex
 from prefsweep.report.figure import draw
 from prefsweep.report.frame import Run, read_runs
+from prefsweep.report.page import to_html
 from prefsweep.report.published import read_published
 from prefsweep.report.render import print_table, to_markdown
 from prefsweep.report.table import Left, Table, read_all, table
 
-FORMATS = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "md": to_markdown,
+    "tex": to_latex,
+    "csv": to_csv,
+    "html": lambda made: to_html([made], "prefsweep", Path()),
+}
+BESIDE = ("md", "tex", "csv")  # what a sweep's folder gets; its page is report.html
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Layout:
 
 
 def report(folder: Path, console: Console | None = None) -> list[Path]:
-    """Print the table of a sweep and its failures; write table.md, .tex, .csv, figure.png and .pdf into it.
+    """Print the table of a sweep and its failures; write tables, figures and report.html into it.
 
     Runs that are not comparable have a table a set, table-2.md and so on. Returns what was written.
     """
@@ -45,18 +55,25 @@ def report(folder: Path, console: Console | None = None) -> list[Path]:
     sets = comparable_sets(runs, answers)
     if len(sets) > 1:
         console.print(Text(f"the runs differ in {reason(sets, answers)}: a table each"), soft_wrap=True)
-    written = [
-        path
-        for number, members in enumerate(sets, 1)
-        for path in report_set(members, folder, "" if number == 1 else f"-{number}", answers, console)
-    ]
+    tables, written = [], []
+    for number, members in enumerate(sets, 1):
+        made, files = report_set(members, folder, "" if number == 1 else f"-{number}", answers, console)
+        tables.append(made)
+        written += files
+    figures = [path for path in written if path.suffix == ".png"]
+    written.append(folder / PAGE)
+    write_text(
+        folder / PAGE, to_html(tables, folder.resolve().name, folder, figures, manifest(folder).get("command", ""))
+    )
     print_failures(runs, console)
     for path in written:
         console.print(Text(str(path)), soft_wrap=True)
     return written
 
 
-def report_set(runs: Sequence[Run], folder: Path, suffix: str, answers: Left, console: Console) -> list[Path]:
+def report_set(
+    runs: Sequence[Run], folder: Path, suffix: str, answers: Left, console: Console
+) -> tuple[Table, list[Path]]:
     published, layout = read_published([folder]), read_layout(folder)
     try:
         made = layout.table(runs, published, answers)
@@ -64,18 +81,38 @@ def report_set(runs: Sequence[Run], folder: Path, suffix: str, answers: Left, co
         console.print(Text(f"report: {error}; the table is the default one"), soft_wrap=True)
         made = Layout().table(runs, published, answers)
     print_table(made, console)
-    texts = {folder / f"table{suffix}.{kind}": to_text(made) for kind, to_text in FORMATS.items()}
-    figures = [folder / f"figure{suffix}.{kind}" for kind in ("png", "pdf")]
-    drawn = all(path.is_file() for path in figures) and all(is_text(path, text) for path, text in texts.items())
+    texts = {folder / f"table{suffix}.{kind}": FORMATS[kind](made) for kind in BESIDE}
+    unchanged = all(is_text(path, text) for path, text in texts.items())
     for path, text in texts.items():
         write_text(path, text)
-    return [*texts, *(figures if drawn else draw(runs, folder / f"figure{suffix}"))]
+    return made, [*texts, *figures(runs, made, folder, suffix, keep=unchanged)]
+
+
+def figures(runs: Sequence[Run], made: Table, folder: Path, suffix: str, keep: bool) -> list[Path]:
+    """Each only where its data is there. `keep`: those that lie there already show the same runs."""
+    draw_each: dict[str, Callable[[Path], list[Path]]] = {
+        "figure": lambda stem: draw(runs, stem),
+        "curves": lambda stem: draw_curves(made, stem),
+        "bars": lambda stem: draw_bars(made, stem),
+        "cost": lambda stem: draw_cost(made, stem),
+        "effects": lambda stem: draw_effects(made, stem),
+    }
+    written = []
+    for name, draw_one in draw_each.items():
+        there = [folder / f"{name}{suffix}.{kind}" for kind in ("png", "pdf")]
+        written += there if keep and all(path.is_file() for path in there) else draw_one(folder / f"{name}{suffix}")
+    return written
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """What the sweep's driver wrote down of it; nothing for a folder that no sweep made."""
+    path = folder / "sweep.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def read_layout(folder: Path) -> Layout:
     """What the experiment's `report:` says."""
-    path = folder / "sweep.json"
-    said = (json.loads(path.read_text()).get("report") if path.is_file() else None) or {}
+    said = manifest(folder).get("report") or {}
     return Layout(said.get("rows"), tuple(said.get("columns") or ()), said.get("metrics"))
 
 

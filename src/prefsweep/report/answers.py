@@ -42,6 +42,8 @@ class Answers:
         if metric not in self.means:
             return None
         there = self.sizes[metric] > 0
+        if there.all():
+            return list(self.groups), self.means[metric], self.sizes[metric]
         groups = [group for group, present in zip(self.groups, there, strict=True) if present]
         return groups, self.means[metric][there], self.sizes[metric][there]
 

@@ -1,47 +1,22 @@
 """The picture of a sweep: every run a dot beside its row's mean and interval, and what the score cost in KL."""
 
-import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefsweep.report.caption import sampled
-from prefsweep.report.columns import heading, key_heading, value_text
-from prefsweep.report.frame import NAMED, Run
+from prefsweep.report.columns import heading
+from prefsweep.report.drawing import WIDTH, label, picture, style
+from prefsweep.report.frame import Run
 from prefsweep.report.table import Row, Table, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours without the yellow, which print loses. A row has a colour and a marker of its own, so that
-# neither alone must tell rows apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-WIDTH = 6.0  # inches: the text width of a page
 TALLEST = 40.0  # inches: past it rows move together, or the PNG of a thousand rows would not fit in memory
 NOTE = "Dot: one run. Bar and line below: mean and its 95% interval, as in the table. One colour and shape a row."
-LABEL = 24  # characters of a row's label before it breaks, between its values only
-NO_BREAK = "\N{NO-BREAK SPACE}"
 DIVERGENCE = "kl/base"
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "pdf.fonttype": 42,  # text stays text in the PDF
-    "text.parse_math": False,  # a $ in a name is a $
-    "figure.constrained_layout.use": True,
-}
 DOT: dict[str, Any] = {"markersize": 5, "alpha": 0.75, "markeredgecolor": "white", "markeredgewidth": 0.5}
 ABSENT: dict[str, Any] = {"color": "#777777", "style": "italic", "fontsize": 7}
 
@@ -52,19 +27,16 @@ def draw(runs: Sequence[Run], path_stem: Path, metric: str = "judge/mean") -> li
     if not any(metric in run.metrics for run in counted):
         return []
     beside = metric != DIVERGENCE and any(DIVERGENCE in run.metrics and metric in run.metrics for run in counted)
-    # Imported here: a table needs no matplotlib, whose import takes longer than the table.
-    import matplotlib
-    from matplotlib.figure import Figure
-
     data = table(runs, [metric])
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height(data, beside)))
+
+    def fill(figure: "Figure") -> None:
         panels = figure.subplots(1, 2 if beside else 1, squeeze=False, width_ratios=[1.1, 1] if beside else [1])[0]
         draw_rows(panels[0], data, metric)
         if beside:
             draw_tradeoff(panels[1], data, metric)
         figure.supxlabel(NOTE, fontsize=6.5, color="#555555")
-        return [write(figure, path_stem.with_name(f"{path_stem.name}.{kind}")) for kind in ("png", "pdf")]
+
+    return picture(path_stem, (WIDTH, height(data, beside)), fill)
 
 
 def height(data: Table, beside: bool) -> float:
@@ -111,25 +83,3 @@ def draw_tradeoff(axes: "Axes", data: Table, metric: str) -> None:
     axes.set_ylabel(heading(metric))
     axes.set_title(f"Against {heading(DIVERGENCE)}", loc="left")
     axes.margins(0.08)
-
-
-def style(place: int) -> tuple[str, str]:
-    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-
-
-def label(data: Table, row: Row) -> str:
-    """`dpo, gpt2, dpo.beta 0.1`, broken where it is long; what means nothing to the row is left out."""
-    pairs = [(key, value) for key, value in zip(data.keys, row.keys, strict=True) if value is not None]
-    words = [value_text(value) if key in NAMED else f"{key_heading(key)} {value_text(value)}" for key, value in pairs]
-    unbroken = ", ".join(word.replace(" ", NO_BREAK) for word in words)
-    lines = textwrap.wrap(unbroken, LABEL, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines).replace(NO_BREAK, " ") or "all runs"
-
-
-def write(figure: "Figure", path: Path) -> Path:
-    """Aside, then renamed. The same runs give the same bytes: no date goes in."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    kind = path.suffix[1:]
-    figure.savefig(aside, format=kind, dpi=300, metadata={"CreationDate": None} if kind == "pdf" else None)
-    aside.replace(path)
-    return path

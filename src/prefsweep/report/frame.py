@@ -31,6 +31,7 @@ class Run:
     config: dict[str, Any]
     stages: dict[str, str]
     error: str | None
+    overrides: tuple[str, ...] = ()  # the words of its command
 
     @property
     def has_result(self) -> bool:
@@ -112,6 +113,7 @@ def read_run(path: Path) -> Run:
             config=dict(read.get("config") or {}),
             stages=dict(read.get("stages") or {}),
             error=None if read.get("error") is None else str(read["error"]),
+            overrides=tuple(read.get("overrides") or ()),
         )
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error

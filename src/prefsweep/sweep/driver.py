@@ -7,6 +7,8 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shlex
+import sys
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -100,7 +102,9 @@ def manifest(grid: Grid) -> dict[str, Any]:
     """What the report must know that no run says."""
     config = grid.jobs[0].config
     layout = dataclasses.asdict(config.report)
-    return {"jobs": [job.name for job in grid.jobs], "published": config.published, "report": layout}
+    command = shlex.join(["prefsweep", *sys.argv[1:]])
+    jobs = [job.name for job in grid.jobs]
+    return {"jobs": jobs, "command": command, "published": config.published, "report": layout}
 
 
 def server() -> Any:

@@ -1,0 +1,82 @@
+"""Curves of training: loss, reward margin and score by step, from the history that each stage left."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefsweep.report.answers import stage_folder
+from prefsweep.report.drawing import WIDTH, label, picture, style
+from prefsweep.report.frame import Run
+from prefsweep.report.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHOWN = {"loss": "loss", "margin": "reward margin", "score": "score"}  # of a history, each a panel
+VALIDATION = "validation/"
+MOST_RUNS = 60  # lines beyond that are a blot
+NOTE = "Line: training, one run; dashed: validation. One colour a row of the table."
+Series = dict[str, list[tuple[float, float]]]  # metric → (step, value)
+
+
+def draw_curves(data: Table, path_stem: Path) -> list[Path]:
+    """A panel a stage and metric; nothing where no stage left a curve."""
+    panels: dict[tuple[str, str], list[tuple[int, Series]]] = {}
+    for place, run in shown_runs(data):
+        for role in run.stages:
+            series = read_series(run, role)
+            for metric in SHOWN:
+                if len(series.get(metric, ())) > 1 or len(series.get(VALIDATION + metric, ())) > 1:
+                    panels.setdefault((role, metric), []).append((place, series))
+    if not panels:
+        return []
+    ordered = sorted(panels)
+
+    def fill(figure: "Figure") -> None:
+        lines = (len(ordered) + 1) // 2
+        axes = figure.subplots(lines, 2, squeeze=False).flatten()
+        for one, key in zip(axes, ordered, strict=False):
+            draw_panel(one, *key, panels[key])
+        for empty in axes[len(ordered) :]:
+            empty.set_axis_off()
+        places = sorted({place for drawn in panels.values() for place, _ in drawn})
+        named = [axes[0].plot([], [], color=style(p)[0], label=label(data, data.rows[p]))[0] for p in places[:10]]
+        figure.legend(handles=named, loc="outside upper center", ncols=min(4, len(named)), frameon=False, fontsize=7)
+        figure.supxlabel(NOTE, fontsize=6.5, color="#555555")
+
+    return picture(path_stem, (WIDTH, 0.9 + 1.9 * ((len(ordered) + 1) // 2)), fill)
+
+
+def shown_runs(data: Table) -> list[tuple[int, Run]]:
+    """Seeds in turn, so that every row shows before any shows twice."""
+    longest = max((len(row.runs) for row in data.rows), default=0)
+    turns = [
+        (place, row.runs[turn])
+        for turn in range(longest)
+        for place, row in enumerate(data.rows)
+        if turn < len(row.runs)
+    ]
+    return turns[:MOST_RUNS]
+
+
+def read_series(run: Run, role: str) -> Series:
+    folder = stage_folder(run, role)
+    path = folder / "history.jsonl" if folder else None
+    found: Series = {}
+    if path is not None and path.is_file():
+        for row in map(json.loads, path.read_text().splitlines()):
+            for name, value in row.items():
+                if name.removeprefix(VALIDATION) in SHOWN and isinstance(value, int | float):
+                    found.setdefault(name, []).append((row["step"], value))
+    return found
+
+
+def draw_panel(axes: "Axes", role: str, metric: str, drawn: Sequence[tuple[int, Series]]) -> None:
+    for place, series in drawn:
+        for name, dashes, width in ((metric, "-", 0.8), (VALIDATION + metric, "--", 1.3)):
+            points = series.get(name, ())
+            axes.plot(*zip(*points, strict=True), dashes, color=style(place)[0], linewidth=width) if points else None
+    axes.set_title(f"{role}: {SHOWN[metric]}", loc="left")
+    axes.set_xlabel("step")

@@ -1,0 +1,87 @@
+"""report.html as text: whole, escaped, without a request; and figures where their data is."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from prefsweep.report import report
+from recorded import write_answers, write_run
+
+
+def reported(sweep: Path) -> str:
+    report(sweep, Console(file=io.StringIO()))
+    return (sweep / "report.html").read_text()
+
+
+def a_sweep(sweep: Path) -> Path:
+    for seed in (1, 2):
+        for method, score in (("base", 0.0), ("dpo", 1.0)):
+            run = write_run(sweep, method, seed, overrides=[f"method={method}"])
+            folder = write_answers(run, {"judge/mean": [score, score + seed / 10, score - 0.5]})
+            (folder / "history.jsonl").write_text(
+                "".join(json.dumps({"step": s, "loss": 1 / s, "validation/loss": 2 / s}) + "\n" for s in (1, 2, 3))
+            )
+    failed = write_run(sweep, "dpo", 3, status="failed", error="RuntimeError: <b>")
+    (failed / "job.log").write_text("".join(f"line {n} of the log\n" for n in range(50)))
+    write_run(sweep, "dpo", 4, status="missing")
+    manifest = {"jobs": [run.name for run in sweep.iterdir()], "command": "prefsweep -m method=base,dpo"}
+    (sweep / "sweep.json").write_text(json.dumps(manifest))
+    return sweep
+
+
+def test_the_page_holds_the_whole_sweep_and_asks_for_nothing(tmp_path: Path) -> None:
+    page = reported(a_sweep(tmp_path / "s"))
+    assert not re.findall(r"""(?:src|href)=["']?(?!data:|#)[^"'>]*://""", page) and "@import" not in page
+    assert "2 of 4 (1 failed, 1 missing)" in page and "4 of 6 runs finished" in page
+    assert "line 49 of the log" in page and "line 10 of the log" not in page
+    assert "RuntimeError: &lt;b&gt;" in page and "Is 0 &lt;b&gt;odd&lt;/b&gt;?" in page and "Answer 2 of" in page
+    assert "prefsweep -m method=base,dpo" in page and "commit c0ffee" in page
+    assert {path.name for path in (tmp_path / "s").glob("*.p*")} == {
+        f"{name}.{kind}" for name in ("figure", "curves", "bars") for kind in ("png", "pdf")
+    }
+    assert page.count("data:image/png;base64,") == 3
+
+
+def test_every_cell_leads_to_its_runs(tmp_path: Path) -> None:
+    page = reported(a_sweep(tmp_path / "s"))
+    anchors = set(re.findall(r'id="([^"]+)"', page))
+    links = re.findall(r'href="#([^"]+)"', page)
+    assert len(links) >= 4 and set(links) <= anchors
+    for target in re.findall(r'href="([^"#]+run\.json)"', page):
+        assert (tmp_path / "s" / target).is_file()
+    assert len(re.findall(r'href="[^"#]+run\.json"', page)) == 6
+
+
+def test_samples_are_limited(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "s", "dpo", 1)
+    folder = write_answers(run, {"judge/mean": [0.5] * 100})
+    rows = [json.loads(line) | {"answer": "long " * 2000} for line in (folder / "samples.jsonl").open()]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = reported(tmp_path / "s")
+    assert page.count('class="answer"') == 12
+    assert re.sub(r"base64,[^\"]*", "", page).count("long ") < 12 * 300
+
+
+def test_two_numeric_keys_make_a_heat_map_and_one_a_line(tmp_path: Path) -> None:
+    for beta in (0.1, 1.0):
+        for rate in (1e-5, 1e-4):
+            changes = {"stages.dpo.beta": beta, "stages.dpo.learning_rate": rate}
+            write_run(tmp_path / "two", "dpo", 1, {"judge/mean": beta + rate}, **changes)
+        write_run(tmp_path / "one", "dpo", 1, {"judge/mean": beta}, **{"stages.dpo.beta": beta})
+    for name in ("one", "two"):
+        reported(tmp_path / name)
+        assert (tmp_path / name / "effects.png").stat().st_size > 5000
+    write_run(tmp_path / "none", "dpo", 1, {"judge/mean": 1.0})
+    reported(tmp_path / "none")
+    assert not (tmp_path / "none" / "effects.png").exists()
+
+
+def test_what_each_run_would_cost_alone_is_drawn_against_quality(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        cost = {"seconds": 1.0, "stages": {"dpo": {"seconds": 60.0 * seed, "paid": False}}}
+        write_run(tmp_path / "s", "dpo", seed, {"judge/mean": 0.5}, cost=cost)
+    reported(tmp_path / "s")
+    assert (tmp_path / "s" / "cost.png").is_file()
