@@ -270,7 +270,11 @@ SAID = [
     ("stages.dpo.loss=[apo_zero] stages.dpo.f_divergence=forward_kl", "stages.dpo.f_divergence", "reverse_kl"),
     ("stages.reward.template='{prompt}'", "stages.reward.template", "must end with {answer}"),
     ("stages.reward.reads=[dataset]", "stages.reward.reads", "[model,dataset]"),
-    ("scorer@judge=trained", "judge.path", "finished reward stage"),
+    ("method=ppo scorer@judge=trained", "stages.reward.share=[0.0, 1.0]", "say stages.reward.share=[0,0.5]"),
+    ("stages.judge_model.share=[0.5]", "stages.judge_model.share=[0.5]", "[0,0.5]"),
+    ("stages.reward.share=[0.5,0.5]", "stages.reward.share=[0.5, 0.5]", "[0,0.5]"),
+    ("stages.judge_model.backbone=policy", "stages.judge_model.reads", "[model,dataset]"),
+    ("dataset=imdb method=sft scorer@judge=trained", "scorer@judge=trained", "scorer@judge=sentiment-roberta"),
     ("method=dpo scorer@reward=oracle stages.dpo.reads=[model,dataset,reward]", "scorer@judge=oracle", "same_judge"),
     # what is not there
     ("scorer@judge=deberta-v3 judge.path=/nowhere", "judge.path=/nowhere", "no such model folder"),

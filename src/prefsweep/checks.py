@@ -28,7 +28,6 @@ from prefsweep.config import (
     ScorerConfig,
     SFTConfig,
     SyntheticReviewsConfig,
-    TrainedConfig,
     TrainingConfig,
     positions,
 )
@@ -54,7 +53,8 @@ def check(config: Config) -> None:
         if isinstance(stage, SFTConfig | DPOConfig | PPOConfig) and stage.lora:
             check_adapter(f"stages.{name}.adapter", stage.adapter, config.model)
     check_dpo(config.stages.dpo, config.runtime.micro_batch)
-    check_reward(config.stages.reward)
+    check_reward("stages.reward", config.stages.reward)
+    check_reward("stages.judge_model", config.stages.judge_model)
     for role in ("reward", "judge"):
         check_scorer(role, getattr(config, role), config.dataset)
     check_sample(config.stages.sample, config.dataset)
@@ -221,14 +221,16 @@ def check_dpo(dpo: DPOConfig, micro_batch: int) -> None:
         raise UserError(f"stages.dpo.f_divergence={dpo.f_divergence}: undefined for {wrong[0]}; say reverse_kl")
 
 
-def check_reward(reward: RewardConfig) -> None:
+def check_reward(key: str, reward: RewardConfig) -> None:
     if not reward.template.endswith("{answer}") or reward.template.count("{answer}") > 1:
-        raise UserError(f"stages.reward.template={reward.template}: must end with {{answer}}, and say it once")
+        raise UserError(f"{key}.template={reward.template}: must end with {{answer}}, and say it once")
     if reward.backbone == "policy" and "model" not in reward.reads:
-        raise UserError("stages.reward.reads: backbone=policy starts from the model; say [model,dataset]")
+        raise UserError(f"{key}.reads: backbone=policy starts from the model; say [model,dataset]")
     if reward.backbone == "encoder":
-        check_model_folder("stages.reward.encoder.path", reward.encoder.path)
-        check_encoder("stages.reward.encoder", reward.encoder)
+        check_model_folder(f"{key}.encoder.path", reward.encoder.path)
+        check_encoder(f"{key}.encoder", reward.encoder)
+    if len(reward.share) != 2 or reward.share[0] >= reward.share[1]:
+        raise UserError(f"{key}.share={reward.share}: must be where it begins and where it ends, as in [0,0.5]")
 
 
 def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
@@ -242,8 +244,6 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
     if scorer.architecture is not None and not isinstance(scorer, PublishedConfig):
         raise UserError(f"{role}.architecture: scorer {scorer.name} is no published model; say null")
     check_encoder(role, scorer)
-    if role == "judge" and isinstance(scorer, TrainedConfig) and scorer.path is None:
-        raise UserError("judge.path=null: a trained judge needs the folder of a finished reward stage")
     if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):
         raise UserError(
             f"scorer@{role}=oracle: knows the synthetic world alone and would score every text of "

@@ -84,4 +84,4 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "distilbert": DistilBERTArchitecture,
     "deberta-v2": DeBERTaArchitecture,
 }
-WITH_ARCHITECTURE = ("model", "reward", "judge", "stages.reward.encoder")
+WITH_ARCHITECTURE = ("model", "reward", "judge", "stages.reward.encoder", "stages.judge_model.encoder")

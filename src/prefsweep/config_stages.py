@@ -103,6 +103,7 @@ class RewardConfig(TrainingConfig):
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     template: str = setting()
     pooling: str = setting(choices=("last", "mean"))
+    share: list[float] = setting(at_least=0, at_most=1, absent_equals=[0.0, 1.0])
 
 
 @dataclass
@@ -223,6 +224,7 @@ class Stages:
     pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
     sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
     reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
+    judge_model: RewardConfig = dataclasses.field(default_factory=RewardConfig)
     pairs: PairsConfig = dataclasses.field(default_factory=PairsConfig)
     reference: ReferenceConfig = dataclasses.field(default_factory=ReferenceConfig)
     dpo: DPOConfig = dataclasses.field(default_factory=DPOConfig)

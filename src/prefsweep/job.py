@@ -4,24 +4,29 @@ import dataclasses
 import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from prefsweep import console
 from prefsweep.compose import as_container
-from prefsweep.config import Config, DatasetConfig, IMDBConfig, LocalConfig, RuntimeConfig, ScorerConfig, TrainedConfig
+from prefsweep.config import (
+    Config,
+    DatasetConfig,
+    RuntimeConfig,
+    ScorerConfig,
+    TrainedConfig,
+)
 from prefsweep.data import sources
-from prefsweep.errors import UserError
 from prefsweep.hub import Repository, pinned, repository
 from prefsweep.pipeline.files import FileHashes
 from prefsweep.pipeline.plan import Plan, make_plan
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Store
+from prefsweep.plan_checks import check_plan
 
 TARGET = "evaluate"
 SECTIONS = ("model", "dataset", "reward", "judge")
-ENCODER = "stages.reward.encoder"
+ENCODED = ("reward", "judge_model")  # the stages that may start from an encoder
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,7 @@ def prepare(overrides: list[str], config: Config) -> Job:
     if unknown and not config.runtime.dry_run:
         config = at_commits(config, outputs, unknown)
         plan = plan_of(config)
-    check_targets(plan)
-    check_judge(plan, config)
-    check_pairs(plan, config.dataset)
+    check_plan(plan, config)
     _ = plan.identity  # now: from here on no file that names it may be edited under the run
     return Job(overrides, config, plan)
 
@@ -67,7 +70,9 @@ def plan_of(config: Config) -> Plan:
     sections = {name: getattr(config, name) for name in SECTIONS}
     aliases = {
         "base": config.model.base,
-        "reward_model": reward_stage(config.reward),
+        "reward_model": trained_by("reward", config.reward),
+        "judge_model": trained_by("judge_model", config.judge),
+        "judge_start": config.model.base if config.stages.judge_model.backbone == "policy" else None,
         "judged_pairs": "judge" if config.dataset.pairs == "given" else None,
         "sampled_pairs": "pairs" if config.dataset.pairs == "sampled" else None,
     }
@@ -76,9 +81,11 @@ def plan_of(config: Config) -> Plan:
 
 def at_commits(config: Config, outputs: Path, ask: Container[str]) -> Config:
     """With the commit of each repository that it names, where it is known; of those in `ask`, the hub is asked."""
-    reward = config.stages.reward
-    encoder = pinned(reward.encoder, outputs, ENCODER in ask)
-    stages = dataclasses.replace(config.stages, reward=dataclasses.replace(reward, encoder=encoder))
+    stages = config.stages
+    for name in ENCODED:
+        stage = getattr(stages, name)
+        encoder = pinned(stage.encoder, outputs, encoder_of(name) in ask)
+        stages = dataclasses.replace(stages, **{name: dataclasses.replace(stage, encoder=encoder)})
     found = {name: pinned(getattr(config, name), outputs, name in ask) for name in SECTIONS}
     return dataclasses.replace(config, stages=stages, **found)
 
@@ -86,10 +93,15 @@ def at_commits(config: Config, outputs: Path, ask: Container[str]) -> Config:
 def repositories(config: Config, stages: Sequence[Stage]) -> dict[str, Repository]:
     """Those of the hub that these stages read, by the section of the config that names them."""
     sections = {name: getattr(config, name) for stage in stages for name in stage.sections}
-    if any(stage.name == "reward" for stage in stages) and config.stages.reward.backbone == "encoder":
-        sections[ENCODER] = config.stages.reward.encoder
+    for name in ENCODED:
+        if any(stage.name == name and stage.config.backbone == "encoder" for stage in stages):
+            sections[encoder_of(name)] = getattr(config.stages, name).encoder
     found = {name: repository(section, name) for name, section in sections.items()}
     return {name: where for name, where in found.items() if where is not None}
+
+
+def encoder_of(stage: str) -> str:
+    return f"stages.{stage}.encoder"
 
 
 @dataclass(frozen=True)
@@ -105,42 +117,9 @@ class ContentHash:
         return self.hashes.of_content(path) if files is None else self.hashes.of_several(files)
 
 
-def reward_stage(reward: ScorerConfig) -> str | None:
-    """The stage that makes the reward model; None for a scorer that is there already, which needs no stage."""
-    return "reward" if isinstance(reward, TrainedConfig) and reward.path is None else None
-
-
-def check_judge(plan: Plan, config: Config) -> None:
-    """What was optimised does not decide the table: a policy learns the scorer's mistakes first."""
-    seen = {name: stage.payload["sections"][name] for stage in plan.stages for name in stage.sections}
-    if not config.method.same_judge and "reward" in seen and seen["reward"] == seen.get("judge"):
-        raise UserError(
-            f"scorer@judge={config.judge.name}: is the reward that the method trains on; choose another judge, or say "
-            "method.same_judge=true to reproduce a paper that did so"
-        )
-
-
-def check_pairs(plan: Plan, dataset: Any) -> None:
-    """Sampled pairs are ranked by the reward, so there are none to train it on."""
-    if "reward" in plan.used and isinstance(dataset, IMDBConfig | LocalConfig) and dataset.pairs == "sampled":
-        raise UserError(
-            f"scorer@reward=trained: dataset={dataset.name} has no pairs to train it on; say "
-            "scorer@reward=distilbert-imdb, or another that is there already"
-        )
-
-
-def check_targets(plan: Plan) -> None:
-    """The module that builds a stage must be there. It is not imported: that would take seconds and may need torch."""
-    for stage in plan.stages:
-        module, _, function = stage.config._target_.rpartition(".")
-        try:
-            found = find_spec(module) if module and function else None
-        except ImportError:
-            found = None
-        if found is None:
-            raise UserError(
-                f"stages.{stage.name}._target_={stage.config._target_}: no such module; say package.module.function"
-            )
+def trained_by(stage: str, scorer: ScorerConfig) -> str | None:
+    """The stage that makes the scorer's model; None for a scorer that is there already, which needs no stage."""
+    return stage if isinstance(scorer, TrainedConfig) and scorer.path is None else None
 
 
 def file_hashes(runtime: RuntimeConfig) -> FileHashes:

@@ -4,6 +4,7 @@ Nothing here draws from a stream of random numbers: a row's place follows from i
 same whatever else is in the file, on every machine and with every version of Python. More rows of a limit hold fewer.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 
@@ -73,6 +74,19 @@ def leave_out(
     if len(kept) < len(examples):
         tally.drop(reason, len(examples) - len(kept))
     return kept
+
+
+def of_share(examples: Examples, share: list[float], key: str) -> Examples:
+    """The rows whose group has its place, between 0 and 1, from share[0] up to share[1]; shares that do not overlap
+    have no group in common, whatever else is in the data."""
+    first, last = (round(bound * 2**64) for bound in share)
+    kept = [example for example in examples if first <= drawn(0, "share", example.group) < last]
+    if not kept:
+        raise UserError(f"{key}={share}: none of the {len(examples)} training rows is in it; widen it")
+    tally = copy.deepcopy(examples.tally)
+    if len(kept) < len(examples):
+        tally.drop("in another share", len(examples) - len(kept))
+    return Examples(kept, tally, examples.split)
 
 
 def finished(dataset: FileDatasetConfig, split: str, examples: list[PreferenceExample], tally: Tally) -> Examples:

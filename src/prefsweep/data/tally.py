@@ -8,7 +8,7 @@ from prefsweep.data.schema import PreferenceExample
 # In the order in which they are said: what is wrong with a row, then where else it went.
 REASONS = (
     *("prompts disagree", "empty questions", "empty answers", "equal answers", "ties", "short"),
-    *("in test", "in validation", "in train", "over the limit"),
+    *("in test", "in validation", "in train", "over the limit", "in another share"),
 )
 
 

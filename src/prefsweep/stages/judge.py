@@ -20,11 +20,17 @@ SIDES = ("chosen", "rejected")
 
 
 def run(
-    config: JudgeConfig, *, dataset: DatasetConfig, judge: ScorerConfig, folder: Path, context: Context
+    config: JudgeConfig,
+    *,
+    dataset: DatasetConfig,
+    judge: ScorerConfig,
+    folder: Path,
+    context: Context,
+    judge_model: Path | None = None,
 ) -> dict[str, Any]:
     examples = load(dataset, "test")
     pairs = [pair for pair in examples[: config.pairs] if pair.chosen is not None and pair.rejected is not None]
-    scorer = load_scorer(judge, device(context.runtime))
+    scorer = load_scorer(judge, device(context.runtime), judge_model)
     prompts = [pair.prompt for pair in pairs]
     scores = {side: scorer.score(prompts, [pair.answer(side) for pair in pairs])["score"] for side in SIDES}
     rows = [

@@ -20,6 +20,7 @@ from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.frames import templated_rows
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
+from prefsweep.data.splits import of_share
 from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import IN_MEMORY
 from prefsweep.errors import UserError
@@ -43,14 +44,16 @@ def run(
     context: Context,
     model: ModelConfig | None = None,
     policy: Path | None = None,
+    name: str = "reward",
 ) -> dict[str, Any]:
+    """`name` is whose settings these are: `stages.reward` or `stages.judge_model`."""
     seeded(config)
-    backbone, tokenizer = start(config, model, policy)
+    backbone, tokenizer = start(config, model, policy, name)
     if config.max_length > longest_row(backbone):
         raise UserError(
-            f"stages.reward.max_length={config.max_length}: the backbone has {longest_row(backbone)} positions"
+            f"stages.{name}.max_length={config.max_length}: the backbone has {longest_row(backbone)} positions"
         )
-    examples = load(dataset, "train", tokenizer)
+    examples = of_share(load(dataset, "train", tokenizer), config.share, f"stages.{name}.share")
     cache = Cache.of(context.runtime)
     train_rows, cut = pair_rows(examples, tokenizer, config, cache)
     told = cut.metrics() | examples.metrics()
@@ -61,7 +64,7 @@ def run(
     trainer.length_accuracy = ranking.length_accuracy(
         *([len(pair.answer(side)) for pair in held_out] for side in SIDES)
     )
-    metrics = train(trainer, config, folder, context, "reward") | told
+    metrics = train(trainer, config, folder, context, name) | told
     asked = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
     (folder / REWARD).write_text(json.dumps({**asked, "metrics": metrics}, indent=2) + "\n")
     for kept in folder.glob(f"{STEPS}/*"):  # reward models too, but what was measured is the result's
@@ -69,7 +72,9 @@ def run(
     return metrics
 
 
-def start(config: RewardConfig, model: ModelConfig | None, policy: Path | None) -> tuple[Any, Any]:
+def start(
+    config: RewardConfig, model: ModelConfig | None, policy: Path | None, name: str = "reward"
+) -> tuple[Any, Any]:
     """The backbone before training, and its tokenizer."""
     if config.backbone == "policy":
         assert model is not None  # checked with the config
@@ -80,7 +85,7 @@ def start(config: RewardConfig, model: ModelConfig | None, policy: Path | None) 
     if config.encoder.architecture is not None and config.encoder.path is None:
         return stand_in(AutoModel, config.encoder.architecture)
     where, options = place(config.encoder, None)
-    key = "stages.reward.encoder.path"
+    key = f"stages.{name}.encoder.path"
     return load_fp32(AutoModel, where, options, key), from_pretrained(AutoTokenizer, where, options, key)
 
 

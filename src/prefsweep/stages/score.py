@@ -10,9 +10,17 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
 
 
-def run(config: ScoreConfig, *, judge: ScorerConfig, folder: Path, context: Context, samples: Path) -> dict[str, Any]:
+def run(
+    config: ScoreConfig,
+    *,
+    judge: ScorerConfig,
+    folder: Path,
+    context: Context,
+    samples: Path,
+    judge_model: Path | None = None,
+) -> dict[str, Any]:
     rows = read_rows(samples / SAMPLES)
-    scorer = load_scorer(judge, device(context.runtime))
+    scorer = load_scorer(judge, device(context.runtime), judge_model)
     measures = scorer.score([row["prompt"] for row in rows], [row["answer"] for row in rows])
     for number, row in enumerate(rows):
         row["scores"] = {name: values[number] for name, values in measures.items()}

@@ -1,0 +1,95 @@
+"""A judge that is trained in the run: on other questions than the reward, in no identity of what is trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from architectures import save_classifier
+from prefsweep.data.sources import load
+from prefsweep.data.splits import of_share
+from prefsweep.errors import UserError
+from prefsweep.job import prepare
+from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.stage import Context
+from prefsweep.stages import judge_model, score
+from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
+
+TRAINED = ("scorer@judge=trained", "stages.reward.share=[0,0.5]")
+
+
+@pytest.fixture
+def config(composed: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    encoder = save_classifier("bert", ("LABEL_0",), tmp_path / "encoder")
+    short = ("batch_size=8", "max_steps=4", "warmup_steps=0", "max_length=96", f"encoder.path={encoder}")
+    return lambda *words: composed(*TRAINED, *(f"stages.judge_model.{word}" for word in short), *words)
+
+
+def run(made: Any, folder: Path, context: Context) -> dict[str, Any]:
+    folder.mkdir()
+    return judge_model.run(made.stages.judge_model, dataset=made.dataset, folder=folder, context=context)
+
+
+def test_shares_hold_each_question_once(composed: Callable[..., Any]) -> None:
+    examples = load(composed("dataset.size=400").dataset, "train")
+    first, second = (of_share(examples, share, "key") for share in ([0.0, 0.5], [0.5, 1.0]))
+    assert not {row.group for row in first} & {row.group for row in second}
+    assert sorted(row.id for row in [*first, *second]) == sorted(row.id for row in examples)
+    assert 0.35 < len(first) / len(examples) < 0.65
+    fewer = of_share(load(composed("dataset.size=100").dataset, "train"), [0.0, 0.5], "key")
+    assert {row.id for row in fewer} <= {row.id for row in first}
+    with pytest.raises(UserError, match=r"^key=\[0\.5, 0\.5001\]: none of the 400"):
+        of_share(examples, [0.5, 0.5001], "key")
+
+
+def test_a_trained_judge_learns_its_share_alone(config: Any, new_context: Any, tmp_path: Path) -> None:
+    made = config("stages.judge_model.batch_size=1", "stages.judge_model.max_steps=null")
+    kept = of_share(load(made.dataset, "train"), [0.5, 1.0], "key")
+    assert run(made, tmp_path / "trained", new_context())["steps"] == len(kept) < 48
+
+
+def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context: Any, tmp_path: Path) -> None:
+    made = config()
+    run(made, tmp_path / "trained", new_context())
+    write_rows(tmp_path / SAMPLES, [{"prompt": "The plot", "answer": f" was {word}."} for word in ("witty", "dull")])
+    (tmp_path / "scored").mkdir()
+    given = {"samples": tmp_path, "judge_model": tmp_path / "trained"}
+    score.run(made.stages.score, judge=made.judge, folder=tmp_path / "scored", context=new_context("scoring"), **given)
+    found = [row["scores"]["score"] for row in read_rows(tmp_path / "scored" / SAMPLES)]
+    scorer = load_scorer(made.judge, torch.device("cpu"), tmp_path / "trained")
+    assert found == scorer.score(["The plot"] * 2, [" was witty.", " was dull."])["score"]
+
+
+def identities(made: Any) -> dict[str, str]:
+    return {stage.role: stage.identity for stage in prepare([], made).plan.stages}
+
+
+def test_a_trained_judge_retrains_nothing(composed: Callable[..., Any]) -> None:
+    given, trained = (identities(composed("method=ppo", *TRAINED[1:], *words)) for words in ([], TRAINED[:1]))
+    assert "judge_model" in trained and "judge_model" not in given
+    assert all(trained[role] == given[role] for role in ("pretrain", "reward", "ppo", "sample/result"))
+    assert trained["score/result"] != given["score/result"]
+
+
+def test_one_judge_for_every_seed_model_and_method(composed: Callable[..., Any], model_folders: Any) -> None:
+    def judge_of(*words: str) -> str:
+        return identities(composed(*TRAINED, *words))["judge_model"]
+
+    model = ("model=gpt2", f"model.path={model_folders['opt']}")
+    assert len({judge_of("method=ppo"), judge_of("method=dpo", "seed=7"), judge_of("method=base", *model)}) == 1
+    policy = (
+        "stages.judge_model.backbone=policy",
+        "stages.judge_model.reads=[model,dataset]",
+        "stages.judge_model.max_length=64",
+    )
+    assert judge_of(*policy) != judge_of("method=base", *model, *policy)
+
+
+def test_a_judge_of_the_rewards_own_questions_is_refused(composed: Callable[..., Any]) -> None:
+    overlapping = ("method=ppo", "scorer@judge=trained", "stages.reward.share=[0,0.6]")
+    with pytest.raises(UserError, match=r"^stages\.reward\.share=\[0\.0, 0\.6\]: .*share=\[0,0\.5\]"):
+        identities(composed(*overlapping))
+    assert "judge_model" in identities(composed(*overlapping, "method.same_judge=true"))
+    assert "judge_model" in identities(composed("method=dpo", "scorer@judge=trained"))  # no reward, nothing to share
