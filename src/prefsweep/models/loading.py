@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from prefsweep.config import (
@@ -101,7 +101,12 @@ def load_fp32(kind: Any, where: str, options: dict[str, Any], key: str = "model.
     sets to say where it is."""
     config = from_pretrained(AutoConfig, where, options, key)
     without_dropout(config)
-    made = from_pretrained(kind, where, {**options, "config": config, "dtype": torch.float32}, key)
+    settings = {**options, "config": config, "dtype": torch.float32, "output_loading_info": True}
+    made, found = from_pretrained(kind, where, settings, key)
+    lacking = sorted(name for name in found["missing_keys"] if "pooler" not in name or kind is not AutoModel)
+    if lacking:  # transformers would make them up
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise UserError(f"{where}: lacks {lacking[0]}{more}, so it is another kind of model than {key} asks for")
     assert isinstance(made, PreTrainedModel)
     return made
 

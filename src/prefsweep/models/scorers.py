@@ -157,8 +157,8 @@ def published(config: PublishedConfig) -> tuple[PreTrainedModel, Any]:
         return stand_in(AutoModelForSequenceClassification, config.architecture)
     where, options = (config.path, {}) if config.path else (str(config.id), {"revision": config.commit})
     key = "the scorer's path"
-    tokenizer = from_pretrained(AutoTokenizer, where, options, key)
-    return load_fp32(AutoModelForSequenceClassification, where, options, key), tokenizer
+    model = load_fp32(AutoModelForSequenceClassification, where, options, key)
+    return model, from_pretrained(AutoTokenizer, where, options, key)
 
 
 class Classifier(Published):
