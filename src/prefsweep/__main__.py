@@ -36,6 +36,10 @@ def main() -> int:
 def dispatch(argv: list[str]) -> int:
     if argv and argv[0] == "table":
         return table(argv[1:])
+    if argv and argv[0] == "diff":
+        return diff(argv[1:])
+    if argv and argv[0] in ("best", "confirm"):
+        return choose(argv[0], argv[1:])
     if argv and argv[0] == "score":
         return score(argv[1:])
     if argv and argv[0] == "export":
@@ -107,6 +111,34 @@ def export(words: list[str]) -> int:
     return 0
 
 
+def diff(words: list[str]) -> int:
+    from prefsweep.console import console
+    from prefsweep.report.compare import diff as show
+
+    if len(words) != 2 or any(word.startswith("-") for word in words):
+        raise UserError("diff: needs the folders of two runs, as in: prefsweep diff outputs/runs/A outputs/runs/B")
+    show(Path(words[0]), Path(words[1]), console)
+    return 0
+
+
+def choose(command: str, words: list[str]) -> int:
+    """The best configuration of a sweep; `confirm` runs it on fresh seeds."""
+    from prefsweep.console import console
+    from prefsweep.report.choice import best
+
+    folder, by, seeds = cli.parse_choice(command, words)
+    if command == "best" and by is None:
+        raise UserError("best: say by which validation metric, as in: prefsweep best SWEEP --by validation/loss")
+    chosen = best(folder, by, console)
+    if command == "best":
+        return 0
+    from prefsweep.sweep.confirm import confirming
+
+    words = confirming(chosen, folder, seeds)
+    console.print(" ".join(["prefsweep -m", *words]), soft_wrap=True, markup=False)
+    return run(cli.Line(overrides=words, multirun=True))
+
+
 def score(words: list[str]) -> int:
     """What a scorer says of one text: a look at it before a run depends on it."""
     from prefsweep.compose import compose, composing
@@ -142,7 +174,8 @@ def complete(what: str) -> None:
 
     from prefsweep import config, config_folder
 
-    if what.startswith("query") and os.environ.get("COMP_LINE", "").split()[1:2] == ["table"]:
+    command = os.environ.get("COMP_LINE", "").split()[1:2]
+    if what.startswith("query") and command and command[0] in cli.OF_FOLDERS:
         return  # folders: the shell completes them itself
     config.register()
     sys.argv = [sys.argv[0], "-sc", what]

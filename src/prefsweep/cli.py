@@ -12,9 +12,13 @@ from prefsweep.errors import UserError, nearest
 COMMANDS = {
     "table": "prefsweep table DIR...                   the table of runs, finished and not; one of several folders\n"
     "      [--rows KEY,...] [--columns KEY,...] [--metrics METRIC,...] [--format md|tex|csv|html] [--out DIR]",
+    "diff": "prefsweep diff A B                       two runs: config, metrics paired over prompts, answers",
+    "best": "prefsweep best SWEEP --by METRIC         the best configuration by validation, and its test table",
+    "confirm": "prefsweep confirm SWEEP [--by METRIC] [--seeds 5]   the same on fresh seeds: no winner's curse",
     "score": 'prefsweep score SCORER "text" ["answer"]  what a scorer says of a text, or of an answer to a prompt',
     "export": "prefsweep export RUN DIR [--merge]        the policy of a run or stage as a plain transformers folder",
 }
+OF_FOLDERS = ("table", "diff", "best", "confirm")  # commands whose words the shell completes itself
 CONFIG_DIR = ("-cd", "--config-dir")
 FLAGS = ("-m", "--multirun", "-h", "--help", "--version", "--resolve", "-c", "--cfg", *CONFIG_DIR)
 
@@ -95,6 +99,28 @@ def parse_table(argv: list[str]) -> TableLine:
     if not line.folders:
         raise UserError("table: needs a folder, as in: prefsweep table multirun_sweeps/demo")
     return line
+
+
+def parse_choice(command: str, argv: list[str]) -> tuple[Path, str | None, int]:
+    """`SWEEP [--by METRIC] [--seeds N]` → the folder, the metric, how many seeds."""
+    folders, by, seeds, words = [], None, 5, iter(argv)
+    flags = ("--by", "--seeds") if command == "confirm" else ("--by",)
+    for word in words:
+        name, _, attached = word.partition("=")
+        if not word.startswith("-"):
+            folders.append(Path(word))
+        elif name not in flags:
+            raise UserError(f"{word}: no such flag of {command}{nearest(word, flags)}")
+        elif name == "--by":
+            by = attached or value_of(word, words)
+        else:
+            number = attached or value_of(word, words)
+            if not number.isdigit() or int(number) < 1:
+                raise UserError(f"--seeds {number}: must be a number of seeds, 1 or more")
+            seeds = int(number)
+    if len(folders) != 1:
+        raise UserError(f"{command}: needs one sweep, as in: prefsweep {command} multirun_sweeps/demo")
+    return folders[0], by, seeds
 
 
 def parse_score(words: list[str]) -> tuple[list[str], str, str, Path | None]:

@@ -46,8 +46,15 @@ def difference(one: Cell, other: Cell) -> Estimate | None:
     Runs are paired by seed; a row that no seed changes stands beside each seed of the other.
     """
     pairs = paired_runs(one, other)
-    if not pairs:
-        return None
+    return paired(one, other, pairs) if pairs else None
+
+
+def difference_of_runs(one: Cell, other: Cell) -> Estimate | None:
+    """Of two single runs, whatever their seeds: over prompts alone."""
+    return paired(one, other, [(0, 0)]) if one.runs and other.runs else None
+
+
+def paired(one: Cell, other: Cell, pairs: Sequence[tuple[int, int]]) -> Estimate | None:
     a, b = one.prompts, other.prompts
     if a is not None and b is not None and a.groups == b.groups and np.array_equal(a.sizes, b.sizes):
         return crossed(np.stack([a.means[i] - b.means[j] for i, j in pairs]), a.sizes)

@@ -1,0 +1,125 @@
+"""Two runs side by side; the best configuration by validation; the same on fresh seeds."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from rich.console import Console
+
+from prefsweep import cli
+from prefsweep.compose import composing
+from prefsweep.errors import UserError
+from prefsweep.report.choice import best, ranked
+from prefsweep.report.compare import diff
+from prefsweep.sweep.confirm import confirming
+from prefsweep.sweep.grid import expand
+from recorded import write_answers, write_run
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def printed(where: Console) -> str:
+    assert isinstance(where.file, io.StringIO)
+    return where.file.getvalue()
+
+
+def tuned(sweep: Path, on_test: dict[float, float], on_validation: dict[float, list[float]], **said: str) -> Path:
+    """dpo over betas and two seeds: a mean score on test, and a history of validation loss."""
+    for beta, score in on_test.items():
+        for seed in (1, 2):
+            words = ["experiment=demo", "method=dpo", f"seed={seed}", f"stages.dpo.beta={beta}", "sweep=tuned"]
+            changes = {"stages.dpo.beta": beta, **{f"stages.dpo.{key}": value for key, value in said.items()}}
+            run = write_run(sweep, "dpo", seed, {"judge/mean": score}, overrides=words, **changes)
+            record = json.loads((run / "run.json").read_text())
+            record["stages"]["dpo"] = run.name
+            record["config"]["runtime"]["outputs"] = str(sweep.parent / "outputs")
+            (run / "run.json").write_text(json.dumps(record))
+            folder = sweep.parent / "outputs/stages/dpo" / run.name
+            folder.mkdir(parents=True)
+            rows = [
+                {"step": step, "loss": 1.0, "validation/loss": loss, "validation/accuracy": 1 - loss / 2}
+                for step, loss in enumerate(on_validation[beta])
+            ]
+            (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return sweep
+
+
+def test_the_best_is_chosen_on_validation_and_told_on_test(tmp_path: Path) -> None:
+    sweep = tuned(tmp_path / "s", {0.1: 0.9, 0.5: 0.3, 1.0: 0.5}, {0.1: [0.5, 0.6], 0.5: [0.7, 0.2], 1.0: [0.1, 0.4]})
+    where = console()
+    chosen = best(sweep, "validation/loss", where)
+    assert chosen.keys == {"stages.dpo.beta": 0.5} and chosen.value == pytest.approx(0.2)
+    assert re.search(r"1  validation/loss 0\.2000  dpo\.beta 0\.5", printed(where))
+    assert "0.300" in printed(where) and "0.900" not in printed(where)
+    assert ranked(sweep, "validation/accuracy")[0].keys == {"stages.dpo.beta": 0.5}
+
+
+def test_a_run_that_kept_its_best_state_is_ranked_by_that(tmp_path: Path) -> None:
+    kept = {"checkpoint": "best", "best_by": "loss"}
+    sweep = tuned(tmp_path / "s", {0.1: 0.0, 0.5: 0.0}, {0.1: [0.1, 0.9], 0.5: [0.5, 0.4]}, **kept)
+    assert [choice.value for choice in ranked(sweep, "validation/loss")] == pytest.approx([0.1, 0.4])
+
+
+def test_a_choice_by_test_or_by_nothing_is_refused(tmp_path: Path) -> None:
+    sweep = tuned(tmp_path / "s", {0.1: 0.9, 0.5: 0.3}, {0.1: [0.5], 0.5: [0.7]})
+    for by, message in (
+        ("judge/mean", "measured on test"),
+        ("validation/los", r"no run measured it \(nearest: validation/loss\)"),
+        (None, "has 2 configurations; say by which metric to choose, as validation/loss, validation/accuracy"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ranked(sweep, by)
+
+
+def test_the_chosen_one_is_confirmed_on_seeds_that_nobody_chose_by(tmp_path: Path) -> None:
+    sweep = tuned(tmp_path / "tuned", {0.1: 0.9, 0.5: 0.3}, {0.1: [0.5], 0.5: [0.7]})
+    words = confirming(ranked(sweep, "validation/loss")[0], sweep, 3)
+    assert words[-3:] == ["grid=null", "seed=3,4,5", "sweep=tuned-confirm"]
+    with composing():
+        grid = expand(words, multirun=True, config_dir=None)
+    assert [job.config.seed for job in grid.jobs] == [3, 4, 5] and grid.name == "tuned-confirm"
+    assert {(job.config.method.name, job.config.stages.dpo.beta) for job in grid.jobs} == {("dpo", 0.1)}
+
+
+def test_two_runs_side_by_side_are_paired_over_prompts(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((2, 30))
+    a = write_run(tmp_path / "s", "dpo", 1, {"kl/base": 1.0})
+    b = write_run(tmp_path / "s", "dpo", 2, {"kl/base": 3.0}, **{"stages.dpo.beta": 0.25})
+    write_answers(a, {"judge/mean": first.tolist()})
+    write_answers(b, {"judge/mean": second.tolist()})
+    where = console()
+    diff(a, b, where)
+    found = re.search(r"judge/mean .* (−?[\d.]+) ± ([\d.]+)", printed(where))
+    low, high = scipy.stats.ttest_rel(second, first).confidence_interval(0.95)
+    assert found
+    assert float(found[1].replace("−", "-")) == pytest.approx((low + high) / 2, abs=1e-3)
+    assert float(found[2]) == pytest.approx((high - low) / 2, abs=1e-3)
+    assert re.search(r"stages\.dpo\.beta +0\.5 +0\.25", printed(where)) and re.search(r"seed +1 +2", printed(where))
+    assert re.search(r"kl/base +1\.00 +3\.00 +2\.00\n", printed(where))
+    assert "A [" in printed(where) and "Answer 0 of" in printed(where)
+
+
+def test_diff_wants_two_runs(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "s", "dpo", 1)
+    write_run(tmp_path / "s", "dpo", 2)
+    with pytest.raises(UserError, match="holds 2 runs; name the folder of one"):
+        diff(tmp_path / "s", run, console())
+
+
+def test_the_words_of_best_and_confirm() -> None:
+    assert cli.parse_choice("best", ["a", "--by", "validation/loss"]) == (Path("a"), "validation/loss", 5)
+    assert cli.parse_choice("confirm", ["--seeds=3", "a"]) == (Path("a"), None, 3)
+    for command, words, message in (
+        ("best", [], "needs one sweep"),
+        ("best", ["a", "--seeds", "3"], "no such flag of best"),
+        ("confirm", ["a", "--seeds", "no"], "must be a number of seeds"),
+    ):
+        with pytest.raises(UserError, match=message):
+            cli.parse_choice(command, words)
