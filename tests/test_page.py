@@ -85,3 +85,15 @@ def test_what_each_run_would_cost_alone_is_drawn_against_quality(tmp_path: Path)
         write_run(tmp_path / "s", "dpo", seed, {"judge/mean": 0.5}, cost=cost)
     reported(tmp_path / "s")
     assert (tmp_path / "s" / "cost.png").is_file()
+
+
+def test_an_experiment_may_name_its_figures_and_metrics(tmp_path: Path) -> None:
+    sweep = a_sweep(tmp_path / "s")
+    manifest = json.loads((sweep / "sweep.json").read_text())
+    manifest["report"] = {"rows": None, "columns": [], "metrics": ["judge/mean"], "figures": ["curves"]}
+    (sweep / "sweep.json").write_text(json.dumps(manifest))
+    reported(sweep)
+    assert {path.name for path in sweep.glob("*.png")} == {"curves.png"}
+    manifest["report"] = {"metrics": ["judge/absent"], "figures": []}  # a layout that does not fit costs no table
+    (sweep / "sweep.json").write_text(json.dumps(manifest))
+    assert "judge score" in reported(sweep)

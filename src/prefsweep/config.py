@@ -217,6 +217,9 @@ class TrackingConfig:
     system_metrics: bool = setting()
 
 
+FIGURES = ("figure", "curves", "bars", "cost", "effects")
+
+
 @dataclass
 class ReportConfig:
     """How the table of a sweep is laid out; no part of an identity."""
@@ -224,6 +227,7 @@ class ReportConfig:
     rows: list[str] | None = setting()
     columns: list[str] = setting()
     metrics: list[str] | None = setting()
+    figures: list[str] | None = setting(choices=FIGURES)
 
 
 @dataclass

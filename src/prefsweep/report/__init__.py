@@ -97,8 +97,11 @@ def figures(runs: Sequence[Run], made: Table, folder: Path, suffix: str, keep: b
         "cost": lambda stem: draw_cost(made, stem),
         "effects": lambda stem: draw_effects(made, stem),
     }
+    wanted = (manifest(folder).get("report") or {}).get("figures")
     written = []
     for name, draw_one in draw_each.items():
+        if wanted is not None and name not in wanted:
+            continue
         there = [folder / f"{name}{suffix}.{kind}" for kind in ("png", "pdf")]
         written += there if keep and all(path.is_file() for path in there) else draw_one(folder / f"{name}{suffix}")
     return written
