@@ -61,6 +61,10 @@ def check(config: Config) -> None:
     check_ppo(config.stages.ppo)
     check_lengths(config)
     check_published(config.published)
+    if config.runtime.processes > 1 and config.jobs > 1:
+        raise UserError(
+            f"jobs={config.jobs}: runtime.processes={config.runtime.processes} wants the machine; say jobs=1"
+        )
     if config.runtime.save_every % config.runtime.log_every:
         raise UserError(
             f"runtime.save_every={config.runtime.save_every}: must be a multiple of "

@@ -197,6 +197,7 @@ class RuntimeConfig:
 
     device: str = setting(choices=("auto", "cpu", "cuda"))
     threads: int | None = setting(at_least=1)
+    processes: int = setting(at_least=1)
     micro_batch: int = setting(at_least=1)
     forward_batch: int = setting(at_least=1)
     gradient_checkpointing: bool = setting()

@@ -38,6 +38,7 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.ppo.guards import TrippedError
 from prefsweep.ppo.rollout import Rollouts, Score, Words
 from prefsweep.ppo.trainer import Task, Trainer
+from prefsweep.stages import several
 from prefsweep.stages.callbacks import Choice, Schedule, save
 from prefsweep.stages.sample import distinct_prompts
 from prefsweep.stages.training import checkpoints, step_of
@@ -59,6 +60,10 @@ def run(
     if isinstance(reward, TrainedConfig):
         trained = reward_model or Path(str(reward.path))
         check_reward(config, json.loads((trained / REWARD).read_text())["metrics"])
+    if several.wanted(context):
+        sections = {"config": config, "model": model, "dataset": dataset, "reward": reward}
+        inputs = {"policy": policy, "reward_model": reward_model}
+        return several.run(run, {**sections, **inputs, "folder": folder}, context)
     accelerator = new_accelerator(context.runtime)
     tokenizer = load_tokenizer(model, policy)
     scorer = load_scorer(reward, accelerator.device, reward_model)

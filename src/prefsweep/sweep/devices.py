@@ -30,4 +30,5 @@ def least_used(available: list[str], in_use: Iterable[str | None]) -> str | None
 
 def see_only(gpu: str | None) -> None:
     if gpu is not None:
+        os.environ.setdefault("PREFSWEEP_GPUS", ",".join(gpus()))  # for a stage of several processes
         os.environ[MASK] = gpu
