@@ -38,7 +38,7 @@ def run(composed: Callable[..., Any], model_folders: dict[str, Path], new_contex
 
 
 def test_two_processes_end_as_one(run: Run) -> None:
-    """Sums are added in another order, and a weight whose gradient is all rounding may go either way: within two steps."""
+    """Sums are added in another order, and a weight whose gradient is all rounding may go either way."""
     alone, first, rows = run(1)
     together, second, told = run(2)
     assert {name: value for name, value in together.items() if name in ("iterations", "episodes")} == {
