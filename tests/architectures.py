@@ -100,19 +100,10 @@ def architecture(kind: str, size: int, **settings: Any) -> Any:
             return DebertaV2Config(max_position_embeddings=96, type_vocab_size=0, **relative, **WIDE, **whole)
         case "gpt2":
             ends = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": None}
-            return GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=96, initializer_range=0.3, **ends, **whole)
+            small = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 96, "initializer_range": 0.3}
+            return GPT2Config(**{**small, **ends, **whole})
         case _:  # narrower inside than outside, as opt-350m
-            return OPTConfig(
-                hidden_size=32,
-                word_embed_proj_dim=16,
-                do_layer_norm_before=False,
-                ffn_dim=48,
-                max_position_embeddings=96,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                init_std=0.3,
-                bos_token_id=2,
-                eos_token_id=2,
-                pad_token_id=1,
-                **whole,
-            )
+            ends = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
+            narrow = {"hidden_size": 32, "word_embed_proj_dim": 16, "do_layer_norm_before": False, "ffn_dim": 48}
+            small = {"max_position_embeddings": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "init_std": 0.3}
+            return OPTConfig(**{**narrow, **small, **ends, **whole})

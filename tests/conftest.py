@@ -42,28 +42,15 @@ def tokenizer() -> Any:
 def model_folders(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Freshly initialised GPT-2 and OPT, small, saved as the hub saves them; OPT narrower inside like opt-350m."""
     import torch
-    from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
+    from transformers import AutoModelForCausalLM
+
+    from architectures import architecture
 
     torch.manual_seed(0)
-    special = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     shapes = {
-        "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=96, initializer_range=0.2, **special),
-        "opt": OPTConfig(
-            hidden_size=32,
-            word_embed_proj_dim=16,
-            do_layer_norm_before=False,
-            ffn_dim=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=96,
-            init_std=0.2,
-            **special,
-        ),
+        "gpt2": architecture("gpt2", len(tokenizer), initializer_range=0.2, **special),
+        "opt": architecture("opt", len(tokenizer), ffn_dim=64, init_std=0.2, **special),
     }
     folders = {}
     for name, shape in shapes.items():

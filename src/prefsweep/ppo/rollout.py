@@ -60,18 +60,16 @@ def clipped_query(query: Ids, name: str, config: PPOConfig) -> Ids:
     return query[-(config.max_length - config.response_tokens[1]) :]
 
 
+@dataclass
 class Sampler:
     """Draws answers from `policy` as it is at each call, at `temperature` from the whole distribution."""
 
-    def __init__(
-        self, config: PPOConfig, policy: PreTrainedModel, words: Words, score: Score, accelerator: Any, batch: int
-    ):
-        self.config = config
-        self.policy = policy
-        self.words = words
-        self.score = score
-        self.accelerator = accelerator
-        self.batch = batch
+    config: PPOConfig
+    policy: PreTrainedModel
+    words: Words
+    score: Score
+    accelerator: Any
+    batch: int
 
     def __call__(self, queries: list[Ids], names: list[str]) -> Rollouts:
         # 1. this process's share, queries of like length together
