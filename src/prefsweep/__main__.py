@@ -44,6 +44,8 @@ def dispatch(argv: list[str]) -> int:
         return score(argv[1:])
     if argv and argv[0] == "export":
         return export(argv[1:])
+    if argv and argv[0] == "show":
+        return show(argv[1:])
     line = cli.parse(argv)
     if line.help:
         print(cli.help_text())
@@ -137,6 +139,20 @@ def choose(command: str, words: list[str]) -> int:
     words = confirming(chosen, folder, seeds)
     console.print(" ".join(["prefsweep -m", *words]), soft_wrap=True, markup=False)
     return run(cli.Line(overrides=words, multirun=True))
+
+
+def show(words: list[str]) -> int:
+    """A dataset as the model reads it."""
+    from prefsweep.compose import compose, composing
+
+    overrides, split, config_dir = cli.parse_show(words)
+    with composing(config_dir):
+        config = compose(overrides, config_dir)
+    from prefsweep.console import console
+    from prefsweep.show import show as draw
+
+    draw(config, split, console)
+    return 0
 
 
 def score(words: list[str]) -> int:

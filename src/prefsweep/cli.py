@@ -15,10 +15,12 @@ COMMANDS = {
     "diff": "prefsweep diff A B                       two runs: config, metrics paired over prompts, answers",
     "best": "prefsweep best SWEEP --by METRIC         the best configuration by validation, and its test table",
     "confirm": "prefsweep confirm SWEEP [--by METRIC] [--seeds 5]   the same on fresh seeds: no winner's curse",
+    "show": "prefsweep show [SPLIT] [key=value ...]         a dataset as the model reads it: tokens, cuts, duplicates",
     "score": 'prefsweep score SCORER "text" ["answer"]  what a scorer says of a text, or of an answer to a prompt',
     "export": "prefsweep export RUN DIR [--merge]        the policy of a run or stage as a plain transformers folder",
 }
 OF_FOLDERS = ("table", "diff", "best", "confirm")  # commands whose words the shell completes itself
+SPLITS = ("train", "validation", "test")
 CONFIG_DIR = ("-cd", "--config-dir")
 FLAGS = ("-m", "--multirun", "-h", "--help", "--version", "--resolve", "-c", "--cfg", *CONFIG_DIR)
 
@@ -148,6 +150,18 @@ def without_config_dir(words: list[str]) -> tuple[list[str], Path | None]:
         else:
             rest.append(word)
     return rest, config_dir
+
+
+def parse_show(words: list[str]) -> tuple[list[str], str, Path | None]:
+    """`[SPLIT] key=value...` → overrides, the split, and the folder after -cd."""
+    words, config_dir = without_config_dir(words)
+    splits = [word for word in words if "=" not in word and not word.startswith("~")]
+    for word in splits:
+        if word not in SPLITS:
+            raise UserError(f"show: {word} is no split{nearest(word, SPLITS)}; say {', '.join(SPLITS)}")
+    if len(splits) > 1:
+        raise UserError(f"show: one split at a time, not {' and '.join(splits)}")
+    return [word for word in words if word not in splits], splits[0] if splits else "train", config_dir
 
 
 def parse_export(words: list[str]) -> tuple[Path, Path, bool]:
