@@ -1,5 +1,6 @@
 """A whole small sweep by the real command: what is shared and told, what a second time costs, what a failure does."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -65,12 +66,18 @@ def test_it_ends_with_a_table_and_a_figure(swept: Workplace) -> None:
     table = (folder / "table.md").read_text()
     assert all(method in table for method in ("base", "sft", "dpo", "sft+dpo"))
     assert (folder / "figure.png").stat().st_size > 10_000
+    page = html.unescape((folder / "report.html").read_text())
+    assert all(word in page for word in ("prefsweep ", *GRID))
     assert "judge score" in (swept.folder / "first.txt").read_text()
 
 
 def test_each_job_leaves_one_tracked_run_that_tells_all(swept: Workplace) -> None:
     runs = {run.metadata["name"]: run for run in map(read_run, run_folders(swept.folder))}
     jobs = {job["name"]: job for job in swept.jobs("small").values()}
+    told = runs.pop("small-report")  # the sweep's own
+    assert (told.metadata["group"], told.metadata["job_type"]) == ("small", "report")
+    assert {"method", "metric", "mean", "folders"} <= set(told.tables["table"]["columns"])
+    assert {"table", "figure"} <= set(told.summary)
     assert sorted(runs) == sorted(jobs)
     for name, job in jobs.items():
         run = runs[name]

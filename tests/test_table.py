@@ -287,3 +287,9 @@ def test_a_rate_of_one_has_an_interval(tmp_path: Path) -> None:
         write_answers(write_run(tmp_path / "s", "dpo", seed), {"judge/win_rate": [1.0] * 30})
     low, high = made(tmp_path / "s").rows[0].cells[0].interval or (math.nan, math.nan)
     assert high == 1.0 and 0.8 < low < 0.95
+
+
+def test_a_score_that_is_nought_everywhere_is_no_rate(tmp_path: Path) -> None:
+    write_answers(write_run(tmp_path / "s", "dpo", 1), {"text/rouge2": [0.0] * 9, "text/ended": [0.0] * 9})
+    score, rate = (table(read_runs([tmp_path / "s"]), [name]).texts()[0][1] for name in ("text/rouge2", "text/ended"))
+    assert score == "0.000 ± 0.000" and rate.startswith("0.000 [0.000, 0.")

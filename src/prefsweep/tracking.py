@@ -1,5 +1,6 @@
 """The W&B run of one job, or nothing: opened here, always closed here, and never the reason why a job fails."""
 
+import csv
 import itertools
 import os
 import secrets
@@ -84,6 +85,18 @@ class Tracker:
     def before_after(self, rows: Iterable[dict[str, Any]]) -> None:
         """The first answers of the method's start beside those of its result."""
         self.table("before_after", BEFORE_AFTER_COLUMNS, itertools.islice(rows, SAMPLE_ROWS))
+
+    def report(self, cells: Path, figures: Iterable[Path]) -> None:
+        """A sweep's table, a row a cell with its raw values and runs, and its figures."""
+        if self.run is None:
+            return
+        import wandb
+
+        with cells.open(newline="") as file:
+            reader = csv.DictReader(file)
+            self.table("table", tuple(reader.fieldnames or ()), reader)
+        drawn = {figure.stem: str(figure) for figure in figures}
+        self.tell(lambda run: run.log({name: wandb.Image(path) for name, path in drawn.items()}) if drawn else None)
 
     def table(self, name: str, columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> None:
         if self.run is None:

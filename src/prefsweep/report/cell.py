@@ -9,7 +9,7 @@ import numpy as np
 
 from prefsweep.report import statistics
 from prefsweep.report.answers import Answers
-from prefsweep.report.columns import NOTHING, number
+from prefsweep.report.columns import NOTHING, RATES, number
 from prefsweep.report.frame import Run
 from prefsweep.report.published import Published
 from prefsweep.report.statistics import Array, Estimate
@@ -125,5 +125,5 @@ def common_prompts(found: Sequence[Answers | None], metric: str, values: Sequenc
     if not parts:
         return None
     groups, _, sizes = parts[0]
-    is_rate = all(answers is not None and metric in answers.rates for answers in found)
+    is_rate = metric in RATES and all(answers is not None and metric in answers.rates for answers in found)
     return Prompts(tuple(groups), np.stack([means for _, means, _ in parts]), sizes, is_rate)

@@ -30,6 +30,11 @@ MORE_IS_BETTER = {
     *("text/bleu", "text/bleu1", "text/rouge1", "text/rouge2", "text/rougeL", "text/rougeLsum"),
 }
 LESS_IS_BETTER = {"preference/loss", "preference/perplexity_chosen", "text/coherence", "text/repetition"}
+# Shares of answers that are one thing or the other. By name: a score that happens to be 0 everywhere is no rate.
+RATES = {
+    *("judge/win_rate", "judge/win_rate_chosen", "judge/ties", "judge/ties_chosen", "judge/hmr", "judge/hpr"),
+    *("judge/truncated", "text/ended", "preference/accuracy"),
+}
 NOTHING = "–"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from prefsweep.config import TrackingConfig
 from prefsweep.console import console, say, show_plan
 from prefsweep.job import Job, store_of
 from prefsweep.pipeline.files import write_json
@@ -25,6 +26,7 @@ from prefsweep.run import RunFile, execute
 from prefsweep.sweep.devices import gpus, least_used
 from prefsweep.sweep.grid import Grid
 from prefsweep.sweep.worker import LOG, work
+from prefsweep.tracking import JobCard, tracking
 
 MANIFEST = "sweep.json"  # which jobs are the sweep's, in order: an older grid's jobs may lie in the same folder
 
@@ -38,6 +40,7 @@ class Queue:
     gpus: list[str]
     running: dict[Any, tuple[Any, Job, str | None]] = field(default_factory=dict)  # by sentinel
     failed: list[Job] = field(default_factory=list)
+    ended: int = 0
 
     def start(self) -> None:
         while self.waiting and len(self.running) < self.at_once:
@@ -58,6 +61,7 @@ class Queue:
                 self.failed.append(job)
                 note_death(self.folder / job.name, process.exitcode)
             ended.append((job, process.exitcode))
+            self.ended += 1
         return ended
 
     def stop(self) -> None:
@@ -94,7 +98,9 @@ def sweep(grid: Grid) -> int:
         queue.stop()
         raise
     finally:
-        table(folder)
+        written = table(folder)
+    if queue.ended:  # a sweep that had nothing to build leaves no run behind
+        track(written, folder.name, grid.jobs[0].config.tracking)
     return 1 if queue.failed else 0
 
 
@@ -149,7 +155,15 @@ def note_death(folder: Path, code: int) -> None:
         write_json(path, found | {"status": "failed", "error": how})
 
 
-def table(folder: Path) -> None:
+def table(folder: Path) -> list[Path]:
     from prefsweep.report import report
 
-    report(folder, console)
+    return report(folder, console)
+
+
+def track(written: list[Path], name: str, settings: TrackingConfig) -> None:
+    """The sweep's own W&B run, beside those of its jobs: its table and its figures."""
+    card = JobCard(f"{name}-report", name, "report", (), {})
+    with tracking(settings, card, say) as tracker:
+        cells = [path for path in written if path.suffix == ".csv"]
+        tracker.report(cells[0], [path for path in written if path.suffix == ".png"])
