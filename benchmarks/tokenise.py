@@ -4,8 +4,9 @@
 
 HH is a folder in the layout of Anthropic/hh-rlhf, a slice is enough: its harmless-base rows are repeated under numbers
 of their own. The tokenizer is a byte-level BPE trained on them, up to 50,257 tokens; text that GPT-2's own has not met
-splits finer. Every way runs in a process of its own, from the compressed file on: `lists` tokenises all rows at once
-and makes a dataset of the lists; `ours` writes them batch by batch; `again` finds them there. All must give equal rows.
+splits finer. Every way runs in a process of its own, from the compressed file on: `lists` gives all texts to the
+tokenizer at once and makes a dataset of its lists, as one does by hand; `ours` writes rows batch by batch; `again` finds
+them there. All must give equal rows.
 """
 
 import gzip
@@ -63,7 +64,7 @@ def one_way(way: str, work: Path) -> dict[str, Any]:
     from prefsweep.data.cache import Cache
     from prefsweep.data.sources import load
     from prefsweep.data.truncation import Truncation
-    from prefsweep.data.views import encode_answers, encode_prompts, pair_rows
+    from prefsweep.data.views import pair_rows
 
     with composing():
         dataset = compose(["dataset=hh-rlhf", f"dataset.path={work / 'hh'}", "model=gpt2"]).dataset
@@ -73,9 +74,12 @@ def one_way(way: str, work: Path) -> dict[str, Any]:
     read, held = time.monotonic() - started, peak()
     if way == "lists":
         cut, columns = Truncation(), {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
-        prompts = encode_prompts([example.prompt for example in examples], tokenizer)
-        chosen = encode_answers([example.chosen or "" for example in examples], tokenizer)
-        rejected = encode_answers([example.rejected or "" for example in examples], tokenizer)
+        eos = [tokenizer.eos_token_id]
+        prompts = tokenizer([example.prompt for example in examples])["input_ids"]
+        chosen, rejected = (
+            [row + eos for row in tokenizer([example.answer(side) for example in examples])["input_ids"]]
+            for side in ("chosen", "rejected")
+        )
         for whole, *answers in zip(prompts, chosen, rejected, strict=True):
             prompt, answers = cut.fit(whole, answers, MAX_LENGTH, tokenizer.eos_token_id)
             for column, ids in zip(columns.values(), (prompt, *answers), strict=True):

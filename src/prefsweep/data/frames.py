@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefsweep.data.truncation import Ids, Truncation
+from prefsweep.data.words import token_ids
 
 PROBE = "a"  # any text: only what a tokenizer puts around it is looked at
 
@@ -64,8 +65,7 @@ class Rows:
 
 
 def bare_ids(texts: list[str], tokenizer: Any) -> list[Ids]:
-    ids: list[Ids] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return ids
+    return token_ids(texts, tokenizer, special=False)
 
 
 def templated_rows(prompts: list[str], answers: list[str], tokenizer: Any, template: str, max_length: int) -> Rows:

@@ -8,6 +8,7 @@ from datasets import Dataset
 from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.truncation import Ids, Truncation
+from prefsweep.data.words import token_ids
 
 IGNORED = -100  # the label of a token that is not learned
 IN_MEMORY = Cache()
@@ -15,14 +16,14 @@ IN_MEMORY = Cache()
 
 def encode_prompts(texts: list[str], tokenizer: Any) -> list[Ids]:
     """With the tokenizer's own beginning (OPT's </s>); an empty prompt becomes one EOS: something must come first."""
-    ids: list[Ids] = tokenizer(texts)["input_ids"]
-    return [row or [tokenizer.eos_token_id] for row in ids]
+    eos = tokenizer.eos_token_id
+    return [row or [eos] for row in token_ids(texts, tokenizer, special=True)]
 
 
 def encode_answers(texts: list[str], tokenizer: Any) -> list[Ids]:
     """With EOS, which is always learned, and nothing put before the first token."""
-    ids: list[Ids] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return [[*row, tokenizer.eos_token_id] for row in ids]
+    eos = tokenizer.eos_token_id
+    return [[*row, eos] for row in token_ids(texts, tokenizer, special=False)]
 
 
 def encode(
@@ -39,7 +40,7 @@ def encode(
     for place, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
         texts, own = [example.answer(side) for side in sides], [side[place] for side in answers]
         if example.prompt and not all(is_apart(example.prompt, text) for text in texts):
-            wholes = tokenizer([example.prompt + text for text in texts])["input_ids"]
+            wholes = token_ids([example.prompt + text for text in texts], tokenizer, special=True)
             if any(prompt + ids[:-1] != whole for ids, whole in zip(own, wholes, strict=True)):
                 cut.merged += 1
                 shared = min(common(prompt, whole) for whole in wholes)
@@ -67,7 +68,7 @@ def text_rows(texts: list[str], tokenizer: Any, max_length: int, cache: Cache = 
     """
 
     def make(part: Sequence[str], cut: Truncation) -> Columns:
-        rows = [[*row, tokenizer.eos_token_id][:max_length] for row in tokenizer(list(part))["input_ids"]]
+        rows = [[*row, tokenizer.eos_token_id][:max_length] for row in token_ids(list(part), tokenizer, special=True)]
         return {"input_ids": rows, "labels": rows}
 
     return cache.rows({"name": "texts", "max_length": max_length}, texts, tokenizer, make)[0]
@@ -96,8 +97,9 @@ def pair_rows(
 
     def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
         rows: Columns = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+        eos = tokenizer.eos_token_id
         for whole_prompt, answers in encode(part, ("chosen", "rejected"), tokenizer, cut):
-            prompt, answers = cut.fit(whole_prompt, answers, max_length, tokenizer.eos_token_id)
+            prompt, answers = cut.fit(whole_prompt, answers, max_length, eos)
             for column, ids in zip(rows, (prompt, *answers), strict=True):
                 rows[column].append(ids)
         return rows
