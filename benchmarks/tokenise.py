@@ -5,8 +5,8 @@
 HH is a folder in the layout of Anthropic/hh-rlhf, a slice is enough: its harmless-base rows are repeated under numbers
 of their own. The tokenizer is a byte-level BPE trained on them, up to 50,257 tokens; text that GPT-2's own has not met
 splits finer. Every way runs in a process of its own, from the compressed file on: `lists` gives all texts to the
-tokenizer at once and makes a dataset of its lists, as one does by hand; `ours` writes rows batch by batch; `again` finds
-them there. All must give equal rows.
+tokenizer at once and makes a dataset of its lists, as one does by hand; `ours` writes rows batch by batch;
+`again` finds them there. All must give equal rows.
 """
 
 import gzip
