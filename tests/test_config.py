@@ -145,8 +145,9 @@ def test_the_search_for_comments_sees_the_keys() -> None:
 
 
 SCHEMAS = ("config.py", "config_architectures.py", "config_stages.py")
-# Read whole, by no key's name: the first go to transformers as they are, the second's keys are named by the method.
-READ_WHOLE = (*config.ARCHITECTURES.values(), config.EncoderArchitecture, config.Stages)
+# Read whole, by no key's name: the first go to transformers as they are, the stages' keys are named by the method, and
+# the report's lie in sweep.json.
+READ_WHOLE = (*config.ARCHITECTURES.values(), config.EncoderArchitecture, config.Stages, config.ReportConfig)
 
 
 def schema_keys() -> set[str]:

@@ -209,7 +209,15 @@ def test_a_local_model_and_local_pairs_go_the_same_way(tmp_path: Path, model_fol
     judge = save_classifier("distilbert", ("NEGATIVE", "POSITIVE"), tmp_path / "judge")
     mine = (f"model.path={model_folders['opt']}", "dataset.path=pairs.jsonl", "dataset.validation=8", "dataset.test=8")
     done = place.command(
-        *("model=gpt2", "dataset=local", "method=sft+dpo", "debug=smoke", "tracking=off", "runtime=cpu"),
+        *(
+            "model=gpt2",
+            "dataset=local",
+            "method=sft+dpo",
+            "debug=smoke",
+            "tracking=off",
+            "runtime=cpu",
+            "model.base=null",
+        ),
         *("scorer@judge=distilbert-imdb", f"judge.path={judge}"),
         *mine,
     )
