@@ -5,11 +5,13 @@ the tokenizer's content and a revision of this code. So no two datasets are take
 come from. Lock, look again, write aside, rename; what is damaged is made again; deleting the folder costs only time.
 """
 
+import gc
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,7 +68,9 @@ class Cache:
         bar = tqdm(total=len(items), desc="tokenising", unit="row", disable=not self.progress or None)
         for first in range(0, max(len(items), 1), AT_ONCE):
             part = items[first : first + AT_ONCE]
-            yield make(part, cut)
+            with no_collection():
+                columns = make(part, cut)
+            yield columns
             bar.update(len(part))
         bar.close()
 
@@ -90,6 +94,18 @@ class Cache:
         shutil.rmtree(folder, ignore_errors=True)  # damaged; whoever has it mapped keeps the file
         aside.rename(folder)
         return Dataset.from_file(str(folder / ROWS)), cut
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Thousands of new lists, none in a cycle, would be searched for cycles again and again: a fifth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def read(folder: Path) -> tuple[Dataset, Truncation] | None:
