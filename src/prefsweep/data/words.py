@@ -15,9 +15,10 @@ from prefsweep.data.truncation import Ids
 
 # Outside Latin and general punctuation, libraries of another year may class a character otherwise.
 UNSURE = re.compile("[^\t\n\r\x20-\x7e\xa1-\xac\xae-\u024f\u2010-\u2027\u2030-\u205e]")
+PLAIN = bytes([*b"\t\n\r", *range(0x20, 0x7F)])  # what is sure of ASCII
 LETTER, NUMBER = "A-Za-z\xaa\xb5\xba\xc0-\xd6\xd8-\xf6\xf8-\u024f", "0-9\xb2\xb3\xb9\xbc-\xbe"  # of the others
 # GPT-2's own expression: contractions, letters, numbers, the rest, and white space.
-WORD = re.compile(rf"'s|'t|'re|'ve|'m|'ll|'d| ?[{LETTER}]+| ?[{NUMBER}]+| ?[^\s{LETTER}{NUMBER}]+|\s+(?!\S)|\s+")
+WORD = re.compile(rf"'(?:[stmd]|re|ve|ll)| ?[{LETTER}]+| ?[{NUMBER}]+| ?[^\s{LETTER}{NUMBER}]+|\s+(?!\S)|\s+")
 KNOWN = 1_000_000  # words kept; a corpus of web text has fewer that come twice
 
 _made: "WeakKeyDictionary[Any, Words | None]" = WeakKeyDictionary()
@@ -54,23 +55,32 @@ class Words:
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
         self.known: dict[str, Ids] = {}
-        added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        self.special = re.compile("|".join(map(re.escape, added)) if added else "(?!)")
+        self.special = [token.content for token in tokenizer.added_tokens_decoder.values()]
         bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
         place = next(at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
         self.before, self.after = whole[:place], whole[place + len(bare) :]
 
     def ids(self, texts: list[str], special: bool) -> list[Ids]:
-        split = [None if UNSURE.search(text) or self.special.search(text) else WORD.findall(text) for text in texts]
-        self.learn(set[str]().union(*filter(None, split)))
-        before, after = (self.before, self.after) if special else ([], [])
+        split = [WORD.findall(text) if self.sure(text) else None for text in texts]
+        rows = [None if words is None else self.look(words) for words in split]
+        new = {at for at, (words, row) in enumerate(zip(split, rows, strict=True)) if words is not None and row is None}
+        self.learn({word for at in new for word in split[at] or ()})
+        rows = [self.look(split[at] or []) if at in new else row for at, row in enumerate(rows)]
         unsure = [text for text, words in zip(texts, split, strict=True) if words is None]
         others = iter(self.tokenizer(unsure, add_special_tokens=special)["input_ids"] if unsure else ())
-        known = self.known.__getitem__
-        return [
-            next(others) if words is None else [*before, *chain.from_iterable(map(known, words)), *after]
-            for words in split
-        ]
+        before, after = (self.before, self.after) if special else ([], [])
+        return [next(others) if row is None else [*before, *row, *after] for row in rows]
+
+    def sure(self, text: str) -> bool:
+        odd = text.encode().translate(None, PLAIN) if text.isascii() else UNSURE.search(text)
+        return not odd and not any(token in text for token in self.special)
+
+    def look(self, words: list[str]) -> Ids | None:
+        """None where one is not known yet: rarer and rarer, which is what makes this quick."""
+        try:
+            return list(chain.from_iterable(map(self.known.__getitem__, words)))
+        except KeyError:
+            return None
 
     def learn(self, words: set[str]) -> None:
         """Every one of them is known after this, whatever must be forgotten for it."""
