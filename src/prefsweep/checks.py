@@ -27,6 +27,7 @@ from prefsweep.config import (
     SampleConfig,
     ScorerConfig,
     SFTConfig,
+    Stages,
     SyntheticReviewsConfig,
     TrainingConfig,
     positions,
@@ -58,6 +59,8 @@ def check(config: Config) -> None:
     for role in ("reward", "judge"):
         check_scorer(role, getattr(config, role), config.dataset)
     check_sample(config.stages.sample, config.dataset)
+    if config.stages.evaluate.limit:
+        check_limit(config.stages)
     check_ppo(config.stages.ppo)
     check_lengths(config)
     check_published(config.published)
@@ -269,6 +272,18 @@ def check_sample(sample: SampleConfig, dataset: DatasetConfig) -> None:
         )
     if sample.split != "test":
         raise UserError(f"stages.sample.split={sample.split}: stages.sample.protocol draws from the test files")
+
+
+def check_limit(stages: Stages) -> None:
+    """KL, and with it what is attainable at one, is about answers drawn as they are."""
+    for name in ("sample", "limit_samples"):
+        temperature = getattr(stages, name).temperature
+        if temperature != 1:
+            raise UserError(f"stages.{name}.temperature={temperature:g}: stages.evaluate.limit=true needs 1")
+    if stages.limit_samples.answers < 4:
+        raise UserError(
+            f"stages.limit_samples.answers={stages.limit_samples.answers}: must be at least 4; 256 is usual"
+        )
 
 
 def check_ppo(ppo: PPOConfig) -> None:

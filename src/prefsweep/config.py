@@ -29,6 +29,7 @@ from prefsweep.config_stages import (
     EvaluateConfig as EvaluateConfig,
     HarmfulHelpful as HarmfulHelpful,
     JudgeConfig as JudgeConfig,
+    LimitConfig as LimitConfig,
     PairsConfig as PairsConfig,
     PPOConfig as PPOConfig,
     PretrainConfig as PretrainConfig,

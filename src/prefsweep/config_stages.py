@@ -209,7 +209,15 @@ class JudgeConfig(StageConfig):
 
 
 @dataclass
+class LimitConfig(StageConfig):
+    trusted: float = setting(above=0, below=1)
+    resamples: int = setting(at_least=100)
+
+
+@dataclass
 class EvaluateConfig(StageConfig):
+    limit: bool = setting(absent_equals=False)
+    minimum_kl: float = setting(above=0, only_with="limit")
     beta: float = setting(above=0)
     harmless_above: float = setting()
     helpful_above: float = setting()
@@ -232,4 +240,7 @@ class Stages:
     sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
     score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
     judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
+    limit_samples: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+    limit_rewards: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
+    limit: LimitConfig = dataclasses.field(default_factory=LimitConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)

@@ -75,6 +75,8 @@ def plan_of(config: Config) -> Plan:
         "judge_start": config.model.base if config.stages.judge_model.backbone == "policy" else None,
         "judged_pairs": "judge" if config.dataset.pairs == "given" else None,
         "sampled_pairs": "pairs" if config.dataset.pairs == "sampled" else None,
+        "limit_or_none": "limit" if config.stages.evaluate.limit else None,
+        "pairs_ranked": "limit_rewards" if config.dataset.pairs == "sampled" else None,
     }
     return make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hash_content)
 

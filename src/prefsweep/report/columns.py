@@ -13,6 +13,8 @@ HEADINGS = {
     "judge/cas": "CAS",
     "kl/base": "KL to base",
     "kl/start": "KL to start",
+    "limit/attainable": "attainable gain",
+    "limit/efficiency": "of the attainable",
     "preference/accuracy": "preference accuracy",
     "text/bleu": "BLEU",
     "text/bleu1": "BLEU-1",
@@ -27,6 +29,7 @@ HEADINGS = {
 MORE_IS_BETTER = {
     *("judge/mean", "judge/median", "judge/win_rate", "judge/win_rate_chosen", "judge/win_rate_length_controlled"),
     *("judge/hmr", "judge/hpr", "judge/cas", "judge/well_formed", "preference/accuracy", "preference/margin"),
+    *("limit/efficiency",),
     *("text/bleu", "text/bleu1", "text/rouge1", "text/rouge2", "text/rougeL", "text/rougeLsum"),
 }
 LESS_IS_BETTER = {"preference/loss", "preference/perplexity_chosen", "text/coherence", "text/repetition"}

@@ -8,6 +8,7 @@ from prefsweep.report.caption import sampled
 from prefsweep.report.columns import heading
 from prefsweep.report.drawing import WIDTH, label, picture, style
 from prefsweep.report.frame import Run
+from prefsweep.report.limits import draw_limits
 from prefsweep.report.table import Row, Table, table
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def draw_row(axes: "Axes", place: int, row: Row) -> None:
 
 
 def draw_tradeoff(axes: "Axes", data: Table, metric: str) -> None:
-    """How far each run went from the base, and what it got for it. Colours and shapes are those of the rows."""
+    """How far each run went from the base, what it got, and what was to be had. Colours are those of the rows."""
+    if metric == "judge/mean":
+        draw_limits(axes, [run for row in data.rows for run in row.cells[0].runs])
     for place, row in enumerate(data.rows):
         colour, marker = style(place)
         both = [run.metrics for run in row.cells[0].runs if DIVERGENCE in run.metrics]

@@ -5,11 +5,12 @@ from typing import Any
 
 from prefsweep.config import DatasetConfig, EvaluateConfig, ModelConfig
 from prefsweep.data.sources import load
-from prefsweep.evaluation import divergence, judged, preference, text
+from prefsweep.evaluation import divergence, efficiency, judged, preference, text
 from prefsweep.evaluation.values import joined, means
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.judge import PAIRS
+from prefsweep.stages.limit import BY_PROMPT
 from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
 
 
@@ -27,9 +28,10 @@ def run(
     start_policy: Path | None = None,
     base_policy: Path | None = None,
     pairs: Path | None = None,
+    limit: Path | None = None,
 ) -> dict[str, Any]:
     """`base`, `start`, `result` are scored samples; the policies are who gave them (None: the model as it is); `pairs`
-    are test pairs that the judge scored.
+    are test pairs that the judge scored; `limit` says what was attainable.
 
     Each answer is left with its `values`: what is a mean in the metrics is the mean of these.
     """
@@ -55,6 +57,8 @@ def run(
     metrics = means(values)
     metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics)
     metrics |= text.metrics(rows["result"]) | divergence.per_token(along, rows["result"])
+    if limit is not None:
+        metrics |= efficiency.metrics(limit / BY_PROMPT, rows["result"], values, config.minimum_kl)
     if measured:
         metrics |= judged.agreement(list(measured.values()))
     if dataset.pairs == "given":

@@ -132,8 +132,12 @@ def answers(
 
 
 def read_rows(path: Path) -> list[Row]:
+    return list(read_lines(path))
+
+
+def read_lines(path: Path) -> Iterator[Row]:
     with path.open() as file:
-        return [json.loads(line) for line in file]
+        yield from map(json.loads, file)
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:

@@ -1,0 +1,264 @@
+"""What is attainable at each KL: against closed forms, a general optimiser, and in the world whose truth is known."""
+
+import json
+import math
+from itertools import combinations
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from prefsweep.data import synthetic
+from prefsweep.evaluation import efficiency, judged, limit
+from prefsweep.report.frame import read_runs
+from prefsweep.report.limits import limits
+from prefsweep.stages import limit as stage
+from prefsweep.stages.sample import write_rows
+from workplace import Workplace
+
+# Three answers with probabilities of quarters, as four draws would show them exactly.
+REFERENCE = np.array([0.5, 0.25, 0.25])
+REWARD = np.array([[0.0, 1.0, 3.0], [2.0, 0.0, 1.0]])
+DRAWS = REWARD[:, [0, 0, 1, 2]]
+
+
+def test_a_tilt_is_the_closed_form_with_a_normaliser_per_prompt() -> None:
+    """π* = π_ref exp(r/β) / Z(x), its KL and its reward by definition over the distinct answers."""
+    for beta in (0.3, 1.0, 5.0):
+        kl, value = limit.tilt(DRAWS, DRAWS, 1 / beta)
+        for place, rewards in enumerate(REWARD):
+            policy = REFERENCE * np.exp(rewards / beta)
+            policy /= policy.sum()
+            assert kl[place] == pytest.approx((policy * np.log(policy / REFERENCE)).sum())
+            assert value[place] == pytest.approx((policy * rewards).sum())
+
+
+@pytest.mark.parametrize("kl", [0.05, 0.3, 0.6])
+def test_no_policy_has_more_reward_at_that_kl(kl: float) -> None:
+    """A general optimiser over both prompts' policies, its mean KL bounded, finds the curve and nothing above it."""
+
+    def policies(x: np.ndarray) -> np.ndarray:
+        raised = np.exp(x.reshape(2, 3) - x.reshape(2, 3).max(1, keepdims=True))
+        found: np.ndarray = raised / raised.sum(1, keepdims=True)
+        return found
+
+    def mean_kl(x: np.ndarray) -> float:
+        policy = policies(x)
+        return float((policy * np.log(policy / REFERENCE)).sum(1).mean())
+
+    bound = {"type": "ineq", "fun": lambda x: kl - mean_kl(x)}
+    starts = (np.random.default_rng(seed).normal(size=6) * 0.3 for seed in range(5))
+    found = [minimize(lambda x: -(policies(x) * REWARD).sum(1).mean(), x, constraints=[bound]) for x in starts]
+    most = max(-each.fun for each in found if each.success)
+    kls, values = limit.tilted(DRAWS, DRAWS).mean()
+    assert np.interp(kl, kls, values) == pytest.approx(most, rel=2e-3)
+
+
+def test_kl_never_passes_log_n_and_rises_with_the_tilt() -> None:
+    rewards = np.random.default_rng(0).normal(size=(5, 16))
+    kl, value = limit.tilted(rewards, rewards).mean()
+    assert (np.diff(kl) >= -1e-12).all() and (np.diff(value) >= -1e-9).all()
+    assert kl[0] == 0 and value[0] == pytest.approx(rewards.mean())
+    assert kl[-1] == pytest.approx(math.log(16), abs=0.01) and kl.max() <= math.log(16) + 1e-12
+    flat = limit.tilted(np.ones((2, 4)), rewards[:2, :4])
+    assert flat.kl.tolist() == [[0.0], [0.0]]  # nothing to prefer
+
+
+def test_what_n_answers_show_of_gaussian_rewards() -> None:
+    """At KL 4 the truth is √8 = 2.83. Known: 82% of it at N = 64, 93% at 256, 97% at 1,024."""
+    for count, share in ((64, 0.82), (256, 0.93), (1024, 0.97)):
+        assert limit.gaussian_share(count, 4.0) == pytest.approx(share, abs=0.012)
+        assert limit.gaussian_share(count, limit.trusted_kl(count, 0.9)) == pytest.approx(0.9, abs=0.01)
+    assert limit.trusted_kl(4, 0.01) <= math.log(4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_best_of_n_is_the_mean_over_all_subsets(n: int) -> None:
+    """Equal rewards are broken by chance, so that a tie's value is its level's mean."""
+    rewards = np.random.default_rng(1).integers(0, 4, (3, 7)).astype(float)
+    values = np.random.default_rng(2).normal(size=(3, 7))
+    by_hand = [
+        worth[row == row[list(chosen)].max()].mean()
+        for row, worth in zip(rewards, values, strict=True)
+        for chosen in combinations(range(7), n)
+    ]
+    assert limit.best_of(rewards, values, n) == pytest.approx(np.mean(by_hand))
+
+
+def test_best_of_ns_kl_by_definition() -> None:
+    """N distinct answers, equally likely: the i-th is best of n with probability (i/N)^n − ((i−1)/N)^n."""
+    count = 4000
+    edges = np.arange(count + 1) / count
+    for n in (1, 2, 8, 32):
+        chances = np.diff(edges**n)
+        there = chances > 0
+        kl = (chances[there] * np.log(chances[there] * count)).sum()
+        assert limit.best_of_kl(n) == pytest.approx(kl, abs=1e-4)
+        tied = np.diff(edges[:: count // 4] ** n)  # with four levels of reward, less is learned
+        assert (tied * np.log(tied * 4)).sum() <= limit.best_of_kl(n) + 1e-12
+
+
+# ------------------------------------------------------------------------------------------------------ the known world
+
+
+def world(prompts: list[str], count: int, seed: int) -> np.ndarray:
+    rng = Random(seed)
+    return np.array(
+        [[synthetic.true_reward(synthetic._continue(rng, prompt, 0.74)) for _ in range(count)] for prompt in prompts]
+    )
+
+
+@pytest.fixture(scope="module")
+def truth() -> tuple[list[str], np.ndarray]:
+    """The world's own answers, so many that they are its distribution."""
+    prompts = [row.prompt for row in synthetic.preferences(6, seed=3, coherence=0.74, noise=0)]
+    return prompts, world(prompts, 12_000, 0)
+
+
+def test_in_the_world_the_curve_is_the_truth_from_below(truth: tuple[list[str], np.ndarray]) -> None:
+    prompts, scores = truth
+    kl, value = limit.tilted(scores, scores).mean()
+    shares = {}
+    for count in (16, 256):
+        pool = world(prompts, count * 12, count)
+        found = [limit.tilted(part, part).mean() for part in np.split(pool, 12, axis=1)]
+        gains = [np.interp(1.5, kls, values - values[0]) for kls, values in found]
+        shares[count] = np.mean(gains) / np.interp(1.5, kl, value - value[0])
+    assert 0.88 < shares[16] < shares[256] < 1.01
+    assert shares[256] > 0.985
+
+
+def test_in_the_world_win_rate_and_kl_of_the_best_of_four(truth: tuple[list[str], np.ndarray]) -> None:
+    """Best of four against one: the truth by the distribution of rewards, a tie half a win."""
+    prompts, scores = truth
+    known = []
+    for row in scores:
+        _, counts = np.unique(row, return_counts=True)
+        below = np.concatenate([[0], np.cumsum(counts)]) / len(row)
+        best = np.diff(below**4)
+        known.append(float((best * (below[:-1] + below[1:]) / 2).sum()))
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, scores.shape[1], (400, len(prompts), 5))
+    rows, base = [], []
+    for time, picked in enumerate(draws):
+        for place, five in enumerate(picked):
+            values = scores[place, five]
+            for kept, score in ((rows, values[:4].max()), (base, values[4])):
+                kept.append({"id": str(place), "sample": time, "scores": {"score": float(score)}})
+    found = judged.values(rows, base, {}, {})
+    rate = np.mean([value["judge/win_rate"] for value in found])
+    assert rate == pytest.approx(np.mean(known), abs=3 * 0.5 / math.sqrt(len(rows)))
+    assert limit.best_of(scores[:, :2000], scores[:, :2000], 4) == pytest.approx(
+        np.mean([row["scores"]["score"] for row in rows]), abs=0.04
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ the efficiency
+
+
+def kept(folder: Path, scores: np.ndarray) -> Path:
+    curve = limit.tilted(scores, scores)
+    ids = [str(place) for place in range(len(scores))]
+    np.savez(folder / "by_prompt.npz", ids=ids, groups=ids, kl=curve.kl, value=curve.value, trusted=3.0)
+    return folder / "by_prompt.npz"
+
+
+def policy(kl: float, share: float, scores: np.ndarray) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
+    """Rows of one that gains that share of what is to be had at that mean KL."""
+    curve = limit.tilted(scores, scores)
+    place = int(np.searchsorted(curve.mean()[0], kl))
+    rows = [{"id": str(number)} for number in range(len(scores))]
+    values = [
+        {
+            "judge/mean": curve.value[number, 0] + share * (curve.value[number, place] - curve.value[number, 0]),
+            "kl/base": curve.kl[number, place],
+        }
+        for number in range(len(scores))
+    ]
+    return rows, values
+
+
+def test_efficiency_is_the_share_of_what_was_to_be_had(tmp_path: Path) -> None:
+    scores = np.random.default_rng(3).normal(size=(40, 256))
+    place = kept(tmp_path, scores)
+    for share in (0.4, 1.0):
+        found = efficiency.metrics(place, *policy(1.5, share, scores), 0.1)
+        assert found["limit/efficiency"] == pytest.approx(share, abs=1e-3)
+        assert found["limit/efficiency_low"] <= found["limit/efficiency"] <= found["limit/efficiency_high"]
+        assert found["limit/gained"] == pytest.approx(share * found["limit/attainable"], rel=1e-3)
+    rows, values = policy(1.5, 0.5, scores)
+    shared = efficiency.metrics(place, [*rows, {"id": "another"}], [*values, {"judge/mean": 99.0, "kl/base": 9.0}], 0.1)
+    assert shared["limit/efficiency"] == pytest.approx(0.5, abs=1e-3)  # prompts without a limit have no say
+
+
+def test_it_is_not_told_where_it_would_mean_nothing(tmp_path: Path) -> None:
+    scores = np.random.default_rng(3).normal(size=(40, 256))
+    place = kept(tmp_path, scores)
+    assert efficiency.metrics(place, *policy(0.05, 1, scores), 0.1) == {}  # too near: little over little
+    assert efficiency.metrics(place, *policy(4.0, 1, scores), 0.1) == {}  # past what 256 answers can show
+    assert efficiency.metrics(place, [{"id": "another"}], [{"judge/mean": 0.0, "kl/base": 1.0}], 0.1) == {}
+
+
+def test_its_interval_covers_new_prompts() -> None:
+    """By groups: two prompts of one group are drawn together, and the weights sum to one."""
+    weights = limit.resampled(["a", "b", "a", "c"], 200)
+    assert weights.shape == (201, 4)
+    assert np.allclose(weights[0], 0.25) and np.allclose(weights.sum(1), 1)
+    assert (weights[:, 0] == weights[:, 2]).all() and len({tuple(row) for row in weights}) > 5
+
+
+# ----------------------------------------------------------------------------------------------------------- the stage
+
+
+def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any, new_context: Any) -> None:
+    """The judge's own tilt is above the reward's at every KL; with a reward equal to the judge they are one."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(12, 64))
+    learned = truth + rng.normal(size=truth.shape)
+    for name, scores in (("judged", truth), ("rewarded", learned)):
+        (tmp_path / name).mkdir()
+        rows = [
+            {"id": f"p{at}", "group": f"g{at // 2}", "sample": number, "scores": {"score": float(score)}}
+            for number in range(64)  # not in the order of the prompts
+            for at, score in enumerate(scores[:, number])
+        ]
+        write_rows(tmp_path / name / "samples.jsonl", rows)
+    config = composed("stages.evaluate.limit=true").stages.limit
+    (tmp_path / "made").mkdir()
+    told = stage.run(
+        config,
+        folder=tmp_path / "made",
+        context=new_context(),
+        judged=tmp_path / "judged",
+        rewarded=tmp_path / "rewarded",
+    )
+    curves = json.loads((tmp_path / "made/limit.json").read_text())
+    assert (curves["answers"], curves["prompts"]) == (told["answers"], told["prompts"]) == (64, 12)
+    by_judge, by_reward = (curves["curves"][name]["attainable"] for name in ("judge", "reward"))
+    assert by_judge[-1]["kl"] <= curves["trusted_kl"] < math.log(64)
+    for one, other in zip(by_judge[1:], by_reward[1:], strict=True):
+        assert one["kl"] == pytest.approx(other["kl"], abs=0.3) and one["value"] > other["value"]
+        assert one["low"] <= one["value"] <= one["high"]
+    best = curves["curves"]["judge"]["best_of"]
+    assert [point["n"] for point in best] == [1, 2, 4, 8, 16, 32]
+    assert best[0]["value"] == pytest.approx(truth.mean())
+
+
+def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    done = place.run("stages.evaluate.limit=true", "-m", "method=base,dpo,ppo", "sweep=limits", "tracking=off")
+    assert done.returncode == 0
+    assert len(place.stages("limit_samples")) == 1 and len(place.stages("limit_rewards")) == 1
+    assert len(place.stages("limit")) == 2  # ppo's has the curve of its reward too
+    drawn = limits(read_runs([tmp_path / "multirun_sweeps/limits"]))
+    assert sorted(curve["name"] for curve in drawn) == ["judge", "reward"]
+
+
+def test_answers_at_another_temperature_have_no_limit(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    for words in (["stages.sample.temperature=0"], ["stages.limit_samples.temperature=0.7"]):
+        done = place.command("stages.evaluate.limit=true", *words)
+        assert done.returncode == 2 and "temperature" in done.stderr and done.stderr.count("\n") == 1, done.stderr
