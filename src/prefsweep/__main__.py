@@ -40,6 +40,8 @@ def dispatch(argv: list[str]) -> int:
         return diff(argv[1:])
     if argv and argv[0] in ("best", "confirm"):
         return choose(argv[0], argv[1:])
+    if argv and argv[0] == "judge":
+        return judge(argv[1:])
     if argv and argv[0] == "score":
         return score(argv[1:])
     if argv and argv[0] == "export":
@@ -139,6 +141,18 @@ def choose(command: str, words: list[str]) -> int:
     words = confirming(chosen, folder, seeds)
     console.print(" ".join(["prefsweep -m", *words]), soft_wrap=True, markup=False)
     return run(cli.Line(overrides=words, multirun=True))
+
+
+def judge(words: list[str]) -> int:
+    """The runs of a sweep by another judge."""
+    from prefsweep.compose import composing
+    from prefsweep.sweep.driver import sweep
+    from prefsweep.sweep.judge import judged_again
+
+    folder, overrides, config_dir = cli.parse_judge(words)
+    with composing(config_dir):
+        grid = judged_again(folder, overrides, config_dir)
+        return sweep(grid)
 
 
 def show(words: list[str]) -> int:

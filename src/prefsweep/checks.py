@@ -47,7 +47,12 @@ def check(config: Config) -> None:
     check_ranges(config)
     check_pipeline(config.method.pipeline)
     check_model(config.model)
-    check_dataset(config.dataset)
+    check_dataset("dataset", config.dataset)
+    for name, dataset in config.also.items():
+        check_dataset(f"also.{name}", dataset)
+        check_scorer("judge", config.judge, dataset)
+    if config.also and config.stages.sample.protocol is not None:
+        raise UserError("stages.sample.protocol: asks hh-rlhf's prompts alone; leave out stages.evaluate.also")
     for name, stage in vars(config.stages).items():
         if isinstance(stage, TrainingConfig):
             check_training(f"stages.{name}", stage)
@@ -156,18 +161,18 @@ def check_encoder(key: str, owner: Any) -> None:
     check_heads(f"{key}.architecture", shape)
 
 
-def check_dataset(dataset: Any) -> None:
+def check_dataset(key: str, dataset: Any) -> None:
     if not isinstance(dataset, DatasetConfig):
-        raise UserError("dataset: its YAML names no schema; begin it with `defaults: [_local, _self_]`")
+        raise UserError(f"{key}: its YAML names no schema; begin it with `defaults: [_local, _self_]`")
     path = getattr(dataset, "path", None)
     if path is not None and not Path(path).exists():
-        raise UserError(f"dataset.path={path}: no such file or folder")
+        raise UserError(f"{key}.path={path}: no such file or folder")
     if isinstance(dataset, LocalConfig) and Path(dataset.path).is_dir():
-        raise UserError(f"dataset.path={path}: is a folder; say a file in it, or the dataset it is a copy of")
+        raise UserError(f"{key}.path={path}: is a folder; say a file in it, or the dataset it is a copy of")
     if isinstance(dataset, IMDBConfig):
-        check_bounds("dataset.query_tokens", dataset.query_tokens)
+        check_bounds(f"{key}.query_tokens", dataset.query_tokens)
         if dataset.pairs == "given":
-            raise UserError("dataset.pairs=given: imdb holds texts, not pairs; say sampled")
+            raise UserError(f"{key}.pairs=given: imdb holds texts, not pairs; say sampled")
 
 
 def check_training(key: str, stage: TrainingConfig) -> None:
@@ -264,6 +269,11 @@ def check_model_folder(key: str, path: str | None) -> None:
 
 
 def check_sample(sample: SampleConfig, dataset: DatasetConfig) -> None:
+    if sample.temperature == 0 and sample.answers > 1:
+        raise UserError(
+            f"stages.sample.answers={sample.answers}: at temperature 0 all answers to a prompt are one; say "
+            "stages.sample.answers=1"
+        )
     if sample.protocol is None:
         return
     if not isinstance(dataset, HHConfig) or dataset.subset != "all":

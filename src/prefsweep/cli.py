@@ -15,6 +15,7 @@ COMMANDS = {
     "diff": "prefsweep diff A B                       two runs: config, metrics paired over prompts, answers",
     "best": "prefsweep best SWEEP --by METRIC         the best configuration by validation, and its test table",
     "confirm": "prefsweep confirm SWEEP [--by METRIC] [--seeds 5]   the same on fresh seeds: no winner's curse",
+    "judge": "prefsweep judge SWEEP scorer@judge=X [key=value ...]   its answers by another judge; nothing is trained",
     "show": "prefsweep show [SPLIT] [key=value ...]         a dataset as the model reads it: tokens, cuts, duplicates",
     "score": 'prefsweep score SCORER "text" ["answer"]  what a scorer says of a text, or of an answer to a prompt',
     "export": "prefsweep export RUN DIR [--merge]        the policy of a run or stage as a plain transformers folder",
@@ -162,6 +163,16 @@ def parse_show(words: list[str]) -> tuple[list[str], str, Path | None]:
     if len(splits) > 1:
         raise UserError(f"show: one split at a time, not {' and '.join(splits)}")
     return [word for word in words if word not in splits], splits[0] if splits else "train", config_dir
+
+
+def parse_judge(words: list[str]) -> tuple[Path, list[str], Path | None]:
+    """`SWEEP key=value...` → the folder, the overrides, and the folder after -cd."""
+    words, config_dir = without_config_dir(words)
+    folders = [word for word in words if "=" not in word and not word.startswith(("-", "~"))]
+    overrides = [word for word in words if word not in folders]
+    if len(folders) != 1 or not overrides or any(word.startswith("-") for word in overrides):
+        raise UserError("judge: needs a sweep and what changes, as in: prefsweep judge SWEEP scorer@judge=deberta-v3")
+    return Path(folders[0]), overrides, config_dir
 
 
 def parse_export(words: list[str]) -> tuple[Path, Path, bool]:

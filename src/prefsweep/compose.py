@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from prefsweep import config, config_folder
@@ -28,6 +28,8 @@ from prefsweep.checks import check
 from prefsweep.complaints import one_line, unknown_key, untyped_complaint
 from prefsweep.config import Config
 from prefsweep.errors import UserError, nearest
+
+ALSO = "also."
 
 
 @contextmanager
@@ -52,6 +54,7 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
     except (yaml.MarkedYAMLError, ValueError, AssertionError) as error:
         raise UserError(untyped_complaint(error, overrides)) from error
     try:
+        add_datasets(composed, overrides, config_dir)
         refuse_unknown_keys(composed)
         type_architectures(composed)
         made = OmegaConf.to_object(composed)
@@ -72,11 +75,41 @@ def compose_raw(overrides: list[str], config_dir: Path | None) -> DictConfig:
         return hydra_compose("config", overrides=overrides)  # which complains of several values
     chosen = tuple(str(override.input_line) for override in parsed if chooses(override, loader))
     composed = copy.deepcopy(composed_choices(chosen, config_dir))
+    settings = [override for override in settings if not override.key_or_group.startswith(ALSO)]
     for override in settings:
         if isinstance(override.value(), dict):
             make_room(composed, override.get_key_element().lstrip("+~"))
     loader._apply_overrides_to_config(settings, composed)
     return composed
+
+
+def add_datasets(composed: DictConfig, overrides: list[str], config_dir: Path | None) -> None:
+    """The datasets that `stages.evaluate.also` names, as their own files have them, with what was said of them."""
+    names = list(composed.stages.evaluate.also)
+    there = {file.stem for folder in group_folders("dataset", config_dir) for file in folder.glob("[!_]*.yaml")}
+    said = [word for word in overrides if word.startswith(ALSO)]
+    for word in said:
+        if word.removeprefix(ALSO).partition(".")[0] not in names:
+            raise UserError(f"{word}: names no dataset of stages.evaluate.also; say stages.evaluate.also=[NAME] too")
+    for name in names:
+        if name not in there:
+            raise UserError(f"stages.evaluate.also={name}: no such dataset{nearest(name, there)}")
+        if name == composed.dataset.get("name") or names.count(name) > 1:
+            raise UserError(f"stages.evaluate.also={name}: is the run's own dataset, or named twice; leave it out")
+        prefix = f"{ALSO}{name}."
+        own = [f"dataset.{word.removeprefix(prefix)}" for word in said if word.startswith(prefix)]
+        try:
+            other = compose_raw([f"dataset={name}", *own], config_dir)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(one_line(error, own).replace("dataset.", prefix)) from error
+        with open_dict(composed):
+            composed.also[name] = other.dataset
+
+
+def group_folders(group: str, config_dir: Path | None) -> Iterator[Path]:
+    yield config_folder() / group
+    if config_dir is not None:
+        yield config_dir / group
 
 
 def make_room(composed: DictConfig, key: str) -> None:

@@ -243,6 +243,7 @@ class Config:
     stages: Stages = dataclasses.field(default_factory=Stages)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     dataset: Any = setting()
+    also: dict[str, Any] = setting()  # of `stages.evaluate.also`, each a DatasetConfig
     method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
     reward: Any = setting()
     judge: Any = setting()

@@ -216,7 +216,9 @@ class LimitConfig(StageConfig):
 
 @dataclass
 class EvaluateConfig(StageConfig):
-    limit: bool = setting(absent_equals=False)
+    # What these two add are inputs of the stage: it is there that they enter its identity.
+    limit: bool = setting(in_identity=False)
+    also: list[str] = setting(in_identity=False)
     minimum_kl: float = setting(above=0, only_with="limit")
     beta: float = setting(above=0)
     harmless_above: float = setting()

@@ -25,6 +25,7 @@ from prefsweep.pipeline.store import Store
 from prefsweep.plan_checks import check_plan
 
 TARGET = "evaluate"
+ASKED_AGAIN = ("sample", "score", "judge", "evaluate")  # the stages that read prompts which no training saw
 SECTIONS = ("model", "dataset", "reward", "judge")
 ENCODED = ("reward", "judge_model")  # the stages that may start from an encoder
 
@@ -65,7 +66,7 @@ def prepare(overrides: list[str], config: Config) -> Job:
 
 
 def plan_of(config: Config) -> Plan:
-    hash_content = ContentHash(file_hashes(config.runtime), config.dataset)
+    hash_content = ContentHash(file_hashes(config.runtime), (config.dataset, *config.also.values()))
     configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
     sections = {name: getattr(config, name) for name in SECTIONS}
     aliases = {
@@ -78,7 +79,24 @@ def plan_of(config: Config) -> Plan:
         "limit_or_none": "limit" if config.stages.evaluate.limit else None,
         "pairs_ranked": "limit_rewards" if config.dataset.pairs == "sampled" else None,
     }
-    return make_plan(config.method.pipeline, TARGET, configs, sections, aliases, hash_content)
+    others = {name: {"dataset": dataset} for name, dataset in config.also.items()}
+    graph = on_other_prompts(config.method.pipeline, config.also)
+    return make_plan(graph, TARGET, configs, sections, aliases, hash_content, others)
+
+
+def on_other_prompts(graph: dict[str, Any], also: dict[str, DatasetConfig]) -> dict[str, Any]:
+    """The graph with its evaluating half once more for each other dataset: `sample/result/imdb`, and so on."""
+    whole = dict(graph)
+    again = [role for role in graph if role.partition("/")[0] in ASKED_AGAIN and role != "score/limit"]
+    for name, dataset in also.items():
+        judged = f"judge/{name}" if dataset.pairs == "given" else None
+        renamed: dict[str, str | None] = {role: f"{role}/{name}" for role in again}
+        renamed |= {"limit_or_none": None, "judged_pairs": judged}
+        for role in again:
+            inputs = {key: renamed.get(source, source) for key, source in graph[role].items()}
+            whole[f"{role}/{name}"] = {key: source for key, source in inputs.items() if source is not None}
+        whole[TARGET] = {**whole[TARGET], f"also_{name}": f"{TARGET}/{name}"}
+    return whole
 
 
 def at_commits(config: Config, outputs: Path, ask: Container[str]) -> Config:
@@ -89,12 +107,14 @@ def at_commits(config: Config, outputs: Path, ask: Container[str]) -> Config:
         encoder = pinned(stage.encoder, outputs, encoder_of(name) in ask)
         stages = dataclasses.replace(stages, **{name: dataclasses.replace(stage, encoder=encoder)})
     found = {name: pinned(getattr(config, name), outputs, name in ask) for name in SECTIONS}
-    return dataclasses.replace(config, stages=stages, **found)
+    also = {name: pinned(dataset, outputs, f"also.{name}" in ask) for name, dataset in config.also.items()}
+    return dataclasses.replace(config, stages=stages, also=also, **found)
 
 
 def repositories(config: Config, stages: Sequence[Stage]) -> dict[str, Repository]:
     """Those of the hub that these stages read, by the section of the config that names them."""
     sections = {name: getattr(config, name) for stage in stages for name in stage.sections}
+    sections |= {f"also.{name}": dataset for name, dataset in config.also.items()}
     for name in ENCODED:
         if any(stage.name == name and stage.config.backbone == "encoder" for stage in stages):
             sections[encoder_of(name)] = getattr(config.stages, name).encoder
@@ -111,11 +131,11 @@ class ContentHash:
     """What a path holds; of a dataset's folder only the files that are read. No closure: jobs are sent to processes."""
 
     hashes: FileHashes
-    dataset: DatasetConfig
+    datasets: tuple[DatasetConfig, ...]
 
     def __call__(self, path: Path) -> str:
-        ours = getattr(self.dataset, "path", None)
-        files = sources.files_read(self.dataset) if ours is not None and path == Path(ours) else None
+        ours = [each for each in self.datasets if Path(getattr(each, "path", None) or "") == path]
+        files = sources.files_read(ours[0]) if ours else None
         return self.hashes.of_content(path) if files is None else self.hashes.of_several(files)
 
 

@@ -38,8 +38,10 @@ def make_plan(
     sections: Mapping[str, Any],
     aliases: Mapping[str, str | None],
     hash_content: Callable[[Path], str],
+    elsewhere: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
-    """The stages that `target` needs, and no others.
+    """The stages that `target` needs, and no others. `elsewhere` are sections that roles ending in a name see instead:
+    `sample/result/imdb` those of `imdb`.
 
     An input may be an alias: another name for a role, or None for what needs no stage (a pretrained base), which then
     is not an input at all.
@@ -69,7 +71,8 @@ def make_plan(
         for part in config.reads:
             if part not in sections:
                 raise UserError(f"stages.{name}.reads: no section {part}{nearest(part, sections)}")
-        made[role] = Stage(role, config, {part: sections[part] for part in config.reads}, inputs, hash_content)
+        seen = {**sections, **(elsewhere or {}).get(role.rpartition("/")[2], {})}
+        made[role] = Stage(role, config, {part: seen[part] for part in config.reads}, inputs, hash_content)
         return made[role]
 
     visit(target, target)

@@ -1,5 +1,6 @@
 """Build what a plan's target is missing, and nothing else."""
 
+import functools
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,7 +55,8 @@ def ensure(stage: Stage, store: Store, runtime: Any, listener: Listener) -> Reco
         if not any(place.checkpoints.iterdir()):
             history.rewind(-1)
         folders = {name: store.folder(source) for name, source in stage.inputs.items()}
-        context = Context(runtime, place.checkpoints, history)
+        alike = functools.partial(store.alike, stage)
+        context = Context(runtime, place.checkpoints, history, alike)
         return stage.function(stage.config, **stage.sections, **folders, folder=place.artifact, context=context)
 
     record, built_here = store.build(stage, make)

@@ -1,6 +1,6 @@
 """A stage: one cached step of a run, named by what it computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -18,6 +18,9 @@ class Context:
     runtime: Any
     checkpoints: Path  # survives a killed build; empty on the first
     history: History  # rows of metrics by step, also sent to the tracker
+    # The finished stages that differ from this one in these fields of their config alone: what they share with it need
+    # not be computed again.
+    alike: Callable[..., Iterable[Path]] = lambda *fields: ()
 
 
 @dataclass(frozen=True)

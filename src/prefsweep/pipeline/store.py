@@ -142,6 +142,19 @@ class Store:
                 if isinstance(record, dict) and record.get("identity") == path.parent.name:  # not what is set aside
                     yield record
 
+    def alike(self, stage: Stage, *fields: str) -> Iterator[Path]:
+        """The folders of finished stages, verified, that differ from it in these fields of the config alone."""
+
+        def rest(payload: dict[str, Any]) -> tuple[Any, ...]:
+            config = {name: value for name, value in payload["config"].items() if name not in fields}
+            return payload["stage"], config, payload["sections"], payload["inputs"]
+
+        for record in self.records(stage.name):
+            with contextlib.suppress(KeyError, AttributeError):
+                folder = self.root / stage.name / record["identity"]
+                if rest(record) == rest(stage.payload) and self.read(folder)[0] is not None:
+                    yield folder
+
 
 @functools.cache
 def commit() -> str | None:

@@ -43,11 +43,14 @@ NOTHING = "–"
 
 def direction(metric: str) -> int:
     """1 where more is better, −1 where less is, 0 where neither."""
-    return (metric in MORE_IS_BETTER) - (metric in LESS_IS_BETTER or metric.endswith("/loss"))
+    name = metric.partition("@")[0]
+    return (name in MORE_IS_BETTER) - (name in LESS_IS_BETTER or name.endswith("/loss"))
 
 
 def heading(metric: str) -> str:
-    return HEADINGS.get(metric, metric)
+    """`judge/mean@imdb` is measured on the prompts of another dataset."""
+    name, _, dataset = metric.partition("@")
+    return HEADINGS.get(name, name) + (f" on {dataset}" if dataset else "")
 
 
 def key_heading(key: str) -> str:

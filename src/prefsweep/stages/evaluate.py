@@ -1,5 +1,6 @@
 """evaluate: the metrics of a run, from scored answers and from the policies' own probabilities. docs/metrics.md"""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from prefsweep.evaluation import divergence, efficiency, judged, preference, tex
 from prefsweep.evaluation.values import joined, means
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
+from prefsweep.pipeline.store import RECORD
 from prefsweep.stages.judge import PAIRS
 from prefsweep.stages.limit import BY_PROMPT
 from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
@@ -29,9 +31,11 @@ def run(
     base_policy: Path | None = None,
     pairs: Path | None = None,
     limit: Path | None = None,
+    **others: Path,
 ) -> dict[str, Any]:
     """`base`, `start`, `result` are scored samples; the policies are who gave them (None: the model as it is); `pairs`
-    are test pairs that the judge scored; `limit` says what was attainable.
+    are test pairs that the judge scored; `limit` says what was attainable. `others` (`also_<dataset>`) are what this
+    stage said of other datasets' prompts.
 
     Each answer is left with its `values`: what is a mean in the metrics is the mean of these.
     """
@@ -64,7 +68,13 @@ def run(
     if dataset.pairs == "given":
         held_out = load(dataset, "test", tokenizer)[: config.pairs]
         metrics |= preference.metrics(final, start_model, held_out, tokenizer, config.max_length, forward, config.beta)
-    return metrics
+    return metrics | elsewhere(others)
+
+
+def elsewhere(others: dict[str, Path]) -> dict[str, float]:
+    """`judge/mean@imdb`: the metrics on other prompts."""
+    found = {name.removeprefix("also_"): json.loads((place / RECORD).read_text()) for name, place in others.items()}
+    return {f"{metric}@{name}": value for name, record in found.items() for metric, value in record["metrics"].items()}
 
 
 def read_measured(pairs: Path | None) -> judged.Measured:

@@ -1,7 +1,7 @@
 """sample: answers of one policy to the held-out prompts. A row a sample in `samples.jsonl`; nothing is scored here."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ def run(
     examples, counts = examples_asked(config, dataset, tokenizer)
     asked = questions(config, examples, tokenizer)
     where = device(context.runtime)
-    rows = answered(config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, asked, "samples", context)
+    known = [row for place in context.alike("prompts", "answers") for row in read_lines(place / SAMPLES)]
+    rows = answered(
+        config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, asked, "samples", context, known
+    )
     write_rows(folder / SAMPLES, rows)
     ended = sum(row["ended"] for row in rows)
     return {"samples": len(rows), "ended": ended / len(rows), **counts}
@@ -48,19 +51,25 @@ def answered(
     asked: list[Row],
     name: str,
     context: Context,
+    known: Iterable[Row] = (),
 ) -> list[Row]:
-    """A row an answer, in the order of the prompts. What an earlier attempt answered is read from `name`."""
+    """A row an answer, in the order of the prompts. What an earlier attempt answered is read from `name`; `known` are
+    answers of the same policy, drawn in the same way, when it was asked fewer or more."""
     kept = context.checkpoints / f"{name}.jsonl"
-    rows = read_whole_lines(kept)
-    todo = asked[len(rows) :]
+    found = {named(row): row for row in (*known, *read_whole_lines(kept))}
+    todo = [row for row in asked if named(row) not in found]
     if todo:
         with kept.open("a") as file:
             for row in answers(config, answerer(), tokenizer, todo, context.runtime):
                 file.write(json.dumps(row) + "\n")
                 file.flush()
-                rows.append(row)
-    rows.sort(key=lambda row: row["place"])
-    return [{key: row[key] for key in row if key != "place"} for row in rows]
+                found[named(row)] = row
+    return [found[named(row)] for row in sorted(asked, key=lambda row: row["place"])]
+
+
+def named(row: Row) -> tuple[str, int]:
+    """Whose draw it is: the one stream of random numbers, and so the one answer."""
+    return row["id"], row["sample"]
 
 
 def examples_asked(
@@ -121,7 +130,7 @@ def answers(
             drawn = decoding.sample(answerer, prompts, numbers, eos, pad, config.temperature)
         for row, prompt, tokens in zip(batch, prompts, drawn, strict=True):
             yield {
-                **{key: row[key] for key in ("place", "id", "group", "kind", "sample", "prompt", "chosen")},
+                **{key: row[key] for key in ("id", "group", "kind", "sample", "prompt", "chosen")},
                 "answer": tokenizer.decode(tokens, skip_special_tokens=True),
                 "prompt_tokens": prompt,
                 "answer_tokens": tokens,

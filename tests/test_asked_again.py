@@ -1,0 +1,141 @@
+"""What is asked of policies that are there: more prompts, another judge, other prompts. Nothing is trained."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub_layout import words, write_dataset
+from prefsweep.job import prepare, store_of
+from prefsweep.stages import sample
+from workplace import Workplace
+
+BY_ANOTHER = ("scorer@judge=deberta-v3",)
+
+
+def test_more_prompts_or_answers_cost_the_new_ones_alone(
+    composed: Callable[..., Any], new_context: Callable[..., Any], model_folders: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """And the rows are those of a stage that was asked for all of them at once."""
+    config = composed("model=gpt2", f"model.path={model_folders['gpt2']}", "stages.sample.max_new_tokens=8")
+    asked: list[int] = []
+    real = sample.answers
+
+    def counting(config: Any, answerer: Any, tokenizer: Any, rows: Any, runtime: Any) -> Any:
+        asked.append(len(rows))
+        return real(config, answerer, tokenizer, rows, runtime)
+
+    monkeypatch.setattr(sample, "answers", counting)
+
+    def run(name: str, prompts: int, answers: int, *alike: str) -> list[dict[str, Any]]:
+        context = replace(new_context(name), alike=lambda *fields: [tmp_path / other for other in alike])
+        (tmp_path / name).mkdir(exist_ok=True)
+        stage = replace(config.stages.sample, prompts=prompts, answers=answers)
+        sample.run(stage, model=config.model, dataset=config.dataset, folder=tmp_path / name, context=context)
+        return sample.read_rows(tmp_path / name / "samples.jsonl")
+
+    few = run("few", 4, 1)
+    more = run("more", 6, 2, "few")
+    assert asked == [4, 8]
+    assert more == run("whole", 6, 2)
+    assert [row for row in more if row in few] == few
+    assert run("fewer", 2, 1, "more", "few") == few[:2] and asked == [4, 8, 12]  # nothing left to ask
+
+
+def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    assert place.run("method=base", "tracking=off").returncode == 0
+    from prefsweep.compose import compose, composing
+    from workplace import SMALL
+
+    def alike(*more: str) -> list[Path]:
+        with composing():
+            job = prepare([], compose([*SMALL, "method=base", f"runtime.outputs={tmp_path / 'outputs'}", *more]))
+        stage = next(stage for stage in job.plan.stages if stage.role == "sample/result")
+        return list(store_of(job.config.runtime).alike(stage, "prompts", "answers"))
+
+    (built,) = place.stages("sample")
+    assert alike("stages.sample.prompts=12") == alike() == [built]
+    assert alike("stages.sample.prompts=12", "stages.sample.seed=1") == []
+    assert alike("stages.sample.prompts=12", "dataset.seed=1") == []
+    (built / "samples.jsonl").write_text("")
+    assert alike("stages.sample.prompts=12") == []  # damaged: nobody's answers
+
+
+def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    assert place.run("-m", "method=base,dpo", "sweep=first", "tracking=off").returncode == 0
+    trained = {name: place.stages(name) for name in ("pretrain", "dpo", "sample")}
+
+    done = place.command("judge", "multirun_sweeps/first", "scorer@judge=trained")
+    assert done.returncode == 0, done.stderr
+    assert {name: place.stages(name) for name in trained} == trained
+    again, first = place.jobs("first-by-trained"), place.jobs("first")
+    assert again.keys() == first.keys()
+    for name, run in again.items():
+        assert run["config"]["judge"]["name"] == "trained" and run["status"] == "finished"
+        assert run["metrics"]["judge/mean"] != first[name]["metrics"]["judge/mean"]
+        assert run["metrics"]["text/length"] == first[name]["metrics"]["text/length"]
+    assert (tmp_path / "multirun_sweeps/first-by-trained/table.md").is_file()
+
+    done = place.command("judge", "multirun_sweeps/first", "stages.sample.prompts=12")
+    assert done.returncode == 0, done.stderr
+    assert {name: place.stages(name) for name in ("pretrain", "dpo")} == {k: trained[k] for k in ("pretrain", "dpo")}
+    (tmp_path / "outputs/stages/dpo" / trained["dpo"][0].name / "model.safetensors").write_text("")
+    for asked, message in (
+        (["multirun_sweeps/first", "scorer@judge=trained", "judge.revision=2"], "dpo would be built again"),
+        (["multirun_sweeps/first", "stages.dpo.beta=0.3"], "dpo would be built again"),
+        (["multirun_sweeps/first"], "needs a sweep and what changes"),
+        (["nowhere", "scorer@judge=trained"], "no such folder"),
+    ):
+        done = place.command("judge", *asked)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> None:
+    """The evaluating half of the graph once more; what the run says of its own prompts is what it says without."""
+    place = Workplace(tmp_path)
+    own, other = (write_dataset(name, tmp_path / name) for name in ("hh-rlhf", "imdb"))
+    line = ["model=gpt2", *words("hh-rlhf", own), "method=dpo", "debug=smoke", "runtime=cpu", "tracking=off"]
+    more = ["stages.evaluate.also=[imdb]", f"also.imdb.path={other}", "also.imdb.validation=8"]
+    assert place.command(*line).returncode == 0
+    alone = place.single()
+    (tmp_path / "outputs/runs" / alone["name"]).rename(tmp_path / "before")
+    trained = place.stages("dpo")
+    done = place.command(*line, *more)
+    assert done.returncode == 0, done.stderr
+    found = place.single()
+    assert place.stages("dpo") == trained
+    assert {name: value for name, value in found["metrics"].items() if "@" not in name} == alone["metrics"]
+    assert {"judge/mean@imdb", "judge/win_rate@imdb", "kl/base@imdb", "text/length@imdb"} <= found["metrics"].keys()
+    assert not any(name.startswith(("preference/", "judge/accuracy")) and "@" in name for name in found["metrics"])
+    rows = sample.read_rows(tmp_path / "outputs/stages/evaluate" / found["stages"]["evaluate/imdb"] / "samples.jsonl")
+    mean = sum(row["values"]["judge/mean"] for row in rows) / len(rows)
+    assert found["metrics"]["judge/mean@imdb"] == pytest.approx(mean)
+    assert json.loads(json.dumps(found["config"]["also"]))["imdb"]["path"] == str(other)
+    done = place.command(*line, *more, "runtime.dry_run=true")
+    assert re.search(r"^imdb: test kept 16", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["stages.evaluate.also=[imbd]"], "no such dataset (nearest: imdb)"),
+        (["stages.evaluate.also=[synthetic-reviews]"], "is the run's own dataset"),
+        (["also.imdb.path=x"], "names no dataset of stages.evaluate.also"),
+        (["stages.evaluate.also=[imdb]"], "knows the synthetic world alone"),
+        (
+            ["stages.evaluate.also=[imdb]", *BY_ANOTHER, "also.imdb.path=nowhere"],
+            "also.imdb.path=nowhere: no such file",
+        ),
+        (["stages.evaluate.also=[imdb]", *BY_ANOTHER, "also.imdb.pth=x"], "also.imdb.pth: no such key (nearest: "),
+        (["stages.sample.temperature=0", "stages.sample.answers=2"], "say stages.sample.answers=1"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_one_line(tmp_path: Path, said: list[str], message: str) -> None:
+    done = Workplace(tmp_path).command(*said, "runtime.dry_run=true")
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
