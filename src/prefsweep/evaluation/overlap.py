@@ -20,7 +20,7 @@ def rouge(answers: Sequence[str], references: Sequence[str | None]) -> list[dict
     ]
 
 
-class Words(DefaultTokenizer):  # type: ignore[misc]
+class Words(DefaultTokenizer):
     """rouge_score's own words, each stemmed once: stemming is nearly all of its time, and texts repeat their words."""
 
     def __init__(self) -> None:
