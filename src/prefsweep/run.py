@@ -22,6 +22,7 @@ from prefsweep.pipeline import runner
 from prefsweep.pipeline.files import write_json, write_text
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
+from prefsweep.report.answers import summarised
 from prefsweep.report.before_after import Pair, read_pairs, write_before_after
 from prefsweep.tracking import JobCard, tracking
 
@@ -49,6 +50,7 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
             state.write("diverged" if reason else "finished", records, reason)
             if reason:
                 console.say(f"diverged: {reason}")
+            summarised(store.folder(job.plan.target) / "samples.jsonl")  # now, so that a table of many runs need not
             tracker.summary(state.metrics)
             tracker.samples(judged_samples(store.folder(job.plan.target) / "samples.jsonl"))
             if pairs := compared(job, store):

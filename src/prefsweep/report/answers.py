@@ -73,8 +73,11 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def read_answers(run: Run) -> Answers | None:
     """None where the run left no samples."""
     path = samples_of(run)
-    if path is None:
-        return None
+    return summarised(path) if path is not None else None
+
+
+def summarised(path: Path) -> Answers:
+    """What was kept of the samples, or what is kept from now on."""
     kept = path.parent.parent / ".answers" / path.parent.name
     stat = path.stat()
     mark = [FORMAT, stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,78 @@
+"""Time of the table of 1,000 runs, each with 500 prompts × 4 answers and the config of a real one.
+
+    python benchmarks/table.py [runs]
+
+The runs are recorded, not trained: 200 settings of DPO's beta by five seeds, a run.json as a job writes it, the samples
+of its evaluate stage, and the summary of them that a job leaves when it ends. `cold` is the same without those summaries.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from prefsweep.compose import as_container, compose, composing
+from prefsweep.report.answers import summarised
+
+SEEDS, PROMPTS, ANSWERS = 5, 500, 4
+NAMES = ("judge/mean", "judge/win_rate", "kl/base", "kl/start", "text/length", "text/ended")
+COMMAND = [sys.executable, "-m", "prefsweep", "table", "sweep", "--format", "md", "--out", "out"]
+
+
+def main(count: int) -> None:
+    with tempfile.TemporaryDirectory() as place, composing():
+        work, config = Path(place), as_container(compose(["model=gpt2", "dataset=hh-rlhf", "method=dpo"]))
+        config["stages"] = {
+            name: config["stages"][name] for name in ("reference", "dpo", "sample", "score", "evaluate")
+        }
+        for number in range(count):
+            record(work, config, number)
+        print(f"{count} runs; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+        for way in ("cold", "as jobs leave it"):
+            if way == "cold":
+                shutil.rmtree(work / "outputs/stages/evaluate/.answers")
+            started = time.monotonic()
+            done = subprocess.run(COMMAND, cwd=work, capture_output=True, text=True)
+            print(f"{way}: {time.monotonic() - started:.2f} s")
+            assert done.returncode == 0, done.stderr
+
+
+def record(work: Path, config: dict[str, Any], number: int) -> None:
+    beta, seed = number // SEEDS / 100 + 0.01, number % SEEDS + 1
+    rng, identity = random.Random(number), f"{number:016x}"
+    config = {**config, "seed": seed, "stages": {**config["stages"], "dpo": {**config["stages"]["dpo"], "beta": beta}}}
+    folder = work / "outputs/stages/evaluate" / identity
+    folder.mkdir(parents=True)
+    sums = dict.fromkeys(NAMES, 0.0)
+    with (folder / "samples.jsonl").open("w") as file:
+        for place in range(PROMPTS * ANSWERS):
+            values = {name: rng.choice((0.0, 1.0)) if "rate" in name else rng.gauss(beta, 1) for name in NAMES}
+            sums = {name: total + values[name] for name, total in sums.items()}
+            asked = place // ANSWERS
+            row = {"id": f"p{asked}", "group": f"p{asked}", "sample": place % ANSWERS, "prompt": f"Prompt {asked}?"}
+            file.write(json.dumps({**row, "answer": " So it is." * 20, "values": values}) + "\n")
+    (folder / "record.json").write_text(json.dumps({"commit": "0" * 40, "sections": {"dataset": config["dataset"]}}))
+    summarised(folder / "samples.jsonl")
+    run = {
+        "status": "finished",
+        "name": f"gpt2_hh-rlhf_dpo_seed{seed}-{identity[-8:]}",
+        "identity": identity,
+        "metrics": {name: total / (PROMPTS * ANSWERS) for name, total in sums.items()},
+        "cost": {"seconds": 1.0, "stages": {}},
+        "stages": {"evaluate": identity},
+        "config": config,
+        "error": None,
+    }
+    target = work / "sweep" / str(run["name"])
+    target.mkdir(parents=True)
+    (target / "run.json").write_text(json.dumps(run))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
