@@ -3,7 +3,7 @@
     python benchmarks/table.py [runs]
 
 The runs are recorded, not trained: 200 settings of DPO's beta by five seeds, a run.json as a job writes it, the samples
-of its evaluate stage, and the summary of them that a job leaves when it ends. `cold` is the same without those summaries.
+of its evaluate stage, and the summary of them that a job leaves when it ends. `cold` is without those summaries.
 """
 
 import json
