@@ -69,6 +69,8 @@ def check(config: Config) -> None:
     check_ppo(config.stages.ppo)
     check_lengths(config)
     check_published(config.published)
+    if config.report.versus is not None and len(config.report.versus) != 2:
+        raise UserError(f"report.versus={config.report.versus}: name two rows, as in report.versus=[ppo,dpo]")
     if config.runtime.processes > 1 and config.jobs > 1:
         raise UserError(
             f"jobs={config.jobs}: runtime.processes={config.runtime.processes} wants the machine; say jobs=1"

@@ -230,6 +230,8 @@ class ReportConfig:
     columns: list[str] = setting()
     metrics: list[str] | None = setting()
     figures: list[str] | None = setting(choices=FIGURES)
+    versus: list[str] | None = setting()
+    best_by: str | None = setting()
 
 
 @dataclass

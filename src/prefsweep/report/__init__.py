@@ -1,5 +1,6 @@
 """run.json files → tables, figures, a page. Reads records only: it imports no torch and knows no training."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from rich.text import Text
 
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_text
+from prefsweep.report.choice import ranked
+from prefsweep.report.columns import NOTHING
 from prefsweep.report.comparable import comparable_sets, reason
 from prefsweep.report.curves import draw_curves
 from prefsweep.report.effects import draw_bars, draw_cost, draw_effects
@@ -19,8 +22,9 @@ from prefsweep.report.figure import draw
 from prefsweep.report.frame import Run, read_runs
 from prefsweep.report.page import to_html
 from prefsweep.report.published import read_published
-from prefsweep.report.render import print_table, to_markdown
+from prefsweep.report.render import print_table, print_versus, to_markdown
 from prefsweep.report.table import Left, Table, read_all, table
+from prefsweep.report.versus import Versus, to_markdown as versus_to_markdown, versus
 
 FORMATS: dict[str, Callable[[Table], str]] = {
     "md": to_markdown,
@@ -39,6 +43,8 @@ class Layout:
     rows: Sequence[str] | None = None
     columns: Sequence[str] = field(default_factory=tuple)
     metrics: Sequence[str] | None = None
+    versus: Sequence[str] | None = None
+    best_by: str | None = None
 
     def table(self, runs: Sequence[Run], published: Sequence[dict[str, Any]], answers: Left) -> Table:
         return table(runs, self.metrics, self.rows, self.columns, published, answers)
@@ -55,15 +61,20 @@ def report(folder: Path, console: Console | None = None) -> list[Path]:
     sets = comparable_sets(runs, answers)
     if len(sets) > 1:
         console.print(Text(f"the runs differ in {reason(sets, answers)}: a table each"), soft_wrap=True)
-    tables, written = [], []
+    tables, written, beside = [], [], []
     for number, members in enumerate(sets, 1):
-        made, files = report_set(members, folder, "" if number == 1 else f"-{number}", answers, console)
+        suffix = "" if number == 1 else f"-{number}"
+        made, files = report_set(members, folder, suffix, answers, console)
         tables.append(made)
         written += files
+        if (against := report_versus(made, folder, suffix, console)) is not None:
+            beside.append(against)
+            written.append(folder / f"versus{suffix}.md")
     figures = [path for path in written if path.suffix == ".png"]
     written.append(folder / PAGE)
     write_text(
-        folder / PAGE, to_html(tables, folder.resolve().name, folder, figures, manifest(folder).get("command", ""))
+        folder / PAGE,
+        to_html(tables, folder.resolve().name, folder, figures, manifest(folder).get("command", ""), beside),
     )
     print_failures(runs, console)
     for path in written:
@@ -76,7 +87,7 @@ def report_set(
 ) -> tuple[Table, list[Path]]:
     published, layout = read_published([folder]), read_layout(folder)
     try:
-        made = layout.table(runs, published, answers)
+        made = chosen(layout.table(runs, published, answers), folder, layout)
     except UserError as error:  # a layout that does not fit costs the layout, not the table
         console.print(Text(f"report: {error}; the table is the default one"), soft_wrap=True)
         made = Layout().table(runs, published, answers)
@@ -86,6 +97,31 @@ def report_set(
     for path, text in texts.items():
         write_text(path, text)
     return made, [*texts, *figures(runs, made, folder, suffix, keep=unchanged)]
+
+
+def report_versus(made: Table, folder: Path, suffix: str, console: Console) -> Versus | None:
+    """Two rows against each other, where the experiment's `report:` names them."""
+    names = read_layout(folder).versus
+    if not names:
+        return None
+    try:
+        against = versus(made, names)
+    except UserError as error:
+        console.print(Text(str(error)), soft_wrap=True)
+        return None
+    print_versus(against, console)
+    write_text(folder / f"versus{suffix}.md", versus_to_markdown(against))
+    return against
+
+
+def chosen(made: Table, folder: Path, layout: Layout) -> Table:
+    """The caption with the best configuration by a metric of validation, where the experiment names one."""
+    if layout.best_by is None:
+        return made
+    first, *others = ranked(folder, layout.best_by)
+    value = NOTHING if first.value is None else f"{first.value:.4f}"
+    said = f"The best of {len(others) + 1} by {layout.best_by} is {first.words} ({value})."
+    return dataclasses.replace(made, caption=f"{made.caption} {said}")
 
 
 def figures(runs: Sequence[Run], made: Table, folder: Path, suffix: str, keep: bool) -> list[Path]:
@@ -116,7 +152,8 @@ def manifest(folder: Path) -> dict[str, Any]:
 def read_layout(folder: Path) -> Layout:
     """What the experiment's `report:` says."""
     said = manifest(folder).get("report") or {}
-    return Layout(said.get("rows"), tuple(said.get("columns") or ()), said.get("metrics"))
+    columns = tuple(said.get("columns") or ())
+    return Layout(said.get("rows"), columns, said.get("metrics"), said.get("versus"), said.get("best_by"))
 
 
 def table_of(

@@ -12,6 +12,7 @@ from prefsweep.report.answers import read_rows, samples_of, stage_folder
 from prefsweep.report.columns import number, value_text
 from prefsweep.report.frame import Run
 from prefsweep.report.table import Row, Table
+from prefsweep.report.versus import Versus
 
 PROMPTS = 12  # whose answers are shown
 ROWS = 8  # of the table, side by side
@@ -20,7 +21,14 @@ LAST_LINES = 12  # of a failed job's log
 LOG = "job.log"
 
 
-def to_html(tables: Sequence[Table], title: str, folder: Path, figures: Sequence[Path] = (), command: str = "") -> str:
+def to_html(
+    tables: Sequence[Table],
+    title: str,
+    folder: Path,
+    figures: Sequence[Path] = (),
+    command: str = "",
+    beside: Sequence[Versus] = (),
+) -> str:
     """`folder` is where the page will lie: links to runs are relative to it."""
     from jinja2 import Environment, FileSystemLoader
 
@@ -34,6 +42,7 @@ def to_html(tables: Sequence[Table], title: str, folder: Path, figures: Sequence
         title=title,
         tally=f"{finished} of {len(runs)} runs finished",
         tables=[shown(one, f"t{at}") for at, one in enumerate(tables)],
+        beside=[{"header": one.header, "rows": one.texts(), "note": one.note} for one in beside],
         failures=failures,
         figures=[{"name": p.stem, "data": base64.b64encode(p.read_bytes()).decode()} for p in figures],
         samples=samples,
@@ -41,16 +50,20 @@ def to_html(tables: Sequence[Table], title: str, folder: Path, figures: Sequence
             {"anchor": anchor, "name": row_name(row), "runs": [described(run, folder) for run in row.runs]}
             for anchor, row in rows
         ],
-        sections=sections(failures, figures, samples),
+        sections=sections(beside, failures, figures, samples),
         command=command,
         versions=versions(runs),
     )
     return "\n".join(line for line in page.splitlines() if line.strip()) + "\n"
 
 
-def sections(failures: Sequence[Any], figures: Sequence[Any], samples: Sequence[Any]) -> list[tuple[str, str]]:
-    there = {"failures": failures, "figures": figures, "samples": samples, "runs": True, "command": True}
-    names = {"failures": "Not finished", "figures": "Figures", "samples": "Samples", "runs": "Runs"}
+def sections(
+    beside: Sequence[Any], failures: Sequence[Any], figures: Sequence[Any], samples: Sequence[Any]
+) -> list[tuple[str, str]]:
+    there = {"versus": beside, "failures": failures, "figures": figures, "samples": samples}
+    there |= {"runs": [True], "command": [True]}
+    names = {"versus": "Two rows", "failures": "Not finished", "figures": "Figures", "samples": "Samples"}
+    names["runs"] = "Runs"
     return [("table1", "Table"), *((key, names.get(key, "Command")) for key, found in there.items() if found)]
 
 

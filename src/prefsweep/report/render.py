@@ -9,6 +9,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from prefsweep.report.table import Table
+from prefsweep.report.versus import Versus
 
 GAP = 2  # characters that rich's box adds to a column
 
@@ -40,6 +41,16 @@ def print_table(table: Table, console: Console) -> None:
             grid.add_row(*line)
         console.print(grid)
     console.print(Text(f"{table.caption} {table.provenance}", style="dim"))
+
+
+def print_versus(made: Versus, console: Console) -> None:
+    grid = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    for place, head in enumerate(made.header):
+        grid.add_column(Text(head), justify="right" if 0 < place < 4 else "left")
+    for line in made.texts():
+        grid.add_row(*map(Text, line))
+    console.print(grid)
+    console.print(Text(made.note, style="dim"))
 
 
 def wrapped(head: str, column: list[str]) -> str:

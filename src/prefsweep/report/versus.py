@@ -1,0 +1,98 @@
+"""Two rows of a table against each other, a metric a line: which is better, and whether by more than noise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prefsweep.errors import UserError, nearest
+from prefsweep.report.cell import Cell
+from prefsweep.report.columns import NOTHING, decimals_for, direction, number, value_text
+from prefsweep.report.significance import FEWEST_SEEDS, LEVEL, difference, enough
+from prefsweep.report.statistics import Estimate, holm
+from prefsweep.report.table import Row, Table
+
+HEADER = ("metric", "one", "other", "difference", "better", "more than noise")
+NOTE = (
+    "Difference: the first minus the second, paired over seeds and prompts where both have them, ± half-width of its "
+    "95% interval. More than noise: p < .05 after Holm's correction over the lines here, from {seeds} seeds on."
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    heading: str
+    cells: tuple[Cell, Cell]
+    found: Estimate | None
+    p_value: float | None  # corrected; None with too few seeds
+    better: int | None  # 0 or 1; None where neither is, or neither way is better
+
+
+@dataclass(frozen=True)
+class Versus:
+    names: tuple[str, str]
+    lines: tuple[Line, ...]
+
+    @property
+    def header(self) -> list[str]:
+        return ["", *self.names, *HEADER[3:]]
+
+    @property
+    def note(self) -> str:
+        return NOTE.format(seeds=FEWEST_SEEDS)
+
+    def texts(self) -> list[list[str]]:
+        return [self.text(line) for line in self.lines]
+
+    def text(self, line: Line) -> list[str]:
+        decimals = decimals_for([cell.mean for cell in line.cells])
+        if line.found is None:
+            gap = NOTHING
+        else:
+            gap = f"{number(line.found.mean, decimals)} ± {number(line.found.half_width, decimals)}"
+        better = NOTHING if line.better is None else self.names[line.better]
+        cells = [cell.text(decimals, len(cell.values)) for cell in line.cells]
+        return [line.heading, *cells, gap, better, verdict(line)]
+
+
+def verdict(line: Line) -> str:
+    if line.p_value is None:
+        fewest = min(len(cell.runs) for cell in line.cells)
+        return f"not asked: {fewest} seed{'s' * (fewest != 1)}"
+    said = "p < 0.001" if line.p_value < 0.001 else f"p = {line.p_value:.3f}"
+    return ("yes" if line.p_value < LEVEL else "no") + f", {said}"
+
+
+def versus(made: Table, names: Sequence[str]) -> Versus:
+    """Of two rows by the value of a key that tells them apart. Where neither way is better, neither wins."""
+    one, other = (row_of(made, name) for name in names)
+    found = [difference(*cells) for cells in zip(one.cells, other.cells, strict=True)]
+    tested = [
+        place
+        for place, cells in enumerate(zip(one.cells, other.cells, strict=True))
+        if found[place] is not None and all(map(enough, cells))
+    ]
+    p_values = [estimate.p_value for place in tested if (estimate := found[place]) is not None]
+    corrected = dict(zip(tested, holm(p_values), strict=True))
+    lines = []
+    for place, column in enumerate(made.columns):
+        cells = (one.cells[place], other.cells[place])
+        if any(cell.mean is None for cell in cells):
+            continue
+        gap = direction(column.metric) * ((cells[0].mean or 0.0) - (cells[1].mean or 0.0))
+        better = None if gap == 0 else int(gap < 0)
+        lines.append(Line(column.heading, cells, found[place], corrected.get(place), better))
+    return Versus((names[0], names[1]), tuple(lines))
+
+
+def row_of(made: Table, name: str) -> Row:
+    known = {value_text(value): row for row in made.rows for value in row.keys}
+    found = [row for row in made.rows if name in map(value_text, row.keys)]
+    if len(found) != 1:
+        how = f"no row has it{nearest(name, known)}" if not found else f"{len(found)} rows have it"
+        raise UserError(f"report.versus={name}: {how}; name two rows by a value that one of each has")
+    return found[0]
+
+
+def to_markdown(made: Versus) -> str:
+    rules = [":--", "--:", "--:", "--:", ":--", ":--"]
+    rows = [made.header, rules, *made.texts()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{made.note}\n"

@@ -1,0 +1,98 @@
+"""Two rows against each other, and the configuration that validation chose, in a sweep's own report."""
+
+import io
+import json
+import random
+from pathlib import Path
+
+import pytest
+import scipy.stats
+from rich.console import Console
+
+from prefsweep.compose import compose, composing
+from prefsweep.errors import UserError
+from prefsweep.report import report
+from prefsweep.report.frame import read_runs
+from prefsweep.report.table import table
+from prefsweep.report.versus import to_markdown, versus
+from recorded import write_answers, write_run
+from test_choice import tuned
+
+METRICS = ("judge/mean", "kl/base", "text/length", "preference/accuracy")
+
+
+def sweep(folder: Path, seeds: int, gap: float = 0.5) -> Path:
+    """dpo's score is ppo's and `gap`, its accuracy no better; length is a matter of taste."""
+    rng = random.Random(0)
+    for seed in range(1, seeds + 1):
+        for method, above in (("ppo", 0.0), ("dpo", gap)):
+            accuracy, length = 0.7 + rng.gauss(0, 0.1), 30 + seed
+            run = write_run(
+                folder, method, seed, {"preference/accuracy": accuracy, "text/length": length, "kl/base": 2}
+            )
+            write_answers(run, {"judge/mean": [above + rng.gauss(0, 0.3) for _ in range(60)]})
+    return folder
+
+
+def told(folder: Path, *names: str) -> dict[str, list[str]]:
+    made = versus(table(read_runs([folder]), METRICS), names or ("dpo", "ppo"))
+    return {line[0]: line[1:] for line in made.texts()}
+
+
+def test_it_says_which_is_better_and_whether_by_more_than_noise(tmp_path: Path) -> None:
+    found = told(sweep(tmp_path / "s", 5))
+    assert found["judge score"][3:] == ["dpo", "yes, p < 0.001"]
+    assert found["preference accuracy"][3] in ("dpo", "ppo") and found["preference accuracy"][4].startswith("no, p = ")
+    assert found["KL to base"][3] == found["answer length"][3] == "–"
+    turned = told(sweep(tmp_path / "s", 5), "ppo", "dpo")
+    assert turned["judge score"][3:] == ["dpo", "yes, p < 0.001"]
+    assert turned["judge score"][2].replace("−", "") == found["judge score"][2]
+
+
+def test_its_p_values_are_a_paired_t_tests_corrected_by_holm(tmp_path: Path) -> None:
+    """Of a metric without values of single answers, over seeds alone; two of the four lines have a spread."""
+    folder = sweep(tmp_path / "s", 5)
+    made = versus(table(read_runs([folder]), METRICS), ("dpo", "ppo"))
+    accuracy = next(line for line in made.lines if line.heading == "preference accuracy")
+    one, other = (cell.values for cell in accuracy.cells)
+    raw = [scipy.stats.ttest_rel(one, other).pvalue]
+    raw += [line.found.p_value for line in made.lines if line.found is not None and line is not accuracy]
+    by_hand = max(min(1, p * (4 - place)) for place, p in enumerate(sorted(raw)) if p <= raw[0])
+    assert accuracy.p_value == pytest.approx(by_hand)
+
+
+def test_with_too_few_seeds_nothing_is_called_more_than_noise(tmp_path: Path) -> None:
+    assert told(sweep(tmp_path / "s", 3))["judge score"][3:] == ["dpo", "not asked: 3 seeds"]
+
+
+def test_rows_that_are_not_two_are_refused(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "s", 2)
+    made = table(read_runs([folder]), METRICS)
+    with pytest.raises(UserError, match=r"report.versus=dop: no row has it \(nearest: dpo\)"):
+        versus(made, ("dop", "ppo"))
+    with composing(), pytest.raises(UserError, match="name two rows"):
+        compose(["report.versus=[ppo]"])
+
+
+def test_a_sweeps_report_has_both_where_its_experiment_asks(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "s", 5)
+    jobs = [run.folder.name for run in read_runs([folder])]
+    asked = {"metrics": list(METRICS), "versus": ["dpo", "ppo"]}
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": asked}))
+    console = Console(file=io.StringIO(), width=200)
+    written = report(folder, console)
+    made = versus(table(read_runs([folder]), METRICS), ("dpo", "ppo"))
+    assert (folder / "versus.md").read_text() == to_markdown(made) and folder / "versus.md" in written
+    page = (folder / "report.html").read_text()
+    assert "Two rows against each other" in page and "yes, p &lt; 0.001" in page
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": {**asked, "versus": ["x", "ppo"]}}))
+    assert folder / "versus.md" not in report(folder, console)  # a mistake costs this, not the table
+
+
+def test_the_caption_names_what_validation_chose(tmp_path: Path) -> None:
+    folder = tuned(tmp_path / "s", {0.1: 0.9, 0.5: 0.3}, {0.1: [0.5, 0.6], 0.5: [0.7, 0.2]})
+    jobs = [run.folder.name for run in read_runs([folder])]
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": {"best_by": "validation/loss"}}))
+    report(folder, Console(file=io.StringIO()))
+    said = "The best of 2 by validation/loss is dpo.beta 0.5 (0.2000)."
+    assert said in (folder / "table.md").read_text()
