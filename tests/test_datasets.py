@@ -101,6 +101,12 @@ def test_a_limit_is_a_sample_of_training_rows_that_a_larger_one_holds(name: str,
     assert numbers == sorted(numbers) != [int(example.id.rpartition("-")[2]) for example in whole["train"]]
 
 
+def test_the_worlds_limit_is_every_datasets() -> None:
+    whole, few = (compose([f"dataset.limit={limit}", "dataset.size=40"]).dataset for limit in ("null", 7))
+    assert load(few, "train") == load(whole, "train")[:7]
+    assert all(load(few, split) == load(whole, split) for split in ("validation", "test"))
+
+
 def test_a_row_keeps_its_split_when_others_are_added(written: Written, tmp_path: Path) -> None:
     folder = shutil.copytree(written("imdb"), tmp_path / "imdb")
     before = {example.group for example in splits("imdb", folder)["validation"]}
@@ -421,4 +427,5 @@ def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tm
         "hh-rlhf: train kept 40 of 53: 1 prompts disagree, 2 empty answers, 1 equal answers, 1 in test, 8 in "
         "validation; test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"
     ]
-    assert list(data_lines(another.plan, store)) == ["hh-rlhf: not read yet"]
+    (line,) = data_lines(another.plan, store)
+    assert line.startswith("hh-rlhf: test kept 16 of 20: "), "what evaluates reads the same rows under any limit"

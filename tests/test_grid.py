@@ -53,6 +53,15 @@ def test_a_key_of_a_stage_multiplies_only_the_jobs_that_run_it(sweep: Sweep) -> 
     assert [said(job) for job in grid.jobs] == [("sft", 1, None), ("dpo", 1, 0.1), ("dpo", 1, 0.25)]
 
 
+def test_a_learning_curve_has_its_base_answered_and_its_judge_tried_once(sweep: Sweep) -> None:
+    grid = sweep("model=gpt2", "dataset=hh-rlhf", "runtime.dry_run=true", "method=base,dpo", "dataset.limit=10,100")
+    assert [job.resolved["dataset"]["limit"] for job in grid.jobs] == [None, 10, 100]
+    roles = [{stage.role: stage.identity for stage in job.plan.stages} for job in grid.jobs]
+    for role in ("judge", "sample/base", "score/base"):
+        assert len({stages[role] for stages in roles}) == 1
+    assert roles[1]["reference"] != roles[2]["reference"]
+
+
 def test_jobs_share_the_stages_that_they_have_in_common(sweep: Sweep) -> None:
     grid = sweep("method=sft,sft+dpo", "seed=1,2")
     assert len(grid.jobs) == 4

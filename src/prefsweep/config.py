@@ -76,6 +76,7 @@ class DatasetConfig:
     revision: int = setting(at_least=1)
     pairs: str = setting(choices=("given", "sampled"), absent_equals="given")
     validation: int = setting(at_least=1)
+    limit: int | None = setting(at_least=1, absent_equals=None)
 
 
 @dataclass
@@ -95,7 +96,7 @@ class FileDatasetConfig(DatasetConfig):
     path: str | None = setting(is_content=True)
     seed: int = setting(at_least=0)
     shuffle: bool = setting()
-    limit: int | None = setting(at_least=1)
+    limit: int | None = setting(at_least=1)  # was there from the first, so null is in every identity
 
 
 @dataclass

@@ -51,18 +51,19 @@ def difference(stage: Stage, store: Store) -> str:
 
 def data_lines(plan: Plan, store: Store) -> Iterator[str]:
     """What was kept of the dataset, as any stage that read it has recorded it; and whether it may still change."""
-    read = {
-        json.dumps(stage.payload["sections"]["dataset"], sort_keys=True): stage.sections["dataset"]
-        for stage in plan.stages
-        if "dataset" in stage.sections
-    }
-    for section, dataset in read.items():
-        if not isinstance(dataset, FileDatasetConfig):
-            continue
+    read: dict[str, list[Stage]] = {}
+    for stage in plan.stages:
+        if isinstance(stage.sections.get("dataset"), FileDatasetConfig):
+            read.setdefault(stage.sections["dataset"].name, []).append(stage)
+    for stages in read.values():  # of one dataset, with and without its limit: what evaluates has none
+        seen = [stage.sections["dataset"] for stage in stages]
+        dataset = next((found for found in seen if found.limit is not None), seen[0])
+        forms = [stage.payload["sections"]["dataset"] for stage in stages]
         said: dict[str, str] = {}
         for record in store.records():
-            if json.dumps(record["sections"].get("dataset"), sort_keys=True) == section:
-                said |= sentences(record["metrics"])
+            if (form := record["sections"].get("dataset")) in forms:
+                told = sentences(record["metrics"])
+                said |= {split: told[split] for split in told if split != "train" or form["limit"] == dataset.limit}
         parts = [f"{split} {said[split]}" for split in SPLITS if split in said] or ["not read yet"]
         pin = not_pinned(dataset, store.root.parent)
         yield f"{dataset.name}: {'; '.join([*parts, *([pin] if pin else [])])}"

@@ -12,8 +12,12 @@ from prefsweep.compose import as_container
 from prefsweep.config import (
     Config,
     DatasetConfig,
+    EvaluateConfig,
+    JudgeConfig,
     RuntimeConfig,
+    SampleConfig,
     ScorerConfig,
+    StageConfig,
     TrainedConfig,
 )
 from prefsweep.data import sources
@@ -27,6 +31,7 @@ from prefsweep.plan_checks import check_plan
 TARGET = "evaluate"
 ASKED_AGAIN = ("sample", "score", "judge", "evaluate")  # the stages that read prompts which no training saw
 SECTIONS = ("model", "dataset", "reward", "judge")
+HELD_OUT = (SampleConfig, JudgeConfig, EvaluateConfig)  # of the stages that read no training row
 ENCODED = ("reward", "judge_model")  # the stages that may start from an encoder
 
 
@@ -45,8 +50,10 @@ class Job:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """The config as written to disk: without the stages that the method does not use."""
+        """The config as written to disk: without the stages that are not used, nor a limit that limits none."""
         whole = as_container(self.config)
+        if not any(learns(stage.config) for stage in self.plan.stages):
+            whole["dataset"]["limit"] = None
         whole["stages"] = {name: stage for name, stage in whole["stages"].items() if name in self.plan.used}
         return whole
 
@@ -81,7 +88,20 @@ def plan_of(config: Config) -> Plan:
     }
     others = {name: {"dataset": dataset} for name, dataset in config.also.items()}
     graph = on_other_prompts(config.method.pipeline, config.also)
-    return make_plan(graph, TARGET, configs, sections, aliases, hash_content, others)
+    return make_plan(graph, TARGET, configs, sections, aliases, hash_content, others, as_seen_by)
+
+
+def as_seen_by(stage: StageConfig, section: Any) -> Any:
+    """Datasets that differ in their limit alone are one to a stage that reads no training row: it is shared by the runs
+    of a learning curve."""
+    if learns(stage) or not isinstance(section, DatasetConfig):
+        return section
+    return dataclasses.replace(section, limit=None)
+
+
+def learns(stage: StageConfig) -> bool:
+    """Whether it reads training rows."""
+    return "dataset" in stage.reads and not isinstance(stage, HELD_OUT)
 
 
 def on_other_prompts(graph: dict[str, Any], also: dict[str, DatasetConfig]) -> dict[str, Any]:

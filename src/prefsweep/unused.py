@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from prefsweep.errors import UserError
-from prefsweep.job import Job
+from prefsweep.job import Job, learns
 
 
 def unused_keys(job: Job) -> dict[str, str]:
@@ -33,6 +33,8 @@ def unread(key: str, job: Job) -> str | None:
         return f"does not run that stage; it runs {', '.join(sorted(job.plan.used))}"
     if section == "reward" and not any("reward" in stage.sections for stage in job.plan.stages):
         return "asks no reward, and the judge is scorer@judge"
+    if key == "dataset.limit" and not any(learns(stage.config) for stage in job.plan.stages):
+        return "learns from no row"
     return None
 
 

@@ -39,9 +39,10 @@ def make_plan(
     aliases: Mapping[str, str | None],
     hash_content: Callable[[Path], str],
     elsewhere: Mapping[str, Mapping[str, Any]] | None = None,
+    narrowed: Callable[[Any, Any], Any] = lambda config, section: section,
 ) -> Plan:
     """The stages that `target` needs, and no others. `elsewhere` are sections that roles ending in a name see instead:
-    `sample/result/imdb` those of `imdb`.
+    `sample/result/imdb` those of `imdb`. `narrowed` leaves of a section what a stage with that config can tell.
 
     An input may be an alias: another name for a role, or None for what needs no stage (a pretrained base), which then
     is not an input at all.
@@ -72,7 +73,8 @@ def make_plan(
             if part not in sections:
                 raise UserError(f"stages.{name}.reads: no section {part}{nearest(part, sections)}")
         seen = {**sections, **(elsewhere or {}).get(role.rpartition("/")[2], {})}
-        made[role] = Stage(role, config, {part: seen[part] for part in config.reads}, inputs, hash_content)
+        own = {part: narrowed(config, seen[part]) for part in config.reads}
+        made[role] = Stage(role, config, own, inputs, hash_content)
         return made[role]
 
     visit(target, target)
