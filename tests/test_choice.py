@@ -53,8 +53,8 @@ def tuned(sweep: Path, on_test: dict[float, float], on_validation: dict[float, l
 def test_the_best_is_chosen_on_validation_and_told_on_test(tmp_path: Path) -> None:
     sweep = tuned(tmp_path / "s", {0.1: 0.9, 0.5: 0.3, 1.0: 0.5}, {0.1: [0.5, 0.6], 0.5: [0.7, 0.2], 1.0: [0.1, 0.4]})
     where = console()
-    chosen = best(sweep, "validation/loss", where)
-    assert chosen.keys == {"stages.dpo.beta": 0.5} and chosen.value == pytest.approx(0.2)
+    chosen, count = best(sweep, "validation/loss", where)
+    assert count == 3 and chosen.keys == {"stages.dpo.beta": 0.5} and chosen.value == pytest.approx(0.2)
     assert re.search(r"1  validation/loss 0\.2000  dpo\.beta 0\.5", printed(where))
     assert "0.300" in printed(where) and "0.900" not in printed(where)
     assert ranked(sweep, "validation/accuracy")[0].keys == {"stages.dpo.beta": 0.5}
@@ -79,12 +79,13 @@ def test_a_choice_by_test_or_by_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_the_chosen_one_is_confirmed_on_seeds_that_nobody_chose_by(tmp_path: Path) -> None:
     sweep = tuned(tmp_path / "tuned", {0.1: 0.9, 0.5: 0.3}, {0.1: [0.5], 0.5: [0.7]})
-    words = confirming(ranked(sweep, "validation/loss")[0], sweep, 3)
-    assert words[-3:] == ["grid=null", "seed=3,4,5", "sweep=tuned-confirm"]
+    words = confirming(ranked(sweep, "validation/loss")[0], sweep, 3, "The best of 2, it's said.")
+    assert words[-4] == "grid=null" and words[-2:] == ["seed=3,4,5", "sweep=tuned-confirm"]
     with composing():
         grid = expand(words, multirun=True, config_dir=None)
     assert [job.config.seed for job in grid.jobs] == [3, 4, 5] and grid.name == "tuned-confirm"
     assert {(job.config.method.name, job.config.stages.dpo.beta) for job in grid.jobs} == {("dpo", 0.1)}
+    assert {job.config.report.note for job in grid.jobs} == {"The best of 2, it's said."}
 
 
 def test_two_runs_side_by_side_are_paired_over_prompts(tmp_path: Path) -> None:

@@ -133,12 +133,15 @@ def choose(command: str, words: list[str]) -> int:
     folder, by, seeds = cli.parse_choice(command, words)
     if command == "best" and by is None:
         raise UserError("best: say by which validation metric, as in: prefsweep best SWEEP --by validation/loss")
-    chosen = best(folder, by, console)
+    chosen, count = best(folder, by, console)
     if command == "best":
         return 0
     from prefsweep.sweep.confirm import confirming
 
-    words = confirming(chosen, folder, seeds)
+    why = f"On fresh seeds: the best of {count} configurations of {folder.resolve().name}" + (
+        f" by {by}." if by else "."
+    )
+    words = confirming(chosen, folder, seeds, why)
     console.print(" ".join(["prefsweep -m", *words]), soft_wrap=True, markup=False)
     return run(cli.Line(overrides=words, multirun=True))
 

@@ -233,6 +233,7 @@ class ReportConfig:
     figures: list[str] | None = setting(choices=FIGURES)
     versus: list[str] | None = setting()
     best_by: str | None = setting()
+    note: str | None = setting()
 
 
 @dataclass

@@ -45,6 +45,7 @@ class Layout:
     metrics: Sequence[str] | None = None
     versus: Sequence[str] | None = None
     best_by: str | None = None
+    note: str | None = None
 
     def table(self, runs: Sequence[Run], published: Sequence[dict[str, Any]], answers: Left) -> Table:
         return table(runs, self.metrics, self.rows, self.columns, published, answers)
@@ -115,13 +116,15 @@ def report_versus(made: Table, folder: Path, suffix: str, console: Console) -> V
 
 
 def chosen(made: Table, folder: Path, layout: Layout) -> Table:
-    """The caption with the best configuration by a metric of validation, where the experiment names one."""
-    if layout.best_by is None:
-        return made
-    first, *others = ranked(folder, layout.best_by)
-    value = NOTHING if first.value is None else f"{first.value:.4f}"
-    said = f"The best of {len(others) + 1} by {layout.best_by} is {first.words} ({value})."
-    return dataclasses.replace(made, caption=f"{made.caption} {said}")
+    """The caption with the best configuration by a metric of validation, and a note, where the experiment has them."""
+    said = [made.caption]
+    if layout.best_by is not None:
+        first, *others = ranked(folder, layout.best_by)
+        value = NOTHING if first.value is None else f"{first.value:.4f}"
+        said.append(f"The best of {len(others) + 1} by {layout.best_by} is {first.words} ({value}).")
+    if layout.note is not None:
+        said.append(layout.note)
+    return dataclasses.replace(made, caption=" ".join(said))
 
 
 def figures(runs: Sequence[Run], made: Table, folder: Path, suffix: str, keep: bool) -> list[Path]:
@@ -153,7 +156,8 @@ def read_layout(folder: Path) -> Layout:
     """What the experiment's `report:` says."""
     said = manifest(folder).get("report") or {}
     columns = tuple(said.get("columns") or ())
-    return Layout(said.get("rows"), columns, said.get("metrics"), said.get("versus"), said.get("best_by"))
+    rest = (said.get(name) for name in ("metrics", "versus", "best_by", "note"))
+    return Layout(said.get("rows"), columns, *rest)
 
 
 def table_of(

@@ -102,12 +102,12 @@ def kept_value(run: Run, by: str) -> float | None:
     return rows[-1][by]
 
 
-def best(folder: Path, by: str | None, console: Console) -> Choice:
-    """Print the ranking by validation, and the test table of the first alone."""
+def best(folder: Path, by: str | None, console: Console) -> tuple[Choice, int]:
+    """Print the ranking by validation, and the test table of the first alone; it, and of how many it is the best."""
     choices = ranked(folder, by)
     for place, choice in enumerate(choices[:10], 1):
         value = NOTHING if choice.value is None else f"{choice.value:.4f}"
         console.print(Text(f"{place:>3}  {by or ''} {value}  {choice.words}"), soft_wrap=True)
     console.print(Text(f"best of {len(choices)} by {by or 'itself'}; below, what it reaches on test"), soft_wrap=True)
     print_table(table(choices[0].runs), console)
-    return choices[0]
+    return choices[0], len(choices)
