@@ -14,7 +14,7 @@ from prefsweep.errors import UserError
 from prefsweep.job import prepare
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import judge_model, score
+from prefsweep.stages import judge_model, score, scoring
 from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
 
 TRAINED = ("scorer@judge=trained", "stages.reward.share=[0,0.5]")
@@ -48,6 +48,28 @@ def test_a_trained_judge_learns_its_share_alone(config: Any, new_context: Any, t
     made = config("stages.judge_model.batch_size=1", "stages.judge_model.max_steps=null")
     kept = of_share(load(made.dataset, "train"), [0.5, 1.0], "key")
     assert run(made, tmp_path / "trained", new_context())["steps"] == len(kept) < 48
+
+
+def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatch: Any) -> None:
+    class Counting:
+        def __init__(self) -> None:
+            self.read: list[str] = []
+
+        def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+            if len(self.read) >= 4 and not self.read.count("whole"):
+                raise KeyboardInterrupt
+            self.read += answers
+            return {"score": [float(len(answer)) for answer in answers], "truncated": [0.0] * len(answers)}
+
+    monkeypatch.setattr(scoring, "AT_ONCE", 2)
+    answers = ["a" * number for number in range(7)]
+    scorer = Counting()
+    with pytest.raises(KeyboardInterrupt):
+        scoring.measures(scorer, [""] * 7, answers, "answers", new_context())
+    scorer.read.append("whole")
+    found = scoring.measures(scorer, [""] * 7, answers, "answers", new_context())
+    assert found == {"score": [float(number) for number in range(7)], "truncated": [0.0] * 7}
+    assert scorer.read == [*answers[:4], "whole", *answers[4:]]
 
 
 def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context: Any, tmp_path: Path) -> None:

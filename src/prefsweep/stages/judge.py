@@ -14,6 +14,7 @@ from prefsweep.models.loading import device
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.sample import write_rows
+from prefsweep.stages.scoring import measures
 
 PAIRS = "pairs.jsonl"
 SIDES = ("chosen", "rejected")
@@ -32,7 +33,8 @@ def run(
     pairs = [pair for pair in examples[: config.pairs] if pair.chosen is not None and pair.rejected is not None]
     scorer = load_scorer(judge, device(context.runtime), judge_model)
     prompts = [pair.prompt for pair in pairs]
-    scores = {side: scorer.score(prompts, [pair.answer(side) for pair in pairs])["score"] for side in SIDES}
+    texts = {side: [pair.answer(side) for pair in pairs] for side in SIDES}
+    scores = {side: measures(scorer, prompts, texts[side], side, context)["score"] for side in SIDES}
     rows = [
         {
             "id": pair.id,

@@ -10,18 +10,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
-from prefsweep.config import DatasetConfig, ModelConfig, PairsConfig, RuntimeConfig, ScorerConfig
+from prefsweep.config import DatasetConfig, ModelConfig, PairsConfig, ScorerConfig
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
 from prefsweep.data.tally import Examples, Tally
 from prefsweep.models.loading import device, load_policy, load_tokenizer
-from prefsweep.models.scorers import Scorer, load_scorer
+from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.sample import Row, answered, questions, read_rows, write_rows
+from prefsweep.stages.scoring import measures
 
-AT_ONCE = 4096  # answers between two looks at the progress of scoring
 COLUMNS = ("id", "group", "prompt", "chosen", "rejected")
 
 
@@ -45,23 +43,13 @@ def run(
         examples = load(dataset, split, tokenizer)
         asked = questions(config, examples[:wanted], tokenizer)
         rows = answered(config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, asked, split, context)
-        scored = scores(scorer, rows, context.runtime)
+        texts = [row["prompt"] for row in rows], [row["answer"] for row in rows]
+        scored = measures(scorer, *texts, split, context)["score"]
         pairs = ranked(rows, scored, {example.id: example.group for example in examples[:wanted]}, counts)
         write_rows(folder / f"{split}.jsonl", pairs)
         told |= {f"{split}/prompts": len(asked) // config.answers, f"{split}/pairs": len(pairs)}
         told |= examples.metrics()
     return {"labels": counts["labels"], "ties": counts["ties"], "equal_answers": counts["equal answers"], **told}
-
-
-def scores(scorer: Scorer, rows: Sequence[Row], runtime: RuntimeConfig) -> list[float]:
-    found: list[float] = []
-    bar = tqdm(total=len(rows), desc="pairs: score", unit="answer", disable=not runtime.progress or None, leave=False)
-    for first in range(0, len(rows), AT_ONCE):
-        some = rows[first : first + AT_ONCE]
-        found += scorer.score([row["prompt"] for row in some], [row["answer"] for row in some])["score"]
-        bar.update(len(some))
-    bar.close()
-    return found
 
 
 def ranked(rows: Sequence[Row], scored: Sequence[float], groups: dict[str, str], counts: Counter[str]) -> list[Row]:

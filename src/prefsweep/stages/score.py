@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import RuntimeConfig, ScoreConfig, ScorerConfig
+from prefsweep.config import ScoreConfig, ScorerConfig
 from prefsweep.models.loading import device
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
+from prefsweep.stages.scoring import measures
 
 
 def run(
@@ -19,7 +20,7 @@ def run(
     samples: Path,
     judge_model: Path | None = None,
 ) -> dict[str, Any]:
-    return scored(judge, judge_model, samples, folder, context.runtime)
+    return scored(judge, judge_model, samples, folder, context)
 
 
 def by_reward(
@@ -31,17 +32,15 @@ def by_reward(
     samples: Path,
     reward_model: Path | None = None,
 ) -> dict[str, Any]:
-    return scored(reward, reward_model, samples, folder, context.runtime)
+    return scored(reward, reward_model, samples, folder, context)
 
 
-def scored(
-    scorer: ScorerConfig, trained: Path | None, samples: Path, folder: Path, runtime: RuntimeConfig
-) -> dict[str, Any]:
+def scored(scorer: ScorerConfig, trained: Path | None, samples: Path, folder: Path, context: Context) -> dict[str, Any]:
     """The samples again, each with its `scores`."""
     rows = read_rows(samples / SAMPLES)
-    loaded = load_scorer(scorer, device(runtime), trained)
-    measures = loaded.score([row["prompt"] for row in rows], [row["answer"] for row in rows])
+    loaded = load_scorer(scorer, device(context.runtime), trained)
+    found = measures(loaded, [row["prompt"] for row in rows], [row["answer"] for row in rows], "answers", context)
     for number, row in enumerate(rows):
-        row["scores"] = {name: values[number] for name, values in measures.items()}
+        row["scores"] = {name: values[number] for name, values in found.items()}
     write_rows(folder / SAMPLES, rows)
-    return {name: sum(values) / len(values) for name, values in measures.items()}
+    return {name: sum(values) / len(values) for name, values in found.items()}
