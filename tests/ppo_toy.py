@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 from prefsweep.config import AdapterConfig, PPOConfig
 from prefsweep.models.adapters import with_adapters
 from prefsweep.models.logprobs import Ids
+from prefsweep.models.scorers import Measures
 from prefsweep.ppo.rollout import Words
 from prefsweep.ppo.trainer import Task, Trainer
 
@@ -45,11 +46,15 @@ def threes(prompts: list[str], answers: list[str]) -> list[float]:
 def make_task(
     name: str = "gpt2", score: Any = threes, queries: list[Ids] = QUERIES, lora: bool = False, **changes: Any
 ) -> Task:
-    """With `lora` the reference is the policy itself, its adapters off."""
+    """With `lora` the reference is the policy itself, its adapters off. `score` says one number an answer."""
+
+    def measured(prompts: list[str], answers: list[str]) -> Measures:
+        return {"score": score(prompts, answers)}
+
     policy, reference = tiny(name), tiny(name).eval()
     if lora:
         policy = reference = with_adapters(policy, AdapterConfig(2, 4, 0.0, TARGETS[name]), None, seed=1)
-    task = Task(policy, reference, None, WORDS, score, queries)
+    task = Task(policy, reference, None, WORDS, measured, queries)
     return replace(task, **changes)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppo_toy import EOS, PAD, QUERIES, make_task, make_trainer, tiny
+from ppo_toy import EOS, PAD, QUERIES, WORDS, make_task, make_trainer, threes, tiny
 from prefsweep.config import PPOConfig
 from prefsweep.models.logprobs import answer_batch, answer_logits
 from prefsweep.ppo import trainer, update
@@ -93,7 +93,9 @@ def test_the_ratio_is_exactly_one_on_the_first_minibatch_and_not_on_the_second(
 
 def rollouts_of(scores: list[float], ended: list[bool]) -> Rollouts:
     count = len(scores)
-    return Rollouts([[2]] * count, [[3]] * count, [""] * count, [""] * count, torch.tensor(scores), torch.tensor(ended))
+    whole = torch.zeros(count)
+    texts = [""] * count
+    return Rollouts([[2]] * count, [[3]] * count, texts, texts, torch.tensor(scores), whole, torch.tensor(ended))
 
 
 def test_scores_are_normalised_then_cut_then_marked_down_where_no_end_came(ppo_config: Config) -> None:
@@ -127,6 +129,8 @@ def test_queries_are_cut_to_a_drawn_number_of_first_tokens_or_to_what_fits(ppo_c
     assert {len(query) for query in found} == set(range(2, 9))
     assert all(query == long[: len(query)] for query in found)
     assert clipped_query(long, "0/0", ppo_config(max_length=32)) == long[-20:]
+    assert ppo.truncated(ppo_config(max_length=32), [long, long[:20], long[:21]]) == 2
+    assert ppo.truncated(ppo_config(query_tokens=[2, 8], max_length=32), [long]) == 0
 
 
 def test_answers_end_at_eos_or_at_their_cap_and_every_query_comes_once_a_pass(ppo_config: Config) -> None:
@@ -137,6 +141,16 @@ def test_answers_end_at_eos_or_at_their_cap_and_every_query_comes_once_a_pass(pp
         assert EOS not in response[:-1]
         assert ended == (response[-1] == EOS)
         assert ended or 8 <= len(response) <= 12
+
+
+def test_the_scorer_reads_query_and_answer_as_text_and_each_row_gets_its_own_score(ppo_config: Config) -> None:
+    made = make_trainer(ppo_config(), make_task())
+    _, found = made.iterate()
+    for row, (query, response) in enumerate(zip(found.queries, found.responses, strict=True)):
+        prompt, answer = WORDS.decode([query, response])
+        assert (found.prompts[row], found.answers[row]) == (prompt, answer)
+        assert found.scores[row].item() == pytest.approx(threes([prompt], [answer])[0])
+    assert len(set(found.scores.tolist())) > 4
 
 
 def test_an_answer_does_not_depend_on_the_batch_it_is_drawn_in(ppo_config: Config) -> None:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,8 @@ class Vowels:
     """A reward that is somewhere else than the start."""
 
     def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
-        return {"score": [sum(letter in "aeiou" for letter in answer) / (1 + len(answer)) for answer in answers]}
+        scores = [sum(letter in "aeiou" for letter in answer) / (1 + len(answer)) for answer in answers]
+        return {"score": scores, "truncated": [float(place % 4 == 0) for place in range(len(answers))]}
 
 
 @pytest.fixture
@@ -108,6 +110,16 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         assert ours == theirs
 
 
+def documented() -> set[str]:
+    """The metrics of which the page says what they should look like."""
+    page = (Path(__file__).parents[1] / "docs/ppo.md").read_text()
+    section = re.search(r"^## What is logged\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    assert section
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in section[1].splitlines() if line.startswith("| `")]
+    assert all(len(row) == 4 and all(cell.strip() for cell in row) for row in rows)
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
+
+
 def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path) -> None:
     context = new_context(log_every=2)
     found = stage("done", context, "evaluate_every=3")
@@ -115,11 +127,15 @@ def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_cont
     assert found["episodes"] == 40
     rows = list(context.history.rows())
     told = {
-        *("score/mean", "score/std", "score/median", "kl", "entropy", "beta", "approx_kl", "ratio/first", "updates"),
+        *("score/mean", "score/std", "score/median", "score/truncated", "kl", "entropy", "beta", "approx_kl"),
+        *("ratio/first", "updates"),
         *("clip_fraction/policy", "clip_fraction/value", "explained_variance", "loss/policy", "loss/value"),
         *("response/length", "response/ended", "learning_rate", "grad_norm", "value/mean", "return/mean", "step"),
     }
     assert told == set(rows[0])
+    assert {name for row in rows for name in row} - {"step"} == documented()
+    assert rows[0]["score/truncated"] == 0.25
+    assert found["prompts_truncated"] == 0
     assert [row["step"] for row in rows if "validation/score" in row] == [3, 5]
     tables = {name: (tmp_path / f"done/{name}.jsonl").read_text().splitlines() for name in ("rollouts", "validation")}
     assert {json.loads(line)["step"] for line in tables["rollouts"]} == {1, 2, 4}

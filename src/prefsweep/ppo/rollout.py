@@ -19,8 +19,9 @@ from prefsweep.config import PPOConfig
 from prefsweep.models import decoding
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import AnswerBatch, Ids, answer_batch
+from prefsweep.models.scorers import Measures
 
-Score = Callable[[list[str], list[str]], list[float]]
+Score = Callable[[list[str], list[str]], Measures]
 Decode = Callable[[list[Ids]], list[str]]
 
 
@@ -33,6 +34,7 @@ class Rollouts:
     prompts: list[str]  # the queries as the scorer read them
     answers: list[str]
     scores: Tensor  # [N] as the scorer gave them
+    truncated: Tensor  # [N] whether the scorer had to cut what it read
     ended: Tensor  # [N] whether the response closes with EOS
 
     def batch(self, rows: list[int], pad: int) -> AnswerBatch:
@@ -84,16 +86,16 @@ class Sampler:
         # 2. score it, as text: the scorer may have another tokenizer
         prompts = self.words.decode([queries[row] for row in mine])
         answers = self.words.decode([responses[row] for row in mine])
-        scores = self.score(prompts, answers) if mine else []
+        measured = self.score(prompts, answers) if mine else {"score": []}
+        scores, cut = measured["score"], measured.get("truncated", [0.0] * len(mine))
         # 3. everybody's, in the order of the rows
-        done = list(zip(mine, [responses[row] for row in mine], prompts, answers, scores, strict=True))
+        done = list(zip(mine, [responses[row] for row in mine], prompts, answers, scores, cut, strict=True))
         whole = sorted(gather_object(done) if world > 1 else done, key=lambda item: item[0])
-        _, kept, all_prompts, all_answers, all_scores = (list(column) for column in zip(*whole, strict=True))
+        _, kept, all_prompts, all_answers, all_scores, all_cut = (list(column) for column in zip(*whole, strict=True))
         where = self.policy.device
         ended = torch.tensor([response[-1] == self.words.eos for response in kept], device=where)
-        return Rollouts(
-            queries, kept, all_prompts, all_answers, torch.tensor(all_scores, device=where, dtype=torch.float32), ended
-        )
+        found, truncated = (torch.tensor(each, device=where, dtype=torch.float32) for each in (all_scores, all_cut))
+        return Rollouts(queries, kept, all_prompts, all_answers, found, truncated, ended)
 
     def draw(self, queries: list[Ids], names: list[str]) -> list[Ids]:
         """Responses cut at their first EOS, or at a length drawn from `response_tokens`."""

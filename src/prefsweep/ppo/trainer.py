@@ -155,6 +155,7 @@ class Trainer:
     def described(self, rollouts: Rollouts, before: Snapshot, targets: Targets) -> Metrics:
         return {
             **described_scores(rollouts.scores),
+            "score/truncated": float(rollouts.truncated.mean()),
             "kl": float(before.kl.mean()),
             "entropy": float(masked_mean(before.entropy, before.mask)),
             "beta": self.beta,

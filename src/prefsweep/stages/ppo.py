@@ -66,11 +66,7 @@ def run(
         return several.run(run, {**sections, **inputs, "folder": folder}, context)
     accelerator = new_accelerator(context.runtime)
     tokenizer = load_tokenizer(model, policy)
-    scorer = load_scorer(reward, accelerator.device, reward_model)
-
-    def score(prompts: list[str], answers: list[str]) -> list[float]:
-        return scorer.score(prompts, answers)["score"]
-
+    score = load_scorer(reward, accelerator.device, reward_model).score
     examples = {split: load(dataset, split, tokenizer) for split in ("train", "validation")}
     queries = {split: prompts_of(found, tokenizer) for split, found in examples.items()}
     task = make_task(config, model, policy, reward_model, tokenizer, score, queries["train"], accelerator.device)
@@ -78,7 +74,8 @@ def run(
         task.policy.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = Trainer(config, task, accelerator, context.runtime.micro_batch, context.runtime.forward_batch)
     held_out = queries["validation"][: config.validation_prompts]
-    return Optimisation(config, trainer, held_out, tokenizer, folder, context).run() | examples["train"].metrics()
+    metrics = Optimisation(config, trainer, held_out, tokenizer, folder, context).run()
+    return metrics | {"prompts_truncated": truncated(config, queries["train"])} | examples["train"].metrics()
 
 
 def check_reward(config: PPOConfig, found: dict[str, float]) -> None:
@@ -111,6 +108,12 @@ def new_accelerator(runtime: RuntimeConfig) -> Any:
 
 def prompts_of(examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Ids]:
     return encode_prompts([example.prompt for example in distinct_prompts(examples)], tokenizer)
+
+
+def truncated(config: PPOConfig, queries: list[Ids]) -> int:
+    """How many lose their beginning: nothing of those of which a few first tokens are asked."""
+    room = config.max_length - config.response_tokens[1]
+    return 0 if config.query_tokens is not None else sum(len(query) > room for query in queries)
 
 
 def make_task(
