@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow test-browser check lock clean
+.PHONY: help setup demo test test-slow test-browser check lines lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,6 +37,9 @@ check: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lines: $(READY)  ## put the documents' links to lines of code where the code now is
+	$(BIN)/python tests/lines.py
 
 lock: $(READY)  ## write the installed versions to requirements.lock
 	$(BIN)/pip freeze --all --exclude-editable | sed 's/+cpu$$//' > requirements.lock.aside

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import lines
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/prefsweep"
 HEAVY = {"torch", "transformers", "trl", "datasets", "accelerate", "wandb"}
@@ -216,8 +218,28 @@ def test_every_link_between_documents_leads_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_every_test_that_the_ppo_page_names_exists() -> None:
-    named = re.findall(r"(?<=[PT] )`(\w+)…?`", (ROOT / "docs/ppo.md").read_text())
-    tests = re.findall(r"^def test_(\w+)", "\n".join(file.read_text() for file in (ROOT / "tests").glob("*.py")), re.M)
-    assert len(named) > 15
-    assert [name for name in named if not any(test.startswith(name) for test in tests)] == []
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_to_a_line_leads_to_what_it_names(page: Path) -> None:
+    assert lines.with_lines(page) == page.read_text(), "make lines puts them right"
+
+
+def test_every_detail_on_the_ppo_page_has_its_line_and_its_test() -> None:
+    page = (ROOT / "docs/ppo.md").read_text()
+    table = re.search(r"\| detail \| where \| test \|\n.*\n((?:\|.*\n)+)", page)
+    assert table
+    for row in table[1].splitlines():
+        detail, where, tests = row.strip("| ").split(" | ")
+        assert lines.LINK.search(where) and lines.LINK.search(tests), detail
+
+
+def test_a_link_names_one_definition(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text("X = 1\n\n\nclass A:\n    y: int = 2\n\n    def run(self) -> None: ...\n")
+    page = tmp_path / "page.md"
+    page.write_text("[`toy.A.run`](toy.py#L1) [`X`](toy.py#L9) [`A.y`](toy.py#L9) [`A`](toy.py) [A](toy.py#L1)")
+    expected = "[`toy.A.run`](toy.py#L7) [`X`](toy.py#L1) [`A.y`](toy.py#L5) [`A`](toy.py) [A](toy.py#L1)"
+    assert lines.with_lines(page) == expected
+    page.write_text("[`B`](toy.py#L1)")
+    with pytest.raises(LookupError, match=r"^`B` names 0 things in toy\.py"):
+        lines.with_lines(page)

@@ -15,6 +15,7 @@ from ppo_toy import EOS, PAD, QUERIES, WORDS, make_task, make_trainer, threes, t
 from prefsweep.config import PPOConfig
 from prefsweep.models.logprobs import answer_batch, answer_logits
 from prefsweep.ppo import trainer, update
+from prefsweep.ppo.batches import Split
 from prefsweep.ppo.guards import TrippedError, check_rollouts
 from prefsweep.ppo.loss import policy_loss
 from prefsweep.ppo.policy import ActorCritic
@@ -159,6 +160,52 @@ def test_an_answer_does_not_depend_on_the_batch_it_is_drawn_in(ppo_config: Confi
     together = made.sampler(QUERIES, names).responses
     made.sampler.batch = 3
     assert made.sampler(QUERIES, names).responses == together
+
+
+# ----------------------------------------------------------------------------------------------------------- the update
+
+
+def test_returns_are_the_advantages_before_whitening_with_the_values(ppo_config: Config) -> None:
+    """With λ = 1 and no price of KL, the return of every token is its answer's score, whatever the critic thought."""
+    made = make_trainer(ppo_config(gae_lambda=1.0, beta=0.0, whiten_advantages=True), make_task())
+    mask = torch.arange(5)[None, :] >= 5 - torch.tensor([[2], [5], [4]])
+    logprobs, reference, values, entropy = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1))
+    scores = torch.tensor([1.0, -2.0, 0.5])
+    found = made.targets(update.Snapshot(logprobs, reference, values.where(mask, 0.0), entropy, mask), scores)
+    assert torch.allclose(found.returns[mask], scores[:, None].expand(3, 5)[mask], atol=1e-5)
+    plain = (scores[:, None] - values)[mask]
+    assert torch.allclose(found.advantages[mask], (plain - plain.mean()) / plain.std(correction=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_every_epoch_has_each_row_once_in_an_order_of_its_own(world: int, ppo_config: Config) -> None:
+    made, orders = ppo_config(), []
+    for epoch in range(made.epochs):
+        each = [Split(rank, world, micro_batch=3).minibatches(made, iteration=2, epoch=epoch) for rank in range(world)]
+        for parts in zip(*each, strict=True):
+            assert len({part.rows for part in parts}) == 1
+            assert sorted(row for part in parts for rows in part.parts for row in rows) == sorted(parts[0].rows)
+            assert all(len(rows) <= 3 for part in parts for rows in part.parts)
+        orders.append([row for minibatch in each[0] for row in minibatch.rows])
+        assert sorted(orders[-1]) == list(range(made.batch_size))
+    assert len(set(map(tuple, orders))) == made.epochs
+
+
+def test_a_step_is_adams_on_the_clipped_gradient(ppo_config: Config) -> None:
+    """The first step, in closed form: both moments are the gradient's own, so it is −η g / (|g| + ε)."""
+    one = {"epochs": 1, "minibatch_size": 24, "max_grad_norm": 1e-4}
+    made = make_trainer(ppo_config(**one), make_task())
+    weights = update.trained(made.model.parameters())
+    before = [weight.detach().clone() for weight in weights]
+    metrics, _ = made.iterate()
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    assert len(gradients) == len(weights)
+    whole = torch.cat([gradient.flatten() for gradient in gradients])
+    assert float(whole.norm()) == pytest.approx(1e-4, rel=1e-3)
+    assert metrics["grad_norm"] > 0.01
+    for weight, start, gradient in zip(weights, before, gradients, strict=True):
+        expected = start - 1e-2 * gradient / (gradient.abs() + 1e-5)
+        assert torch.allclose(weight, expected, atol=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------------------- guards

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ SMALL = (
     *("iterations=5", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8", "learning_rate=1e-3"),
     *("max_length=96", "response_tokens=[4,16]", "validation_prompts=4"),
 )
+MODELS = {"gpt2": "gpt2", "opt": "opt-350m"}
 
 
 class Vowels:
@@ -165,6 +167,30 @@ def test_a_guards_trip_is_a_result(
     assert all(torch.isfinite(weight).all() for weight in kept.values())
     assert diverged({"ppo": {"metrics": found}, "evaluate": {"metrics": {"judge/mean": 0.1}}}) == found["diverged"]
     assert diverged({"evaluate": {"metrics": {"judge/mean": 0.1}}}) is None
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate", "reward"])
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_dropout_is_off_in_policy_reference_and_critic(
+    name: str, critic: str, composed: Callable[..., Any], model_folders: dict[str, Path], tokenizer: Any, tmp_path: Path
+) -> None:
+    """Of a model that was published with it; in training mode, in which the policy and its critic are."""
+    folder = tmp_path / name
+    shutil.copytree(model_folders[name], folder)
+    wet = {"resid_pdrop": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5, "dropout": 0.5, "attention_dropout": 0.5}
+    said = json.loads((folder / "config.json").read_text())
+    assert set(said) & set(wet)
+    (folder / "config.json").write_text(json.dumps(said | {key: rate for key, rate in wet.items() if key in said}))
+    made = composed(
+        f"model={MODELS[name]}", f"model.path={folder}", "stages.ppo.max_length=96", f"stages.ppo.critic={critic}"
+    )
+    task = ppo.make_task(made.stages.ppo, made.model, None, folder, tokenizer, Vowels().score, [], torch.device("cpu"))
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    for model in (task.policy, task.reference, *([task.critic] if task.critic is not None else [])):
+        trunk = model.base_model.train()
+        with torch.no_grad():
+            first, again = (trunk(ids).last_hidden_state for _ in range(2))
+        assert torch.equal(first, again)
 
 
 @pytest.mark.parametrize("critic", ["separate", "reward"])

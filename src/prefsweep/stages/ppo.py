@@ -30,7 +30,7 @@ from prefsweep.data.truncation import Ids
 from prefsweep.data.views import encode_prompts
 from prefsweep.errors import UserError
 from prefsweep.models.heads import REWARD
-from prefsweep.models.loading import DROPOUT_FIELDS, load_learner, load_policy, load_tokenizer
+from prefsweep.models.loading import load_fp32, load_learner, load_policy, load_tokenizer
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import link
 from prefsweep.pipeline.history import History
@@ -151,19 +151,13 @@ def trunk_of(reward_model: Path | None, policy: PreTrainedModel) -> PreTrainedMo
     """The reward model without its head, which must read the policy's own tokens."""
     if reward_model is None:
         raise UserError("stages.ppo.critic=reward: this method trains no reward model; say shared or separate")
-    trunk: PreTrainedModel = AutoModel.from_pretrained(reward_model, dtype=torch.float32)
+    trunk = load_fp32(AutoModel, str(reward_model), {}, "reward.path")
     alike = all(getattr(trunk.config, name) == getattr(policy.config, name) for name in ("model_type", "vocab_size"))
     if not alike:
         raise UserError(
             "stages.ppo.critic=reward: the reward model is of another architecture or vocabulary than the policy; "
             "say shared or separate"
         )
-    for field in DROPOUT_FIELDS:
-        if hasattr(trunk.config, field):
-            setattr(trunk.config, field, 0.0)
-    for module in trunk.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
     return trunk
 
 
