@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 
 import hub_layout
+from prefsweep import kept
 from prefsweep.compose import compose, composing
 from prefsweep.config import HH_SUBSETS
-from prefsweep.console import data_lines
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.tally import Examples, sentences
 from prefsweep.data.views import encode_prompts
 from prefsweep.errors import UserError
 from prefsweep.job import Job, prepare, store_of
+from workplace import Workplace
 
 SPLITS = ("train", "validation", "test")
 Written = Callable[..., Path]
@@ -410,7 +411,56 @@ def test_rows_that_are_not_what_the_dataset_says(written: Written, tmp_path: Pat
     assert found.startswith("dataset.validation=48: leaves nothing to train on; train has 48 prompts (kept 48 of 53: ")
 
 
+BAD_ENDS = {
+    "column": (
+        '{"prompt": "a", "chosen": " b", "rejectet": " c"}\n',
+        "line 41: has no column rejected (nearest: rejectet)",
+    ),
+    "line": ("{oops\n", "line 41: not JSON"),
+    "type": ('{"prompt": "a", "chosen": 3, "rejected": " c"}\n', "line 41: its chosen must be a text, not 3"),
+    "few": (None, "leave none to train on"),
+    "empty": (None, "holds no rows"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ENDS)
+def test_a_command_over_bad_data_ends_in_one_line_before_anything_is_built(kind: str, tmp_path: Path) -> None:
+    """The base's answers and the judge read the test split alone, and would come first."""
+    end, said = BAD_ENDS[kind]
+    good = "".join(json.dumps(GOOD | {"prompt": f"Q{number}"}) + "\n" for number in range(0 if kind == "empty" else 40))
+    (tmp_path / "my.jsonl").write_text(good + (end or ""))
+    sizes = ("dataset.test=10", f"dataset.validation={30 if kind == 'few' else 10}")
+    place = Workplace(tmp_path)
+    words = (
+        "dataset=local",
+        "dataset.path=my.jsonl",
+        *sizes,
+        "method=dpo",
+        "debug=smoke",
+        "tracking=off",
+        "runtime=cpu",
+    )
+    done = place.command(*words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr and ("my.jsonl" in done.stderr or kind == "few")
+    assert "building" not in done.stdout and not list(tmp_path.glob("outputs/stages/*/*/record.json"))
+    assert place.single()["status"] == "failed"
+
+
 # --------------------------------------------------------------------------------------------- what a plan says of it
+
+
+def test_what_no_stage_has_read_is_read_and_told_first(written: Written, tmp_path: Path) -> None:
+    def told(*words: str) -> list[str]:
+        said = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), f"runtime.outputs={tmp_path}", *words]
+        job = prepare(said, compose(said))
+        return list(kept.read_first(job.plan.stages, store_of(job.config.runtime)))
+
+    assert told("method=base", "model=gpt2") == [
+        "hh-rlhf: test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"
+    ]
+    (line,) = told("method=sft", "dataset.limit=9")
+    assert line.startswith("hh-rlhf: train kept 9 of 53: ") and "; test kept 16 of 20: " in line
 
 
 def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tmp_path: Path) -> None:
@@ -418,14 +468,15 @@ def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tm
     job = prepare(said, compose(said))
     another = prepare([], compose([*said, "dataset.limit=9"]))
     store = store_of(job.config.runtime)
-    assert list(data_lines(job.plan, store)) == ["hh-rlhf: not read yet"]
+    assert list(kept.lines(job.plan.stages, store)) == ["hh-rlhf: not read yet"]
     stages = {stage.role: stage for stage in job.plan.stages}
     for role, split in (("sft", "train"), ("sample/base", "test")):
         counts = load(job.config.dataset, split).metrics()
         store.build(stages[role], lambda _, counts=counts: counts)
-    assert list(data_lines(job.plan, store)) == [
+    assert list(kept.read_first(job.plan.stages, store)) == []
+    assert list(kept.lines(job.plan.stages, store)) == [
         "hh-rlhf: train kept 40 of 53: 1 prompts disagree, 2 empty answers, 1 equal answers, 1 in test, 8 in "
         "validation; test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"
     ]
-    (line,) = data_lines(another.plan, store)
+    (line,) = kept.lines(another.plan.stages, store)
     assert line.startswith("hh-rlhf: test kept 16 of 20: "), "what evaluates reads the same rows under any limit"

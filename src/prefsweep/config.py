@@ -41,6 +41,7 @@ from prefsweep.config_stages import (
     StageConfig as StageConfig,
     Stages as Stages,
     TrainingConfig as TrainingConfig,
+    learns as learns,
 )
 from prefsweep.setting import setting
 

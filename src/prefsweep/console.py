@@ -9,15 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prefsweep.config import FileDatasetConfig
-from prefsweep.data.tally import sentences
+from prefsweep import kept
 from prefsweep.hub import not_pinned
 from prefsweep.pipeline.compare import nearest_built
 from prefsweep.pipeline.plan import Plan
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
 
-SPLITS = ("train", "validation", "test")
 console = Console(highlight=False)
 
 
@@ -28,7 +26,7 @@ def say(line: str) -> None:
 def show_plan(plan: Plan, store: Store, title: str) -> None:
     """Each stage, built or missing, and for a missing one the nearest built one and what it differs in."""
     console.print(escape(title), style="italic", soft_wrap=True)  # whole, so that it can be copied
-    for line in [*data_lines(plan, store), *model_lines(plan, store)]:
+    for line in [*kept.lines(plan.stages, store), *model_lines(plan, store)]:
         say(line)
     table = Table(box=None, pad_edge=False)
     for heading in ("stage", "identity", "state", ""):
@@ -47,26 +45,6 @@ def difference(stage: Stage, store: Store) -> str:
     identity, changes = found
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return f"nearest {identity[:8]}: {'; '.join(changes[:3])}{more}"
-
-
-def data_lines(plan: Plan, store: Store) -> Iterator[str]:
-    """What was kept of the dataset, as any stage that read it has recorded it; and whether it may still change."""
-    read: dict[str, list[Stage]] = {}
-    for stage in plan.stages:
-        if isinstance(stage.sections.get("dataset"), FileDatasetConfig):
-            read.setdefault(stage.sections["dataset"].name, []).append(stage)
-    for stages in read.values():  # of one dataset, with and without its limit: what evaluates has none
-        seen = [stage.sections["dataset"] for stage in stages]
-        dataset = next((found for found in seen if found.limit is not None), seen[0])
-        forms = [stage.payload["sections"]["dataset"] for stage in stages]
-        said: dict[str, str] = {}
-        for record in store.records():
-            if (form := record["sections"].get("dataset")) in forms:
-                told = sentences(record["metrics"])
-                said |= {split: told[split] for split in told if split != "train" or form["limit"] == dataset.limit}
-        parts = [f"{split} {said[split]}" for split in SPLITS if split in said] or ["not read yet"]
-        pin = not_pinned(dataset, store.root.parent)
-        yield f"{dataset.name}: {'; '.join([*parts, *([pin] if pin else [])])}"
 
 
 def model_lines(plan: Plan, store: Store) -> Iterator[str]:

@@ -12,13 +12,11 @@ from prefsweep.compose import as_container
 from prefsweep.config import (
     Config,
     DatasetConfig,
-    EvaluateConfig,
-    JudgeConfig,
     RuntimeConfig,
-    SampleConfig,
     ScorerConfig,
     StageConfig,
     TrainedConfig,
+    learns,
 )
 from prefsweep.data import sources
 from prefsweep.hub import Repository, pinned, repository
@@ -31,7 +29,6 @@ from prefsweep.plan_checks import check_plan
 TARGET = "evaluate"
 ASKED_AGAIN = ("sample", "score", "judge", "evaluate")  # the stages that read prompts which no training saw
 SECTIONS = ("model", "dataset", "reward", "judge")
-HELD_OUT = (SampleConfig, JudgeConfig, EvaluateConfig)  # of the stages that read no training row
 ENCODED = ("reward", "judge_model")  # the stages that may start from an encoder
 
 
@@ -97,11 +94,6 @@ def as_seen_by(stage: StageConfig, section: Any) -> Any:
     if learns(stage) or not isinstance(section, DatasetConfig):
         return section
     return dataclasses.replace(section, limit=None)
-
-
-def learns(stage: StageConfig) -> bool:
-    """Whether it reads training rows."""
-    return "dataset" in stage.reads and not isinstance(stage, HELD_OUT)
 
 
 def on_other_prompts(graph: dict[str, Any], also: dict[str, DatasetConfig]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from prefsweep import console
+from prefsweep import console, kept
 from prefsweep.config import RuntimeConfig
 from prefsweep.errors import DivergedError
 from prefsweep.hub import check_models
@@ -44,6 +44,9 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
             tracker = stack.enter_context(tracking(settings, card(job, group), console.say))
             state.listeners = [tracker] if silent else [console.Listener(), tracker]
             if todo:
+                for said in kept.read_first(todo, store):
+                    if not silent:
+                        console.say(f"  {said}")
                 share_threads(job.config.runtime, share)
             records = runner.run(job.plan, store, job.config.runtime, state)
             reason = diverged(records)

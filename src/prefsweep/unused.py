@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from prefsweep.config import learns
 from prefsweep.errors import UserError
-from prefsweep.job import Job, learns
+from prefsweep.job import Job
 
 
 def unused_keys(job: Job) -> dict[str, str]:
