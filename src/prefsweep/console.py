@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ console = Console(highlight=False)
 
 def say(line: str) -> None:
     console.print(escape(line), soft_wrap=True)
+
+
+def waiting(what: str, progress: bool) -> AbstractContextManager[Any]:
+    """Says so while it lasts, to who watches at a terminal."""
+    return Console(stderr=True).status(what) if progress else nullcontext()
 
 
 def show_plan(plan: Plan, store: Store, title: str) -> None:

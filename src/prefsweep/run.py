@@ -44,9 +44,10 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
             tracker = stack.enter_context(tracking(settings, card(job, group), console.say))
             state.listeners = [tracker] if silent else [console.Listener(), tracker]
             if todo:
-                for said in kept.read_first(todo, store):
-                    if not silent:
-                        console.say(f"  {said}")
+                with console.waiting("reading the data", job.config.runtime.progress and not silent):
+                    told = list(kept.read_first(todo, store))
+                for line in [] if silent else told:
+                    console.say(f"  {line}")
                 share_threads(job.config.runtime, share)
             records = runner.run(job.plan, store, job.config.runtime, state)
             reason = diverged(records)

@@ -9,8 +9,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+from tqdm.auto import tqdm
 
 from prefsweep.config import Config, positions
+from prefsweep.console import waiting
 from prefsweep.data.cache import AT_ONCE
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load, pretraining_texts
@@ -38,8 +40,10 @@ def show(config: Config, split: str, console: Console) -> None:
     outputs, sft = Path(config.runtime.outputs), config.stages.sft
     dataset, model = pinned(config.dataset, outputs, True), pinned(config.model, outputs, True)
     config = dataclasses.replace(config, dataset=dataset, model=model)
-    tokenizer = tokenizer_of(config)
-    examples = load(dataset, split, tokenizer)
+    progress = config.runtime.progress
+    with waiting(f"reading {dataset.name}", progress):
+        tokenizer = tokenizer_of(config)
+        examples = load(dataset, split, tokenizer)
     sides = [side for side in ("chosen", "rejected") if getattr(examples[0], side) is not None]
     eos = tokenizer.eos_token_id
     said = f" · {examples.tally}" if examples.tally.read else ""
@@ -47,7 +51,7 @@ def show(config: Config, split: str, console: Console) -> None:
     learned = "the prompt and " if sft.learn == "all" else ""
     say(console, f"as {config.model.name} reads it; [[learned]]: {learned}the chosen answer, in sft; the others in dpo")
     seen = Seen()
-    for example, prompt, answers in encoded(examples, sides, tokenizer, seen.cut):
+    for example, prompt, answers in encoded(examples, sides, tokenizer, seen.cut, progress):
         seen.lengths.append(len(prompt) + max(map(len, answers), default=0))
         seen.prompts[hash(example.prompt)] += 1
         seen.rows[hash((example.prompt, example.chosen, example.rejected))] += 1
@@ -70,13 +74,17 @@ def tokenizer_of(config: Config) -> Any:
 
 
 def encoded(
-    examples: Sequence[PreferenceExample], sides: Sequence[str], tokenizer: Any, cut: Truncation
+    examples: Sequence[PreferenceExample], sides: Sequence[str], tokenizer: Any, cut: Truncation, progress: bool
 ) -> Iterator[tuple[PreferenceExample, Ids, list[Ids]]]:
     """Row by row, a batch at a time."""
+    off = not progress or None  # None: where nobody watches
+    bar = tqdm(total=len(examples), desc="tokenising", unit="row", disable=off, leave=False, delay=1)  # not for a few
     for first in range(0, len(examples), AT_ONCE):
         part = examples[first : first + AT_ONCE]
         for example, (prompt, answers) in zip(part, encode(part, sides, tokenizer, cut), strict=True):
             yield example, prompt, answers
+        bar.update(len(part))
+    bar.close()
 
 
 def drawn(
