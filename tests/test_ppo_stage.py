@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from prefsweep.errors import UserError
+from prefsweep.pipeline.history import History
+from prefsweep.pipeline.stage import Context
 from prefsweep.ppo import guards, update
 from prefsweep.ppo.trainer import Trainer
 from prefsweep.run import diverged
@@ -123,7 +125,8 @@ def documented() -> set[str]:
 
 
 def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path) -> None:
-    context = new_context(log_every=2)
+    blank, said = new_context(log_every=2), list[dict[str, Any]]()
+    context = Context(blank.runtime, blank.checkpoints, History(blank.history.path, said.append))
     found = stage("done", context, "evaluate_every=3")
     assert found["iterations"] == 5
     assert found["episodes"] == 40
@@ -141,6 +144,10 @@ def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_cont
     assert [row["step"] for row in rows if "validation/score" in row] == [3, 5]
     tables = {name: (tmp_path / f"done/{name}.jsonl").read_text().splitlines() for name in ("rollouts", "validation")}
     assert {json.loads(line)["step"] for line in tables["rollouts"]} == {1, 2, 4}
+    assert [row["step"] for row in said if row.get("episodes_per_second", 0) > 0] == [1, 2, 3, 4, 5]
+    assert [row for news in said for row in news.get("rollouts", [])] == [
+        json.loads(line) for line in tables["rollouts"]
+    ]
     assert len(tables["validation"]) == 2 * 4
     assert set(json.loads(tables["validation"][0])) == {"step", "prompt", "answer", "score"}
     head = load_file(tmp_path / "done/value_head.safetensors")

@@ -48,7 +48,8 @@ def test_two_processes_end_as_one(run: Run) -> None:
     assert together["validation/score"] == pytest.approx(alone["validation/score"], abs=0.05)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (second, first))
     assert all(torch.allclose(ours[name], theirs[name], atol=2e-3) for name in theirs)
-    assert [row["step"] for row in told] == [row["step"] for row in rows]
+    assert [(row["step"], set(row)) for row in told] == [(row["step"], set(row)) for row in rows]
+    assert any("validation/score" in row for row in told) and any("episodes_per_second" in row for row in told)
     assert told[0]["score/mean"] == pytest.approx(rows[0]["score/mean"], abs=1e-5)
     assert told[0]["ratio/first"] == 1
     assert (second / "value_head.safetensors").is_file()

@@ -128,6 +128,23 @@ def test_what_a_stage_sampled_while_it_trained_is_a_table_of_its_own(tmp_path: P
     assert table["data"] == [[1, "p", "a1", 0.5], [10, "p", "a10", 5.0]]
 
 
+def test_a_stage_says_how_fast_it_goes_and_what_it_looks_like_and_keeps_neither(tmp_path: Path) -> None:
+    stage, path = toy_stage("ppo"), tmp_path / "history.jsonl"
+    with tracking(settings(tmp_path), CARD) as tracker:
+        history = History(path, lambda row: tracker.logged(stage, row))
+        for step in (1, 2):
+            history.append(step, {"kl": 0.5})
+            history.say(step, {"episodes_per_second": 64.0})
+            history.say(step, {"rollouts": [{"step": step, "prompt": "p", "answer": "a", "score": 1.0}]})
+        history.rewind(1)  # a resumed build tells nothing twice
+    run = read_only_run(tmp_path)
+    assert [row["ppo/kl"] for row in run.history if "ppo/kl" in row] == [0.5, 0.5]
+    rates = [(row["ppo/global_step"], rate) for row in run.history if (rate := row.get("ppo/episodes_per_second"))]
+    assert rates == [(1, 64.0), (2, 64.0)]
+    assert run.tables["ppo/rollouts"]["data"] == [[2, "p", "a", 1.0]]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1, "kl": 0.5}]
+
+
 def test_one_line_says_where_the_run_is(job: Told) -> None:
     (line,) = job.lines
     assert line == f"W&B: offline; wandb sync {run_folders(job.folder / 'runs')[0]}"

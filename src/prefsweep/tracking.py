@@ -39,7 +39,8 @@ class JobCard:
 class Tracker:
     """Listens to the stages of one job and tells W&B; without a run it does nothing.
 
-    The metrics of a stage are named `{stage}/{metric}` and lie on the stage's own axis, `{stage}/global_step`.
+    The metrics of a stage are named `{stage}/{metric}` and lie on the stage's own axis, `{stage}/global_step`; a list
+    of samples among them is a table.
     """
 
     def __init__(self, run: Any = None, say: Say = print):
@@ -64,6 +65,8 @@ class Tracker:
         if name not in self.axes:
             self.axes.add(name)
             self.tell(lambda run: run.define_metric(f"{name}/*", step_metric=f"{name}/global_step"))
+        for table in [metric for metric, value in metrics.items() if isinstance(value, list)]:
+            self.table(f"{name}/{table}", ("step", *SAMPLE_COLUMNS), metrics.pop(table))
         named = {f"{name}/{metric}": value for metric, value in metrics.items()}
         self.tell(lambda run: run.log(named | {f"{name}/global_step": row["step"]}))
 

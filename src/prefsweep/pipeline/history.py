@@ -26,6 +26,10 @@ class History:
             file.write(json.dumps(row) + "\n")
         self.listener(row)
 
+    def say(self, step: int, news: dict[str, Any]) -> None:
+        """Tell the listener what is no part of the history: how fast it goes, how it looks. Nothing is written."""
+        self.listener({"step": step, **news})
+
     def rewind(self, step: int) -> None:
         """Forget what came after `step`, the checkpoint that a build goes on from, and tell the rest again."""
         kept = []

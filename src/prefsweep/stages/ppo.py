@@ -33,11 +33,12 @@ from prefsweep.models.heads import REWARD
 from prefsweep.models.loading import load_fp32, load_learner, load_policy, load_tokenizer
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import link
-from prefsweep.pipeline.history import History
+from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo.guards import TrippedError
 from prefsweep.ppo.rollout import Rollouts, Score, Words
 from prefsweep.ppo.trainer import Task, Trainer
+from prefsweep.ppo.update import Metrics
 from prefsweep.stages import several
 from prefsweep.stages.callbacks import Choice, Schedule, save
 from prefsweep.stages.sample import distinct_prompts
@@ -216,27 +217,32 @@ class Optimisation:
     def loop(self) -> None:
         trainer, config = self.trainer, self.config
         shown = None if self.context.runtime.progress and self.main else True  # None: only where there is a terminal
-        bar = tqdm(
+        with tqdm(
             total=config.iterations, initial=trainer.iteration, desc="ppo", unit="iteration", disable=shown, leave=False
-        )
-        while trainer.iteration < config.iterations:
-            started = time.monotonic()
-            metrics, rollouts = trainer.iterate()
-            step = trainer.iteration
-            rate = config.batch_size / (time.monotonic() - started)
-            if self.main:
-                self.context.history.append(step, metrics)
-                if step == 1 or step % self.context.runtime.log_every == 0:
-                    self.tabulate("rollouts", rollouts, SHOWN)
-            if config.evaluate_every is not None and step % config.evaluate_every == 0:
-                self.validate()
-            if self.main:
-                self.schedule.keep(step, self.save)
-            if self.save_is_due(step):
-                self.write_checkpoint()
-            bar.update()
-            bar.set_postfix_str(f"{rate:.0f} episodes/s, score {metrics['score/mean']:.3f}, KL {metrics['kl']:.2f}")
-        bar.close()
+        ) as bar:
+            while trainer.iteration < config.iterations:
+                started = time.monotonic()
+                metrics, rollouts = trainer.iterate()
+                rate = config.batch_size / (time.monotonic() - started)
+                self.after(metrics, rollouts, rate)
+                bar.update()
+                bar.set_postfix_str(f"{rate:.0f} episodes/s, score {metrics['score/mean']:.3f}, KL {metrics['kl']:.2f}")
+
+    def after(self, metrics: Metrics, rollouts: Rollouts, rate: float) -> None:
+        """What is told and kept of an iteration."""
+        step, every = self.trainer.iteration, self.config.evaluate_every
+        if self.main:
+            history = self.context.history
+            history.append(step, metrics)
+            history.say(step, {"episodes_per_second": rate})
+            if step == 1 or step % self.context.runtime.log_every == 0:
+                history.say(step, {"rollouts": self.tabulate("rollouts", rollouts, SHOWN)})
+        if every is not None and step % every == 0:
+            self.validate()
+        if self.main:
+            self.schedule.keep(step, self.save)
+        if self.save_is_due(step):
+            self.write_checkpoint()
 
     def save_is_due(self, step: int) -> bool:
         """Whether the optimiser passed a multiple of `save_every` in this iteration."""
@@ -256,10 +262,12 @@ class Optimisation:
         if self.config.checkpoint == "best" and self.choice.best()["step"] == self.trainer.iteration:
             self.choice.keep(self.save)
 
-    def tabulate(self, table: str, rollouts: Rollouts, count: int) -> None:
+    def tabulate(self, table: str, rollouts: Rollouts, count: int) -> list[Row]:
         columns = zip(rollouts.prompts, rollouts.answers, rollouts.scores.tolist(), strict=True)
-        for prompt, answer, score in list(columns)[:count]:
-            self.tables[table].append(self.trainer.iteration, {"prompt": prompt, "answer": answer, "score": score})
+        rows = [{"prompt": prompt, "answer": answer, "score": score} for prompt, answer, score in columns][:count]
+        for row in rows:
+            self.tables[table].append(self.trainer.iteration, row)
+        return [{"step": self.trainer.iteration, **row} for row in rows]
 
     def write_checkpoint(self) -> None:
         """Aside, then renamed; then the older ones go."""

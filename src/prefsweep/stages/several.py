@@ -1,10 +1,11 @@
 """One stage by several processes on this machine: the parent keeps the lock, the tracker and the store, they compute.
 
 Each process runs the stage's function as one rank of a group that accelerate finds in the environment; rank 0 alone
-writes. The parent tells the history's rows as they come, and what the stage raised as its own.
+writes. The parent passes on what it tells, as it comes, and what the stage raised as its own.
 """
 
 import dataclasses
+import json
 import os
 import pickle
 import socket
@@ -16,10 +17,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prefsweep.pipeline.history import History
+from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Context
 
 Result = dict[str, Any]
+TOLD = "told.jsonl"
 GPUS = "PREFSWEEP_GPUS"  # all that the parent might see, before it chose one
 
 
@@ -40,23 +42,24 @@ def run(function: Callable[..., Result], given: dict[str, Any], context: Context
     )
     (work / "request.pkl").write_bytes(pickle.dumps(asked))
     (work / "outcome.pkl").unlink(missing_ok=True)
+    (work / TOLD).write_text("")
     ranks = [
         start(rank, context.runtime.processes, port, work)
         for port in [free_port()]
         for rank in range(context.runtime.processes)
     ]
-    told = -1
+    heard = 0
     try:
         while any(rank.poll() is None for rank in ranks):
             if any(rank.poll() for rank in ranks):
                 break  # the others would wait for it for ever
             time.sleep(0.5)
-            told = tell(context.history, told)
+            heard = tell(context.history, work / TOLD, heard)
     finally:
         for rank in ranks:
             rank.terminate()
             rank.wait()
-    tell(context.history, told)
+    tell(context.history, work / TOLD, heard)
     if not (work / "outcome.pkl").is_file():
         raise RuntimeError(f"a process of {function.__module__} ended with {[rank.returncode for rank in ranks]}")
     outcome = pickle.loads((work / "outcome.pkl").read_bytes())
@@ -80,30 +83,31 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def tell(history: History, told: int) -> int:
-    """The rows after the last that was told, to whoever listens; a row in the midst of being written waits."""
-    try:
-        rows = [row for row in history.rows() if row["step"] > told]
-    except ValueError:
-        return told
-    for row in rows:
-        history.listener(row)
-    return max([told, *(int(row["step"]) for row in rows)])
+def tell(history: History, told: Path, heard: int) -> int:
+    """What rank 0 told after the first `heard` lines, to whoever listens; one in the midst of being written waits."""
+    lines = told.read_text().split("\n")[heard:-1]
+    for line in lines:
+        history.listener(json.loads(line))
+    return heard + len(lines)
 
 
 def as_rank(work: Path) -> None:
     import torch
 
-    name, given, runtime, checkpoints, history = pickle.loads((work / "request.pkl").read_bytes())
+    name, given, runtime, checkpoints, path = pickle.loads((work / "request.pkl").read_bytes())
     first = os.environ["RANK"] == "0"
+
+    def told(row: Row) -> None:
+        with (work / TOLD).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    history = History(path, told) if first else History(path)
     if runtime.threads:
         torch.set_num_threads(max(1, runtime.threads // runtime.processes))
     module, _, function = name.rpartition(".")
     quiet = dataclasses.replace(runtime, progress=runtime.progress and first)
     try:
-        outcome = getattr(import_module(module), function)(
-            **given, context=Context(quiet, checkpoints, History(history))
-        )
+        outcome = getattr(import_module(module), function)(**given, context=Context(quiet, checkpoints, history))
     except Exception as error:
         if not first:
             raise
