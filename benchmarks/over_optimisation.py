@@ -1,53 +1,72 @@
-"""Learned and true reward over the iterations of PPO in the synthetic world: docs/over-optimisation.png.
+"""The reward that PPO optimised beside another scorer's, over its iterations: a table, and docs/over-optimisation.png.
 
     prefsweep -m method=ppo stages.ppo.beta=0,.02,.12 stages.ppo.iterations=32 stages.ppo.schedule=constant \\
       stages.ppo.evaluate_every=4 stages.ppo.validation_prompts=128 sweep=over
     python benchmarks/over_optimisation.py multirun_sweeps/over docs/over-optimisation.png
 
-Reads `validation.jsonl`, which holds every answer of each validation with its learned score, and asks the world for the
-truth. Run it from the folder in which the sweep ran.
+Reads `validation.jsonl`, which holds every answer of each validation with its learned score, and asks a scorer what it
+says of them: the synthetic world's truth, or whatever comes third (`deberta-v3 path=FOLDER`). Run it from the folder in
+which the sweep ran.
 """
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from prefsweep.data.synthetic import true_reward
+from prefsweep.compose import compose, composing
+from prefsweep.models.loading import device
+from prefsweep.models.scorers import Scorer, load_scorer
 
-LEARNED, TRUE = "#D55E00", "#0072B2"  # told apart by the colour-blind, and by their dashes in print
+LEARNED, OTHER = "#D55E00", "#0072B2"  # told apart by the colour-blind, and by their dashes in print
 
 
-def curves(run: dict[str, Any]) -> list[tuple[int, float, float]]:
-    """(iteration, learned reward, true reward), means over the validation answers."""
+@dataclass(frozen=True)
+class Curve:
+    """Means over the answers of each validation."""
+
+    beta: float
+    steps: list[int]
+    measures: dict[str, list[float]]  # learned, what the other scorer says, kl
+
+
+def curve(run: dict[str, Any], other: Scorer) -> Curve:
     folder = Path(run["config"]["runtime"]["outputs"]) / "stages/ppo" / run["stages"]["ppo"]
     rows = [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     steps = sorted({row["step"] for row in rows})
-    at = {step: [row for row in rows if row["step"] == step] for step in steps}
-    return [
-        (
-            step,
-            fmean(row["score"] for row in at[step]),
-            fmean(true_reward(row["prompt"] + row["answer"]) for row in at[step]),
-        )
-        for step in steps
-    ]
+    measures: dict[str, list[float]] = {}
+    for step in steps:
+        at = [row for row in rows if row["step"] == step]
+        said = other.score([row["prompt"] for row in at], [row["answer"] for row in at])
+        (kl,) = (row["validation/kl"] for row in history if row["step"] == step and "validation/kl" in row)
+        values = {"learned": [row["score"] for row in at], **said, "KL": [kl]}
+        for name, each in values.items():
+            measures.setdefault(name, []).append(fmean(each))
+    return Curve(run["config"]["stages"]["ppo"]["beta"], steps, measures)
 
 
-def main(sweep: Path, picture: Path) -> None:
-    runs = [json.loads(path.read_text()) for path in sweep.glob("*/run.json")]
-    runs.sort(key=lambda run: run["config"]["stages"]["ppo"]["beta"])
-    figure = Figure(figsize=(2.6 * len(runs), 2.8), layout="constrained")
-    for panel, run in zip(figure.subplots(1, len(runs), sharey=True, squeeze=False)[0], runs, strict=True):
-        steps, learned, true = zip(*curves(run), strict=True)
-        panel.plot(steps, learned, color=LEARNED, linestyle="--", marker="o", markersize=3, label="learned (optimised)")
-        panel.plot(steps, true, color=TRUE, marker="o", markersize=3, label="true")
-        panel.set_title(
-            f"β = {run['config']['stages']['ppo']['beta']:g}, KL at the end {run['metrics']['kl/base']:.0f}", size=9
-        )
+def table(curves: list[Curve]) -> str:
+    """Markdown: a row an iteration, a block of columns a run."""
+    heads = [f"β {each.beta:g}: {name}" for each in curves for name in each.measures]
+    lines = [["iteration", *heads], ["---"] * (1 + len(heads))]
+    for place, step in enumerate(curves[0].steps):
+        columns = [(name, values[place]) for each in curves for name, values in each.measures.items()]
+        lines.append([str(step), *(f"{value:.0f}" if name == "KL" else f"{value:.2f}" for name, value in columns)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw(curves: list[Curve], other: str, picture: Path) -> None:
+    figure = Figure(figsize=(2.6 * len(curves), 2.8), layout="constrained")
+    for panel, each in zip(figure.subplots(1, len(curves), sharey=True, squeeze=False)[0], curves, strict=True):
+        learned, said = each.measures["learned"], each.measures["score"]
+        panel.plot(each.steps, learned, "--o", color=LEARNED, markersize=3, label="learned (optimised)")
+        panel.plot(each.steps, said, "-o", color=OTHER, markersize=3, label=other)
+        panel.set_title(f"β = {each.beta:g}, KL at the end {each.measures['KL'][-1]:.0f}", size=9)
         panel.set_xlabel("iteration")
         panel.grid(alpha=0.3)
     first = figure.axes[0]
@@ -56,5 +75,15 @@ def main(sweep: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=160)
 
 
+def main(sweep: str, picture: str, name: str = "oracle", *settings: str) -> None:
+    with composing():
+        config = compose([f"scorer@judge={name}", *(f"judge.{setting}" for setting in settings)])
+    other = load_scorer(config.judge, device(config.runtime))
+    runs = [json.loads(path.read_text()) for path in Path(sweep).glob("*/run.json")]
+    curves = sorted((curve(run, other) for run in runs), key=lambda each: each.beta)
+    print(table(curves))
+    draw(curves, "true" if name == "oracle" else name, Path(picture))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*sys.argv[1:])

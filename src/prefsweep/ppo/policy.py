@@ -2,6 +2,9 @@
 
 The value head starts at zero, so the first values are 0, and takes its width from the hidden state itself: OPT-350m's
 is 512 wide where its `hidden_size` says 1024.
+
+Departure: the critic is not trained before the policy. On a shared trunk that would move the policy off its reference
+before the first answer; whitened advantages make up for a critic that knows nothing yet.
 """
 
 from dataclasses import dataclass

@@ -18,6 +18,7 @@ Departures:
 - several processes share rows, not data: each answers, scores and differentiates its part of every batch, all hold the
   whole, and gradients are summed by one call. So whitening, KL and every decision are of the whole, and the split
   changes the order of additions and no more;
+- what replaces the score of an answer without an end does so after normalisation, so that its size means something;
 - an update whose approx-KL passes its bound is not made, and ends the iteration's epochs.
 """
 

@@ -5,6 +5,9 @@ Beside the policy are left `value_head.safetensors` (and `critic/`, where the cr
 `rollouts.jsonl`, some of the training answers every `runtime.log_every` iterations; `validation.jsonl`, every answer
 of each validation, for any scorer to read afterwards.
 
+Departure: no independent scorer runs beside the learned one. It reads `validation.jsonl` when training is done, so the
+judge of a table has no way into what is trained, and its memory is not needed while the policy's is.
+
 One step of the history is one iteration: a batch of answers and its updates. `runtime.save_every` counts optimiser
 steps, as it does elsewhere.
 """

@@ -1,0 +1,42 @@
+"""The learned reward beside another scorer's: what the script of the PPO page reads and says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from prefsweep.data.synthetic import true_reward
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks/over_optimisation.py"
+PROMPT = "The actor handled the climax beautifully, and"
+ANSWERS = {4: [" the score was witty.", " it"], 8: [" the score was witty.", " the score was witty."]}
+
+
+def test_the_answers_of_each_validation_are_read_by_another_scorer(tmp_path: Path) -> None:
+    for name, beta in (("b", 0.02), ("a", 0.0)):
+        run, stage = tmp_path / "sweep" / name, tmp_path / "outputs/stages/ppo" / name
+        run.mkdir(parents=True)
+        stage.mkdir(parents=True)
+        config = {"runtime": {"outputs": str(tmp_path / "outputs")}, "stages": {"ppo": {"beta": beta}}}
+        (run / "run.json").write_text(json.dumps({"config": config, "stages": {"ppo": name}}))
+        rows = [
+            {"step": step, "prompt": PROMPT, "answer": answer, "score": step + beta}
+            for step, answers in ANSWERS.items()
+            for answer in answers
+        ]
+        (stage / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        told = [{"step": step, **news} for step in ANSWERS for news in ({"kl": 9.0}, {"validation/kl": 2.0 * step})]
+        (stage / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    picture = tmp_path / "picture.png"
+    done = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path / "sweep", picture], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
+    assert lines[0][:5] == ["iteration", "β 0: learned", "β 0: score", "β 0: well_formed", "β 0: KL"]
+    for line, (step, answers) in zip(lines[2:], ANSWERS.items(), strict=True):
+        true = sum(true_reward(PROMPT + answer) for answer in answers) / 2
+        assert line[:3] == [str(step), f"{step:.2f}", f"{true:.2f}"]
+        assert line[4:6] == [f"{2 * step}", f"{step + 0.02:.2f}"]
+    assert lines[2][2] != lines[3][2]
+    assert picture.stat().st_size > 1000
