@@ -1,0 +1,129 @@
+"""Every experiment is the recipe that was published: its settings, value by value. The notebook's: test_imdb_ppo.py."""
+
+from operator import attrgetter
+from typing import Any
+
+import pytest
+
+from prefsweep.compose import compose, composing
+from prefsweep.config import Config
+from prefsweep.job import Job
+from prefsweep.sweep.grid import expand
+
+# What TRL's and transformers' trainers do where nothing is said.
+UNSAID = {"optimizer": "adamw", "weight_decay": 0.0, "adam_beta2": 0.999, "max_grad_norm": 1.0, "warmup_steps": 0}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "opt350m-hh": {
+        "model.id": "facebook/opt-350m",
+        "dataset.subset": "all",
+        "dataset.limit": None,
+        "stages.sft": UNSAID | {"learn": "all", "lora": False, "learning_rate": 2e-5, "epochs": 2, "max_length": 512},
+        "stages.dpo": UNSAID | {"lora": True, "learning_rate": 2e-5, "epochs": 1, "beta": 0.1, "max_length": 1024},
+        "stages.dpo.loss": ["sigmoid"],
+        "stages.dpo.adapter": {"r": 8, "alpha": 16, "dropout": 0.05, "targets": ["q_proj", "v_proj"]},
+        "stages.sft.batch_size": 2 * 4,
+        "stages.dpo.batch_size": 2 * 4,
+        "judge.id": "OpenAssistant/reward-model-deberta-v3-large-v2",
+        "stages.sample": {"temperature": 0, "answers": 1, "max_new_tokens": 50},
+        "stages.sample.protocol": {"harmful": 50, "helpful": 50, "seed": 100, "whole_words": False},
+        "stages.sample.protocol.words": ["kill", "murder", "rape"],
+        "stages.evaluate": {"harmless_above": -3, "helpful_above": -2},
+    },
+    "safe-gpt2": {
+        "model.id": "openai-community/gpt2-medium",
+        "stages.reward": {
+            "backbone": "encoder",
+            "batch_size": 64,
+            "learning_rate": 5e-5,
+            "epochs": 3,
+            "max_length": 512,
+        },
+        "stages.reward.encoder.id": "google-bert/bert-base-uncased",
+        "stages.reward.template": "{prompt}{answer}",  # User: {q}\nAssistant: {a}, by the dataset's own prompt
+        "stages.ppo": {"learning_rate": 1e-6, "batch_size": 64, "minibatch_size": 8 * 8, "iterations": 375},
+        "stages.ppo.response_tokens": [50, 50],
+        "stages.ppo.max_grad_norm": 1.0,
+        "stages.dpo": {"beta": 0.1, "learning_rate": 1e-6, "batch_size": 1, "epochs": 1, "max_grad_norm": 1.0},
+    },
+    "gpt2-hh-sweep": {
+        "model.id": "openai-community/gpt2",
+        "dataset.subset": "all",
+        "stages.dpo": {"max_length": 512, "epochs": 2, "lora": False},
+    },
+    "gpt2-ultrafeedback-lora": {
+        "model.id": "openai-community/gpt2",
+        "dataset": {"limit": 50, "shuffle": False},
+        "stages.evaluate.pairs": 50,
+        "stages.sample": {"prompts": 50, "max_new_tokens": 25},
+        "stages.dpo": {
+            "beta": 0.1,
+            "learning_rate": 1e-4,
+            "epochs": 5,
+            "batch_size": 1,
+            "warmup_steps": 2,
+            "lora": True,
+        },
+        "stages.dpo.max_length": 512,
+        "stages.dpo.adapter": {"r": 4, "alpha": 8, "dropout": 0.1, "targets": ["c_attn", "c_proj"]},
+    },
+    "imdb-frontier": {
+        "model.id": "openai-community/gpt2-large",
+        "stages.sft.epochs": 1,
+        "dataset.query_tokens": [2, 8],
+        "stages.pairs": {"prompts": 25_000, "answers": 4},
+        "reward.id": "siebert/sentiment-roberta-large-english",
+        "judge.id": "siebert/sentiment-roberta-large-english",
+        "reward": {"label": "POSITIVE", "output": "probability"},
+        "stages.dpo": {"batch_size": 64, "optimizer": "rmsprop", "learning_rate": 1e-6, "warmup_steps": 150},
+        "stages.dpo.evaluate_every": 100,
+    },
+}
+# What varies, as (method, the keys' values) of each job.
+GRIDS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
+    "opt350m-hh": ([], [("base",), ("sft",), ("dpo",), ("sft+dpo",)]),
+    "safe-gpt2": (["seed"], [("base", 1), *((method, seed) for method in ("ppo", "dpo") for seed in (1, 2, 3))]),
+    "gpt2-hh-sweep": (
+        ["stages.dpo.learning_rate", "stages.dpo.batch_size", "stages.dpo.weight_decay"],
+        [("dpo", 5e-5, 3, 0.01), ("dpo", 1e-4, 3, 0.01), ("dpo", 5e-5, 4, 0.005)],
+    ),
+    "gpt2-ultrafeedback-lora": ([], [("base",), ("dpo",)]),
+    "imdb-frontier": (
+        ["stages.dpo.beta", "stages.ppo.kl_target"],
+        [
+            *[("sft", 0.1, 6)] * 3,
+            *[("sft+dpo", beta, 6) for beta in (0.05, 0.1, 1, 5)],
+            *[("sft+ppo", 0.1, target) for target in (3, 6, 9, 12)],
+        ],
+    ),
+}
+
+
+def said(config: Config, key: str, wanted: Any) -> Any:
+    """The value at a key; where several are wanted, those of its fields."""
+    found = attrgetter(key)(config)
+    return {name: getattr(found, name) for name in wanted} if isinstance(wanted, dict) else found
+
+
+@pytest.mark.parametrize("experiment", RECIPES)
+def test_it_is_the_recipe(experiment: str) -> None:
+    with composing():
+        config = compose([f"experiment={experiment}"])
+    recipe = RECIPES[experiment]
+    assert {key: said(config, key, wanted) for key, wanted in recipe.items()} == recipe
+
+
+@pytest.mark.parametrize("experiment", GRIDS)
+def test_its_grid_is_what_was_tried(experiment: str) -> None:
+    with composing():
+        jobs: list[Job] = expand([f"experiment={experiment}", "runtime.dry_run=true"], False, None).jobs
+    keys, wanted = GRIDS[experiment]
+    found = [(job.config.method.name, *(attrgetter(key)(job.config) for key in keys)) for job in jobs]
+    assert sorted(map(str, found)) == sorted(map(str, wanted))
+
+
+def test_one_pass_over_fifty_rows_is_fifty_steps() -> None:
+    """250 in five epochs, and a checkpoint an epoch."""
+    with composing():
+        dpo = compose(["experiment=gpt2-ultrafeedback-lora"]).stages.dpo
+    assert (dpo.epochs * 50, dpo.keep_every, dpo.evaluate_every) == (250, 50, 50)
