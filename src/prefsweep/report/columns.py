@@ -38,6 +38,7 @@ RATES = {
     *("judge/win_rate", "judge/win_rate_chosen", "judge/ties", "judge/ties_chosen", "judge/hmr", "judge/hpr"),
     *("judge/truncated", "text/ended", "preference/accuracy"),
 }
+SHARES = RATES | {"judge/cas", "judge/win_rate_length_controlled"}  # means of such, or like them between 0 and 1
 NOTHING = "–"
 
 

@@ -59,8 +59,8 @@ def published_line(cell: Cell) -> list[str | int]:
     found = cell.published
     if found is None:
         return [""] * len(PUBLISHED)
-    low, high = found.interval(cell.is_rate) or (None, None)
-    return [*map(raw, (found.on_scale_of(cell.is_rate), low, high)), found.n or "", found.source]
+    low, high = found.interval or (None, None)
+    return [*map(raw, (found.value, low, high)), found.n or "", found.source]
 
 
 def raw(value: float | None) -> str:

@@ -95,7 +95,7 @@ def cells_behind(one: Table, row: Row) -> Iterator[tuple[str, str]]:
         yield ("" if cell.mean is None else repr(cell.mean)), trail
         if one.is_published(place):
             found = cell.published
-            yield ("", "") if found is None else (repr(found.on_scale_of(cell.is_rate)), found.source)
+            yield ("", "") if found is None else (repr(found.value), found.source)
 
 
 def sorted_by(row: Row, at: int, keys: int) -> str:

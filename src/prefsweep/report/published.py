@@ -7,29 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.report import statistics
-from prefsweep.report.columns import number
+from prefsweep.report.columns import RATES, SHARES, number
 from prefsweep.report.frame import Run
 
 
 @dataclass(frozen=True)
 class Published:
-    value: float
+    metric: str
+    said: float  # as it was printed
     n: int | None
     source: str
 
-    def on_scale_of(self, is_rate: bool) -> float:
-        """A rate above 1 was published in percent."""
-        return self.value / 100 if is_rate and self.value > 1 else self.value
+    @property
+    def value(self) -> float:
+        """On our scale: a share above 1 was published in percent."""
+        return self.said / 100 if self.metric in SHARES and self.said > 1 else self.said
 
-    def interval(self, is_rate: bool) -> tuple[float, float] | None:
+    @property
+    def interval(self) -> tuple[float, float] | None:
         """Wilson's for a rate; nothing else can be told from a mean and its n."""
-        value = self.on_scale_of(is_rate)
-        return statistics.wilson(value, self.n) if is_rate and self.n and 0 <= value <= 1 else None
+        is_rate = self.metric in RATES and 0 <= self.value <= 1
+        return statistics.wilson(self.value, self.n) if is_rate and self.n else None
 
-    def text(self, is_rate: bool, decimals: int) -> str:
-        found = self.interval(is_rate)
+    def text(self, decimals: int) -> str:
+        found = self.interval
         ends = f" [{number(found[0], decimals)}, {number(found[1], decimals)}]" if found else ""
-        return number(self.on_scale_of(is_rate), decimals) + ends + (f" (n = {self.n})" if self.n else "")
+        return number(self.value, decimals) + ends + (f" (n = {self.n})" if self.n else "")
 
 
 Entries = Sequence[dict[str, Any]]
@@ -49,5 +52,7 @@ def published_for(runs: Sequence[Run], metric: str, entries: Entries) -> Publish
     for entry in entries:
         if metric in entry["metrics"] and all(runs[0].value(key) == value for key, value in entry["where"].items()):
             n = entry.get("n")
-            return Published(float(entry["metrics"][metric]), int(n) if n else None, str(entry.get("source") or ""))
+            return Published(
+                metric, float(entry["metrics"][metric]), int(n) if n else None, str(entry.get("source") or "")
+            )
     return None

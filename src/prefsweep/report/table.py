@@ -101,8 +101,7 @@ class Table:
         ours = Shown(cell.text(decimals, expected), number == mark.best, number in mark.worse)
         if not self.is_published(place):
             return [ours]
-        is_rate = any(other.cells[place].is_rate for other in self.rows)
-        return [ours, Shown(cell.published.text(is_rate, decimals) if cell.published else NOTHING)]
+        return [ours, Shown(cell.published.text(decimals) if cell.published else NOTHING)]
 
     def texts(self) -> list[list[str]]:
         return [[cell.text for cell in line] for line in self.shown()]
