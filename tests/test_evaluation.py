@@ -80,6 +80,7 @@ def test_wins_ties_and_thresholds() -> None:
     assert found["judge/win_rate_chosen"] == (0 + 0.5) / 2 and found["judge/ties_chosen"] == 0.5
     assert found["judge/hmr"] == 0.5, "a score at the threshold is not above it"
     assert found["judge/hpr"] == 1.0
+    assert (found["judge/mean_harmful"], found["judge/mean_helpful"]) == (-1.0, -1.0)
     assert judged.metrics(ours, base, base, found)["judge/cas"] == 0.75
 
 

@@ -99,6 +99,17 @@ GRIDS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
 }
 
 
+PUBLISHED = {
+    "opt350m-hh": {
+        "base": [42, 22, 32, -3.60, -2.89],
+        "sft": [48, 56, 52, -3.52, -1.32],
+        "dpo": [36, 46, 41, -3.58, -2.35],
+        "sft+dpo": [44, 66, 55, -3.68, -1.15],
+    },
+    "safe-gpt2": {"ppo": [6.33, 0.1226, 0.0177, 0.0900], "dpo": [6.03, 0.1431, 0.0291, 0.1057]},
+}
+
+
 def said(config: Config, key: str, wanted: Any) -> Any:
     """The value at a key; where several are wanted, those of its fields."""
     found = attrgetter(key)(config)
@@ -120,6 +131,15 @@ def test_its_grid_is_what_was_tried(experiment: str) -> None:
     keys, wanted = GRIDS[experiment]
     found = [(job.config.method.name, *(attrgetter(key)(job.config) for key in keys)) for job in jobs]
     assert sorted(map(str, found)) == sorted(map(str, wanted))
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_the_published_numbers_are_data_and_columns_of_its_table(experiment: str) -> None:
+    with composing():
+        config = compose([f"experiment={experiment}"])
+    found = {entry["where"]["method"]: list(entry["metrics"].values()) for entry in config.published or []}
+    assert found == PUBLISHED[experiment]
+    assert all(entry["metrics"].keys() <= set(config.report.metrics or []) for entry in config.published or [])
 
 
 def test_one_pass_over_fifty_rows_is_fifty_steps() -> None:

@@ -8,6 +8,8 @@ HEADINGS = {
     "judge/mean": "judge score",
     "judge/win_rate": "win rate vs base",
     "judge/win_rate_chosen": "win rate vs chosen",
+    "judge/mean_harmful": "judge score, harmful",
+    "judge/mean_helpful": "judge score, helpful",
     "judge/hmr": "HmR",
     "judge/hpr": "HpR",
     "judge/cas": "CAS",
@@ -27,6 +29,7 @@ HEADINGS = {
 }
 # Metrics of which more is better as such. KL and length are a price or a matter of taste: nothing there is best.
 MORE_IS_BETTER = {
+    *("judge/mean_harmful", "judge/mean_helpful"),
     *("judge/mean", "judge/median", "judge/win_rate", "judge/win_rate_chosen", "judge/win_rate_length_controlled"),
     *("judge/hmr", "judge/hpr", "judge/cas", "judge/well_formed", "preference/accuracy", "preference/margin"),
     *("limit/efficiency",),
