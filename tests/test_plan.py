@@ -130,7 +130,7 @@ def test_the_name_of_an_input_counts(tmp_path: Path) -> None:
         ({"judge.revision": 2}, {"judge"}),
         ({"learn.nickname": "second", "world.name": "away"}, set()),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)) or "nothing",  # a set has no order of its own
 )
 def test_a_changed_value_changes_what_reads_it_and_all_behind_and_nothing_else(
     tmp_path: Path, changes: dict[str, Any], changed: set[str]
