@@ -101,6 +101,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     undisturbed, context = work("undisturbed")
     assert resumed == undisturbed
     assert list(resumed_context.history.rows()) == list(context.history.rows())
+    assert resumed_context.cost.counts == context.cost.counts
     best = max(
         (row for row in context.history.rows() if "validation/score" in row), key=lambda r: r["validation/score"]
     )

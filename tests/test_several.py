@@ -52,6 +52,8 @@ def test_two_processes_end_as_one(run: Run) -> None:
     assert any("validation/score" in row for row in told) and any("episodes_per_second" in row for row in told)
     assert told[0]["score/mean"] == pytest.approx(rows[0]["score/mean"], abs=1e-5)
     assert told[0]["ratio/first"] == 1
+    assert told[-1]["cost/flops"] == pytest.approx(rows[-1]["cost/flops"], rel=0.2)
+    assert {name: told[-1][f"cost/{name}"] for name in ("labels", "episodes")} == {"labels": 8 + 24, "episodes": 24}
     assert (second / "value_head.safetensors").is_file()
 
 

@@ -245,6 +245,8 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     undisturbed, context = work("undisturbed")
     assert resumed == undisturbed
     assert list(resumed_context.history.rows()) == list(context.history.rows())
+    assert resumed_context.cost.counts == context.cost.counts
+    assert context.cost.counts["labels"] == (6 * 8 if stage == "dpo" else 0)
     assert sorted(kept.name for kept in (tmp_path / "killed-artifact/steps").iterdir()) == ["3", "6"]
     for folder in (".", "steps/3", "steps/6"):
         ours, theirs = (weights(tmp_path / f"{name}-artifact" / folder) for name in ("killed", "undisturbed"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config import setting
+from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import FileHashes, write_json
 from prefsweep.pipeline.history import Row
 from prefsweep.pipeline.plan import Graph, Plan, make_plan
@@ -202,7 +203,7 @@ def diary(root: Path, about: str = "") -> list[str]:
 def workplace(root: Path, role: str) -> Workplace:
     stage = stage_of(root, role)
     aside = root / "stages" / stage.name / ".building" / stage.identity
-    return Workplace(aside / "artifact", aside / "checkpoints", aside / "history.jsonl")
+    return Workplace(aside / "artifact", aside / "checkpoints", aside / "history.jsonl", Cost(aside))
 
 
 def stage_of(root: Path, role: str) -> Stage:

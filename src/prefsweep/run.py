@@ -19,6 +19,7 @@ from prefsweep.errors import DivergedError
 from prefsweep.hub import check_models
 from prefsweep.job import Job, repositories, store_of
 from prefsweep.pipeline import runner
+from prefsweep.pipeline.cost import total
 from prefsweep.pipeline.files import write_json, write_text
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
@@ -91,6 +92,19 @@ def judged_samples(path: Path) -> Iterator[dict[str, Any]]:
             yield {"prompt": row["prompt"], "answer": row["answer"], "score": row["scores"]["score"]}
 
 
+def learning(job: Job) -> set[str]:
+    """The identities of the stages between the base, whose making is no method's cost, and the method's result."""
+
+    def behind(name: str) -> set[str]:
+        role = job.config.model.base if name == "base" else name
+        found = [stage for stage in job.plan.stages if stage.role == role]
+        for stage in found:  # which grows
+            found += stage.inputs.values()
+        return {stage.identity for stage in found}
+
+    return behind(job.config.method.result) - behind("base")
+
+
 def card(job: Job, group: str | None) -> JobCard:
     from prefsweep.pipeline.store import commit
 
@@ -127,12 +141,27 @@ class RunFile:
                 "identity": self.job.plan.identity,
                 "overrides": self.job.overrides,
                 "metrics": self.metrics,
-                "cost": {"seconds": round(time.monotonic() - self.started_at, 3), "stages": self.cost},
+                "cost": {"seconds": round(time.monotonic() - self.started_at, 3), **self.totals(), "stages": self.cost},
                 "stages": {stage.role: stage.identity for stage in self.job.plan.stages},
                 "config": self.job.resolved,
                 "error": error,
             },
         )
+
+    def totals(self) -> dict[str, dict[str, float]]:
+        """`method`: from the base to the result, judging left out; `whole`: every stage; `paid`: what this run built.
+
+        The first two whoever paid for them; left out where a stage is not built yet, or gone.
+        """
+        stages = self.job.plan.stages
+        sums = {"method": learning(self.job), "whole": {stage.identity for stage in stages}}
+        known = {stage.identity: self.cost[stage.role] for stage in stages if stage.role in self.cost}
+        found = {
+            name: total(known[identity] for identity in wanted)
+            for name, wanted in sums.items()
+            if wanted <= known.keys()
+        }
+        return found | {"paid": total(cost for cost in known.values() if cost["paid"])}
 
     def note(self, stage: Stage, record: Record, paid: bool) -> None:
         self.cost[stage.role] = {**record["cost"], "paid": paid}

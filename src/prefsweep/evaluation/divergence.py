@@ -15,17 +15,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefsweep.evaluation.values import Values
+from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import AnswerBatch, Ids, answer_batch, answer_logits
 
 
-@dataclass(frozen=True)
+@dataclass
 class Forward:
-    """How forwards without gradients are run."""
+    """How forwards without gradients are run, and what they have cost."""
 
     pad: int
     batch: int
     precision: str
+    flops: int = 0
 
     def batches(self, prompts: list[Ids], answers: list[Ids], where: Any) -> Iterator[tuple[list[int], AnswerBatch]]:
         """Rows of like length together, each batch with its rows' places."""
@@ -34,6 +36,11 @@ class Forward:
             picked = order[first : first + self.batch]
             rows = [prompts[row] for row in picked], [answers[row] for row in picked]
             yield picked, answer_batch(*rows, self.pad, where)
+
+    def count(self, batch: AnswerBatch, *models: PreTrainedModel) -> None:
+        """That each of these, one model under two names once, reads the batch."""
+        tokens = int(batch.attention.sum())
+        self.flops += sum(forward_flops(model, tokens) for model in {id(model): model for model in models}.values())
 
 
 def values(
@@ -49,6 +56,7 @@ def values(
     found: Values = [{} for _ in rows]
     prompts, answers = [row["prompt_tokens"] for row in rows], [row["answer_tokens"] for row in rows]
     for places, batch in forward.batches(prompts, answers, policy.device):
+        forward.count(batch, base, *([policy] if references else []), *references.values())
         with torch.inference_mode(), autocast(forward.precision, policy.device):
             by_base = answer_logits(base, batch)
             said = {"text/coherence": surprise(by_base, batch)}

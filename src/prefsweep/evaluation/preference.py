@@ -51,6 +51,7 @@ def logprobs(model: PreTrainedModel, prompts: Any, answers: Any, forward: Forwar
     """log π of each answer."""
     values = [0.0] * len(prompts)
     for places, batch in forward.batches(prompts, answers, model.device):
+        forward.count(batch, model)
         with torch.inference_mode(), autocast(forward.precision, model.device):
             found = answer_logprobs(model, batch)
         for place, value in zip(places, found.tolist(), strict=True):

@@ -27,6 +27,7 @@ from prefsweep.config import (
 from prefsweep.data import synthetic
 from prefsweep.data.frames import Rows, joined_rows, paired_rows, templated_rows
 from prefsweep.errors import UserError, nearest
+from prefsweep.models.flops import forward_flops
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
 from prefsweep.models.loading import from_pretrained, load_fp32, longest_row
 from prefsweep.models.stand_ins import stand_in
@@ -49,6 +50,11 @@ def load_scorer(config: ScorerConfig, device: torch.device, trained: Path | None
     return scorer
 
 
+def flops_of(scorer: Scorer) -> int:
+    """Of all that it has read; 0 for one that is no model."""
+    return int(getattr(scorer, "flops", 0))
+
+
 class Oracle:
     """The true reward of the synthetic world, and the share of sentences that are well-formed."""
 
@@ -69,6 +75,7 @@ class ModelScorer(ABC):
     model: Any
     tokenizer: Any
     same_length_only = False
+    flops = 0  # of all that it has read
 
     @abstractmethod
     def rows(self, prompts: list[str], answers: list[str]) -> Rows: ...
@@ -86,6 +93,7 @@ class ModelScorer(ABC):
             ids, attention = pad_right([rows.ids[index] for index in batch], self.tokenizer.pad_token_id)
             segments, _ = pad_right([rows.segments[index] for index in batch], 0)
             inputs = {"input_ids": ids, "attention_mask": attention, "token_type_ids": segments}
+            self.flops += forward_flops(self.model, int(attention.sum()))
             found = self.forward({name: value.to(where) for name, value in inputs.items()})
             for index, value in zip(batch, found.tolist(), strict=True):
                 scores[index] = value

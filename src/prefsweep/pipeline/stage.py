@@ -1,12 +1,13 @@
 """A stage: one cached step of a run, named by what it computes."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.fingerprint import canonical, fingerprint
 from prefsweep.pipeline.history import History
 
@@ -21,6 +22,7 @@ class Context:
     # The finished stages that differ from this one in these fields of their config alone: what they share with it need
     # not be computed again.
     alike: Callable[..., Iterable[Path]] = lambda *fields: ()
+    cost: Cost = field(default_factory=Cost)  # to which the stage adds what it counts
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import functools
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from prefsweep.pipeline.cost import Cost, watched
 from prefsweep.pipeline.files import FileHashes, files_under, write_json
 from prefsweep.pipeline.stage import Stage
 
@@ -38,6 +38,7 @@ class Workplace:
     artifact: Path  # what will be the stage's folder; empty at the start of every attempt
     checkpoints: Path  # survives a killed attempt
     history: Path  # likewise; ends up in the artifact
+    cost: Cost  # of this attempt and of those before it
 
 
 class Store:
@@ -81,16 +82,17 @@ class Store:
                 return record, False
             self.set_damaged_aside(stage)
             aside = self.root / stage.name / ".building" / stage.identity
-            place = Workplace(aside / "artifact", aside / "checkpoints", aside / "history.jsonl")
+            place = Workplace(aside / "artifact", aside / "checkpoints", aside / "history.jsonl", Cost(aside))
             shutil.rmtree(place.artifact, ignore_errors=True)
             place.artifact.mkdir(parents=True)
             place.checkpoints.mkdir(exist_ok=True)
-            started = time.monotonic()
-            metrics = make(place)
+            with watched(place.cost):
+                metrics = make(place)
             if place.history.is_file():
                 shutil.copy(place.history, place.artifact / place.history.name)
-            record = self.record(stage, place.artifact, metrics, time.monotonic() - started)
+            record = self.record(stage, place.artifact, metrics, place.cost)
             write_json(place.artifact / RECORD, record)
+            place.cost.hand_over(place.artifact)  # beside the record, not in it: no two builds take equal times
             place.artifact.rename(self.folder(stage))
             self.remember(stage, record)
             # Renamed first: a kill in the midst of the removal must not leave half a checkpoint to go on from.
@@ -111,16 +113,13 @@ class Store:
         finally:
             lock.release()
 
-    def record(self, stage: Stage, artifact: Path, metrics: dict[str, Any], seconds: float) -> Record:
+    def record(self, stage: Stage, artifact: Path, metrics: dict[str, Any], cost: Cost) -> Record:
         return {
             **stage.payload,
             "identity": stage.identity,
             "files": {str(file.relative_to(artifact)): self.hashes.of_file(file) for file in files_under(artifact)},
             "metrics": metrics,
-            "cost": {
-                "seconds": round(seconds, 3),
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            },
+            "cost": cost.record(),
             "commit": commit(),
             "versions": versions(),
         }

@@ -5,7 +5,7 @@ to its name, `iteration/row`. So an answer depends neither on the batch nor on t
 need no seeds of their own, and a resumed run needs no generator's state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -41,6 +41,10 @@ class Rollouts:
         queries, responses = [self.queries[row] for row in rows], [self.responses[row] for row in rows]
         return answer_batch(queries, responses, pad, self.scores.device)
 
+    def tokens(self, rows: Iterable[int]) -> int:
+        """Of queries and responses."""
+        return sum(len(self.queries[row]) + len(self.responses[row]) for row in rows)
+
     @property
     def lengths(self) -> Tensor:
         return torch.tensor([len(response) for response in self.responses], device=self.scores.device)
@@ -72,6 +76,9 @@ class Sampler:
     score: Score
     accelerator: Any
     batch: int
+    answered: int = 0  # queries so far, by all processes
+    read: int = 0  # tokens of queries and responses
+    generated: int = 0  # of responses
 
     def __call__(self, queries: list[Ids], names: list[str]) -> Rollouts:
         # 1. this process's share, queries of like length together
@@ -92,6 +99,9 @@ class Sampler:
         done = list(zip(mine, [responses[row] for row in mine], prompts, answers, scores, cut, strict=True))
         whole = sorted(gather_object(done) if world > 1 else done, key=lambda item: item[0])
         _, kept, all_prompts, all_answers, all_scores, all_cut = (list(column) for column in zip(*whole, strict=True))
+        self.answered += len(queries)
+        self.generated += sum(map(len, kept))
+        self.read += sum(map(len, queries)) + sum(map(len, kept))
         where = self.policy.device
         ended = torch.tensor([response[-1] == self.words.eos for response in kept], device=where)
         found, truncated = (torch.tensor(each, device=where, dtype=torch.float32) for each in (all_scores, all_cut))

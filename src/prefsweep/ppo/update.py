@@ -52,6 +52,7 @@ class Updater:
         self.model = model
         self.accelerator = accelerator
         self.pad = pad
+        self.tokens = 0  # differentiated so far, by all processes
         groups = [{"params": trained(model.policy.parameters())}, {"params": model.critic_parameters()}]
         self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, eps=config.adam_epsilon)
 
@@ -65,6 +66,7 @@ class Updater:
             # 1. the gradient of the whole minibatch, wherever its parts are
             found = self.differentiate(minibatch, rollouts, before, targets)
             steps.append(found)
+            self.tokens += rollouts.tokens(minibatch.rows)
             # 2. too far?
             if self.config.max_approx_kl is not None and found[APPROX_KL] > self.config.max_approx_kl:
                 break

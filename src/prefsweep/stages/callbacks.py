@@ -12,7 +12,6 @@ from transformers import TrainerCallback
 from prefsweep.config import TrainingConfig
 from prefsweep.models.adapters import has_adapters, save_adapters
 from prefsweep.pipeline.files import link
-from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 
 # TRL's and transformers' words → ours; what is not here and not dropped keeps its name.
@@ -38,14 +37,17 @@ def renamed(logs: dict[str, Any]) -> dict[str, float]:
 
 
 class Reporter(TrainerCallback):
-    """Each row of logs into the history."""
+    """Each row of logs into the history; a validation's with what the steps up to it have cost."""
 
-    def __init__(self, history: History):
-        self.history = history
+    def __init__(self, context: Context):
+        self.context = context
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         if metrics := renamed(logs or {}):
-            self.history.append(state.global_step, metrics)
+            if any(name.startswith("validation/") for name in metrics):
+                metrics |= self.context.cost.row()
+                self.context.cost.reached(state.global_step)
+            self.context.history.append(state.global_step, metrics)
 
 
 class Choice:

@@ -69,5 +69,6 @@ def run(
         eval_dataset=rows["validation"],
         processing_class=tokenizer,
     )
+    trainer.reads_labels = pairs is None  # else who ranked them has counted
     trainer.micro_batch = context.runtime.micro_batch
     return train(trainer, config, folder, context, "dpo") | told

@@ -68,6 +68,7 @@ def run(
     if dataset.pairs == "given":
         held_out = load(dataset, "test", tokenizer)[: config.pairs]
         metrics |= preference.metrics(final, start_model, held_out, tokenizer, config.max_length, forward, config.beta)
+    context.cost.add(flops=forward.flops)
     return metrics | elsewhere(others)
 
 

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import DatasetConfig, ModelConfig, PairsConfig, ScorerConfig
+from prefsweep.config import DatasetConfig, ModelConfig, PairsConfig, ScorerConfig, TrainedConfig
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
 from prefsweep.data.tally import Examples, Tally
@@ -49,6 +49,8 @@ def run(
         write_rows(folder / f"{split}.jsonl", pairs)
         told |= {f"{split}/prompts": len(asked) // config.answers, f"{split}/pairs": len(pairs)}
         told |= examples.metrics()
+    is_bought = not isinstance(reward, TrainedConfig)  # else the stage that trained it has counted its labels
+    context.cost.add(labels=counts["labels"] if is_bought else 0)
     return {"labels": counts["labels"], "ties": counts["ties"], "equal_answers": counts["equal answers"], **told}
 
 

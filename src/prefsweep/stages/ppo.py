@@ -40,6 +40,7 @@ from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo.guards import TrippedError
 from prefsweep.ppo.rollout import Rollouts, Score, Words
+from prefsweep.ppo.spending import Spending
 from prefsweep.ppo.trainer import Task, Trainer
 from prefsweep.ppo.update import Metrics
 from prefsweep.stages import several
@@ -70,15 +71,16 @@ def run(
         return several.run(run, {**sections, **inputs, "folder": folder}, context)
     accelerator = new_accelerator(context.runtime)
     tokenizer = load_tokenizer(model, policy)
-    score = load_scorer(reward, accelerator.device, reward_model).score
+    scorer = load_scorer(reward, accelerator.device, reward_model)
     examples = {split: load(dataset, split, tokenizer) for split in ("train", "validation")}
     queries = {split: prompts_of(found, tokenizer) for split, found in examples.items()}
-    task = make_task(config, model, policy, reward_model, tokenizer, score, queries["train"], accelerator.device)
+    task = make_task(config, model, policy, reward_model, tokenizer, scorer.score, queries["train"], accelerator.device)
     if context.runtime.gradient_checkpointing:
         task.policy.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = Trainer(config, task, accelerator, context.runtime.micro_batch, context.runtime.forward_batch)
+    spending = Spending(trainer, scorer, buys_labels=not isinstance(reward, TrainedConfig))
     held_out = queries["validation"][: config.validation_prompts]
-    metrics = Optimisation(config, trainer, held_out, tokenizer, folder, context).run()
+    metrics = Optimisation(config, spending, held_out, tokenizer, folder, context).run()
     return metrics | {"prompts_truncated": truncated(config, queries["train"])} | examples["train"].metrics()
 
 
@@ -169,10 +171,11 @@ class Optimisation:
     """A trainer's iterations with what surrounds them: history, tables, validation, checkpoints, the result."""
 
     def __init__(
-        self, config: PPOConfig, trainer: Trainer, held_out: list[Ids], tokenizer: Any, folder: Path, context: Context
+        self, config: PPOConfig, spending: Spending, held_out: list[Ids], tokenizer: Any, folder: Path, context: Context
     ):
         self.config = config
-        self.trainer = trainer
+        self.spending = spending
+        self.trainer = trainer = spending.trainer
         self.held_out = held_out
         self.tokenizer = tokenizer
         self.folder = folder
@@ -212,7 +215,9 @@ class Optimisation:
     def resume(self) -> None:
         found = checkpoints(self.context.checkpoints)
         if found:
-            self.trainer.restore(torch.load(found[-1], map_location="cpu"))
+            state = torch.load(found[-1], map_location="cpu")
+            self.trainer.restore(state)
+            self.context.cost.restore(state.get("counts", {}))
         if self.main:
             for rows in (self.context.history, *self.tables.values()):
                 rows.rewind(step_of(found[-1]) if found else -1)
@@ -225,7 +230,8 @@ class Optimisation:
         ) as bar:
             while trainer.iteration < config.iterations:
                 started = time.monotonic()
-                metrics, rollouts = trainer.iterate()
+                metrics, rollouts, cost = self.spending.iterate()
+                self.context.cost.add(**cost)
                 rate = config.batch_size / (time.monotonic() - started)
                 self.after(metrics, rollouts, rate)
                 bar.update()
@@ -258,9 +264,9 @@ class Optimisation:
         found, rollouts = self.trainer.validate(self.held_out)
         if not self.main:
             return
-        self.context.history.append(
-            self.trainer.iteration, {f"validation/{name}": value for name, value in found.items()}
-        )
+        named = {f"validation/{name}": value for name, value in found.items()}
+        self.context.history.append(self.trainer.iteration, named | self.context.cost.row())
+        self.context.cost.reached(self.trainer.iteration)
         self.tabulate("validation", rollouts, len(self.held_out))
         if self.config.checkpoint == "best" and self.choice.best()["step"] == self.trainer.iteration:
             self.choice.keep(self.save)
@@ -277,7 +283,7 @@ class Optimisation:
         if not self.main:
             return
         aside = self.context.checkpoints / "aside.pt"
-        torch.save(self.trainer.state(), aside)
+        torch.save(self.trainer.state() | {"counts": self.context.cost.counts}, aside)
         aside.rename(self.context.checkpoints / f"checkpoint-{self.trainer.iteration}")
         for older in checkpoints(self.context.checkpoints)[:-1]:
             older.unlink()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import trl
 from datasets import Dataset
 from tqdm.auto import tqdm
@@ -14,12 +15,14 @@ from tqdm.auto import tqdm
 from prefsweep.config import DatasetConfig, ModelConfig, ReferenceConfig
 from prefsweep.data.cache import Cache
 from prefsweep.data.views import pair_rows
+from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.pairs import load_pairs
 from prefsweep.stages.trainers import PairTrainer
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+TEXTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 CHUNK = 4096  # pairs between two saves
 
 
@@ -50,8 +53,15 @@ def run(
     del examples  # all its texts, in memory no longer
     trainer = forward_trainer(config, load_policy(model, policy), tokenizer, rows["train"], context)
     for split, table in rows.items():
+        context.cost.add(flops=forward_flops(trainer.model, tokens_of(table)))
         np.save(folder / f"{split}.npy", logprobs(trainer, table, split, context))
     return {"pairs": sum(map(len, rows.values())), **told}
+
+
+def tokens_of(pairs: Dataset) -> int:
+    """Of both texts of every pair, the prompt in each."""
+    found = {name: int(pc.sum(pc.list_value_length(pairs.data.column(name))).as_py() or 0) for name in TEXTS}
+    return 2 * found["prompt_ids"] + found["chosen_ids"] + found["rejected_ids"]
 
 
 def forward_trainer(config: ReferenceConfig, model: Any, tokenizer: Any, rows: Dataset, context: Context) -> Any:

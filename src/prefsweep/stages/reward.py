@@ -119,6 +119,7 @@ class Collator:
 class RewardTrainer(SteadyTrainer):
     micro_batch: int
     control: Any
+    reads_labels = True
     length_accuracy: float  # on the validation pairs: what a reward model must beat to be worth its name
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:

@@ -15,6 +15,7 @@ from prefsweep.data.sources import load
 from prefsweep.data.truncation import Ids
 from prefsweep.data.views import encode_prompts
 from prefsweep.models import decoding
+from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import autocast, device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
 
@@ -56,14 +57,20 @@ def answered(
     """A row an answer, in the order of the prompts. What an earlier attempt answered is read from `name`; `known` are
     answers of the same policy, drawn in the same way, when it was asked fewer or more."""
     kept = context.checkpoints / f"{name}.jsonl"
-    found = {named(row): row for row in (*known, *read_whole_lines(kept))}
+    found = {named(row): row for row in known}
+    ours = [named(row) for row in asked if named(row) not in found]
+    found |= {named(row): row for row in read_whole_lines(kept)}
     todo = [row for row in asked if named(row) not in found]
-    if todo:
+    if ours:
+        model = answerer()
         with kept.open("a") as file:
-            for row in answers(config, answerer(), tokenizer, todo, context.runtime):
+            for row in answers(config, model, tokenizer, todo, context.runtime):
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 found[named(row)] = row
+        drawn = sum(len(found[name]["answer_tokens"]) for name in ours)
+        read = sum(len(found[name]["prompt_tokens"]) for name in ours)
+        context.cost.add(tokens_generated=drawn, flops=forward_flops(model, read + drawn))
     return [found[named(row)] for row in sorted(asked, key=lambda row: row["place"])]
 
 

@@ -8,9 +8,11 @@ Departures from the trainers as they come:
 - the history is ours: rows that a resumed run would repeat are dropped, and no time is in it.
 """
 
+import json
 import math
 import shutil
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,15 @@ from transformers import Trainer, set_seed
 from prefsweep.config import RuntimeConfig, TrainingConfig
 from prefsweep.errors import DivergedError
 from prefsweep.models.adapters import has_adapters, restore_adapters
+from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
-from prefsweep.pipeline.files import link
+from prefsweep.pipeline.cost import Cost
+from prefsweep.pipeline.files import link, write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
 
 Batch = dict[str, Tensor]
+COUNTS = "counts.json"  # of a checkpoint: what the steps up to it have cost
 OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}  # ours → theirs
 
 
@@ -71,6 +76,12 @@ class SteadyTrainer(Trainer):
 
     aside: Path | None = None
     stage_name: str = ""
+    reads_labels = False  # whether a row's learning takes somebody's preference, which nobody has counted yet
+
+    @cached_property
+    def cost(self) -> Cost:
+        """The stage's, once `train` has begun."""
+        return Cost()
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         """The parts of an effective batch, with weights that sum to 1."""
@@ -79,7 +90,9 @@ class SteadyTrainer(Trainer):
     def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         model.train()
         whole = torch.zeros((), device=self.args.device)
-        for part, weight in self.micro_batches(self._prepare_inputs(inputs)):
+        inputs = self._prepare_inputs(inputs)
+        self.count(inputs)
+        for part, weight in self.micro_batches(inputs):
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, part) * weight
             self.accelerator.backward(loss)
@@ -87,6 +100,15 @@ class SteadyTrainer(Trainer):
         if not torch.isfinite(whole):
             self.stop_diverged("loss", float(whole))
         return whole
+
+    def count(self, inputs: Batch) -> None:
+        """Tokens without padding; a label once, however many epochs read it."""
+        tokens = int(inputs["attention_mask"].sum())
+        self.cost.add(tokens_trained=tokens, flops=training_flops(self.model, tokens))
+        if self.reads_labels:
+            pairs = len(inputs["attention_mask"]) // 2
+            unread = len(self.train_dataset) - self.state.global_step * self.args.per_device_train_batch_size
+            self.cost.add(labels=min(pairs, max(0, unread)))
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
@@ -118,6 +140,7 @@ class SteadyTrainer(Trainer):
         shutil.rmtree(self.aside, ignore_errors=True)
         Trainer._save_checkpoint(self, model, trial)  # TRL's own would write a model card beside it
         (written,) = self.aside.iterdir()
+        write_json(written / COUNTS, self.cost.counts)
         final = output / written.name
         shutil.rmtree(final, ignore_errors=True)
         written.rename(final)
@@ -138,17 +161,19 @@ def step_of(checkpoint: Path) -> int:
 
 def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context: Context, name: str) -> dict[str, Any]:
     """Train (or go on), keep the state that `checkpoint` names in `folder`, and return the stage's metrics."""
-    trainer.stage_name = name
+    trainer.stage_name, trainer.cost = name, context.cost
     # 1. where a killed build stopped, or the beginning
     found = checkpoints(context.checkpoints)
     start = found[-1] if found else None
     context.history.rewind(step_of(start) if start else -1)
+    if start and (start / COUNTS).is_file():
+        context.cost.restore(json.loads((start / COUNTS).read_text()))
     # 2. our callbacks, and only ours: theirs print
     keeper = Keeper(config, context)
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
-    for ours in (Reporter(context.history), keeper, Progress(name, context.runtime.progress)):
+    for ours in (Reporter(context), keeper, Progress(name, context.runtime.progress)):
         trainer.add_callback(ours)
     # 3. the loop
     trainer.train(resume_from_checkpoint=str(start) if start else None)
