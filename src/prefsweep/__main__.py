@@ -76,14 +76,15 @@ def run(line: cli.Line) -> int:
     (job,) = grid.jobs
     from prefsweep import console
     from prefsweep.job import store_of
-    from prefsweep.run import execute, terminated
-    from prefsweep.sweep.devices import gpus, least_used, see_only
     from prefsweep.unused import refuse_unused
 
     refuse_unused(job)
     console.show_plan(job.plan, store_of(job.config.runtime), job.name)
     if job.config.runtime.dry_run:
         return 0
+    from prefsweep.run import execute, terminated
+    from prefsweep.sweep.devices import gpus, least_used, see_only
+
     see_only(least_used(gpus(), []))
     signal.signal(signal.SIGTERM, terminated)
     folder = Path(job.config.runtime.outputs) / "runs" / job.name
