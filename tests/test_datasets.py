@@ -418,6 +418,10 @@ BAD_ENDS = {
     ),
     "line": ("{oops\n", "line 41: not JSON"),
     "type": ('{"prompt": "a", "chosen": 3, "rejected": " c"}\n', "line 41: its chosen must be a text, not 3"),
+    "prompts": (
+        "".join(f'{{"prompt": "P{n}"}}\n' for n in range(40)),
+        "has no chosen answer, which this method learns",
+    ),
     "few": (None, "leave none to train on"),
     "empty": (None, "holds no rows"),
 }
@@ -431,18 +435,11 @@ def test_a_command_over_bad_data_ends_in_one_line_before_anything_is_built(kind:
     (tmp_path / "my.jsonl").write_text(good + (end or ""))
     sizes = ("dataset.test=10", f"dataset.validation={30 if kind == 'few' else 10}")
     place = Workplace(tmp_path)
-    words = (
-        "dataset=local",
-        "dataset.path=my.jsonl",
-        *sizes,
-        "method=dpo",
-        "debug=smoke",
-        "tracking=off",
-        "runtime=cpu",
-    )
-    done = place.command(*words)
+    method = ("method=sft", "dataset.pairs=sampled") if kind == "prompts" else ("method=dpo",)
+    small = ("debug=smoke", "tracking=off", "runtime=cpu")
+    done = place.command("dataset=local", "dataset.path=my.jsonl", *sizes, *method, *small)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert said in done.stderr and ("my.jsonl" in done.stderr or kind == "few")
+    assert said in done.stderr and ("my" in done.stderr or kind == "few")
     assert "building" not in done.stdout and not list(tmp_path.glob("outputs/stages/*/*/record.json"))
     assert place.single()["status"] == "failed"
 

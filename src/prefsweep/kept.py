@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from prefsweep.config import FileDatasetConfig, learns
+from prefsweep.config import FileDatasetConfig, SFTConfig, learns
 from prefsweep.data.sources import load
 from prefsweep.data.tally import sentences
 from prefsweep.hub import not_pinned
@@ -69,5 +69,8 @@ def read_first(stages: Sequence[Stage], store: Store) -> Iterator[str]:
     not after hours of what comes before it."""
     for reading in readings(stages):
         if set(reading.splits) - set(reading.recorded(store)):
-            said = {split: str(load(reading.dataset, split).tally) for split in reading.splits}
-            yield line(reading, said)
+            found = {split: load(reading.dataset, split) for split in reading.splits}
+            if any(isinstance(stage.config, SFTConfig) for stage in reading.stages):
+                for example in found["train"]:
+                    example.answer("chosen")  # or a complaint: prompts alone teach it nothing
+            yield line(reading, {split: str(examples.tally) for split, examples in found.items()})
