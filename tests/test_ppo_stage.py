@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,17 @@ def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_cont
     head = load_file(tmp_path / "done/value_head.safetensors")
     assert head["weight"].shape == (1, 32)
     assert (head["weight"] != 0).any()
+
+
+def test_the_bar_says_how_fast_it_goes_and_whether_it_learns(
+    stage: Callable[..., dict[str, Any]], new_context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, bar, context = StringIO(), ppo.tqdm, new_context()
+    monkeypatch.setattr(ppo, "tqdm", lambda **said: bar(**said | {"disable": False, "file": shown}))
+    stage("done", context, "iterations=2")
+    row = next(context.history.rows())
+    told = f"score {row['score/mean']:.3f}, KL {row['kl']:.2f}"
+    assert re.search(rf"ppo: +50%.* [1-9]\d* episodes/s, {re.escape(told)}", shown.getvalue())
 
 
 def test_a_guards_trip_is_a_result(
