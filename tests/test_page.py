@@ -79,14 +79,6 @@ def test_two_numeric_keys_make_a_heat_map_and_one_a_line(tmp_path: Path) -> None
     assert not (tmp_path / "none" / "effects.png").exists()
 
 
-def test_what_each_run_would_cost_alone_is_drawn_against_quality(tmp_path: Path) -> None:
-    for seed in (1, 2):
-        cost = {"seconds": 1.0, "stages": {"dpo": {"seconds": 60.0 * seed, "paid": False}}}
-        write_run(tmp_path / "s", "dpo", seed, {"judge/mean": 0.5}, cost=cost)
-    reported(tmp_path / "s")
-    assert (tmp_path / "s" / "cost.png").is_file()
-
-
 def test_an_experiment_may_name_its_figures_and_metrics(tmp_path: Path) -> None:
     sweep = a_sweep(tmp_path / "s")
     manifest = json.loads((sweep / "sweep.json").read_text())

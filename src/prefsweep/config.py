@@ -221,7 +221,7 @@ class TrackingConfig:
     system_metrics: bool = setting()
 
 
-FIGURES = ("figure", "curves", "bars", "cost", "effects")
+FIGURES = ("figure", "curves", "bars", "cost", "efficiency", "power", "effects")
 
 
 @dataclass

@@ -16,13 +16,15 @@ from prefsweep.report.choice import ranked
 from prefsweep.report.columns import NOTHING
 from prefsweep.report.comparable import comparable_sets, reason
 from prefsweep.report.curves import draw_curves
-from prefsweep.report.effects import draw_bars, draw_cost, draw_effects
+from prefsweep.report.effects import draw_bars, draw_effects
+from prefsweep.report.efficiency import draw_efficiency
 from prefsweep.report.export import to_csv, to_latex
 from prefsweep.report.figure import draw
 from prefsweep.report.frame import Run, read_runs
 from prefsweep.report.page import to_html
 from prefsweep.report.published import read_published
 from prefsweep.report.render import print_table, print_versus, to_markdown
+from prefsweep.report.spending import draw_cost, draw_power
 from prefsweep.report.table import Left, Table, read_all, table
 from prefsweep.report.versus import Versus, to_markdown as versus_to_markdown, versus
 
@@ -134,6 +136,8 @@ def figures(runs: Sequence[Run], made: Table, folder: Path, suffix: str, keep: b
         "curves": lambda stem: draw_curves(made, stem),
         "bars": lambda stem: draw_bars(made, stem),
         "cost": lambda stem: draw_cost(made, stem),
+        "efficiency": lambda stem: draw_efficiency(made, stem),
+        "power": lambda stem: draw_power(made, stem),
         "effects": lambda stem: draw_effects(made, stem),
     }
     wanted = (manifest(folder).get("report") or {}).get("figures")

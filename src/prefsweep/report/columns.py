@@ -27,6 +27,20 @@ HEADINGS = {
     "text/ended": "ended with EOS",
     "judge/well_formed": "well-formed",
 }
+# What a run took: a table shows it where it is asked to. `whole` is over all stages, `paid` what the run built itself.
+COSTS = {
+    "seconds": "seconds",
+    "labels": "labels",
+    "tokens_generated": "tokens generated",
+    "tokens_trained": "tokens trained",
+    "episodes": "episodes",
+    "flops": "FLOPs",
+    "gpu_hours": "GPU-hours",
+    "energy_joules": "joules",
+}
+COST_OF = {"method": "cost/", "whole": "cost/whole/", "paid": "cost/paid/"}
+COST = "cost/"
+OVER = {"whole/": " of all stages", "paid/": " paid"}
 # Metrics of which more is better as such. KL and length are a price or a matter of taste: nothing there is best.
 MORE_IS_BETTER = {
     *("judge/mean_harmful", "judge/mean_helpful"),
@@ -43,6 +57,7 @@ RATES = {
 }
 SHARES = RATES | {"judge/cas", "judge/win_rate_length_controlled"}  # means of such, or like them between 0 and 1
 NOTHING = "–"
+MILLION = 1e6
 
 
 def direction(metric: str) -> int:
@@ -51,9 +66,18 @@ def direction(metric: str) -> int:
     return (name in MORE_IS_BETTER) - (name in LESS_IS_BETTER or name.endswith("/loss"))
 
 
+def is_cost(metric: str) -> bool:
+    """A price: between two of a kind the lower is better, but nobody is best by having done nothing."""
+    return metric.startswith(COST)
+
+
 def heading(metric: str) -> str:
     """`judge/mean@imdb` is measured on the prompts of another dataset."""
     name, _, dataset = metric.partition("@")
+    if is_cost(name):
+        over = next((part for part in OVER if name.startswith(COST + part)), "")
+        measure = name.removeprefix(COST + over)
+        return COSTS.get(measure, measure) + OVER.get(over, "")
     return HEADINGS.get(name, name) + (f" on {dataset}" if dataset else "")
 
 
@@ -73,11 +97,17 @@ def value_text(value: Any) -> str:
 
 
 def decimals_for(means: Sequence[float | None]) -> int:
-    """As many as show three digits of the column's largest value."""
+    """As many as show three digits of the column's largest value; below 0 from a million on."""
     largest = max((abs(value) for value in means if value is not None), default=0.0)
-    return 3 if largest == 0 else min(max(2 - math.floor(math.log10(largest)), 0), 4)
+    if largest == 0:
+        return 3
+    found = 2 - math.floor(math.log10(largest))
+    return found if largest >= MILLION else min(max(found, 0), 4)
 
 
 def number(value: float, decimals: int) -> str:
+    """`3.60e16` where decimals are below 0: one exponent for a whole column."""
+    if decimals < 0:
+        return f"{number(value / 10 ** (2 - decimals), 2)}e{2 - decimals}"
     text = f"{value:.{decimals}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefsweep.report.answers import stage_folder
-from prefsweep.report.drawing import WIDTH, label, picture, style
+from prefsweep.report.drawing import panels, style
 from prefsweep.report.frame import Run
 from prefsweep.report.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SHOWN = {"loss": "loss", "margin": "reward margin", "score": "score"}  # of a history, each a panel
 VALIDATION = "validation/"
@@ -23,30 +22,21 @@ Series = dict[str, list[tuple[float, float]]]  # metric → (step, value)
 
 def draw_curves(data: Table, path_stem: Path) -> list[Path]:
     """A panel a stage and metric; nothing where no stage left a curve."""
-    panels: dict[tuple[str, str], list[tuple[int, Series]]] = {}
+    found: dict[tuple[str, str], list[tuple[int, Series]]] = {}
     for place, run in shown_runs(data):
         for role in run.stages:
             series = read_series(run, role)
             for metric in SHOWN:
                 if len(series.get(metric, ())) > 1 or len(series.get(VALIDATION + metric, ())) > 1:
-                    panels.setdefault((role, metric), []).append((place, series))
-    if not panels:
+                    found.setdefault((role, metric), []).append((place, series))
+    if not found:
         return []
-    ordered = sorted(panels)
+    places = [place for drawn in found.values() for place, _ in drawn]
 
-    def fill(figure: "Figure") -> None:
-        lines = (len(ordered) + 1) // 2
-        axes = figure.subplots(lines, 2, squeeze=False).flatten()
-        for one, key in zip(axes, ordered, strict=False):
-            draw_panel(one, *key, panels[key])
-        for empty in axes[len(ordered) :]:
-            empty.set_axis_off()
-        places = sorted({place for drawn in panels.values() for place, _ in drawn})
-        named = [axes[0].plot([], [], color=style(p)[0], label=label(data, data.rows[p]))[0] for p in places[:10]]
-        figure.legend(handles=named, loc="outside upper center", ncols=min(4, len(named)), frameon=False, fontsize=7)
-        figure.supxlabel(NOTE, fontsize=6.5, color="#555555")
+    def draw(axes: "Axes", key: tuple[str, str]) -> None:
+        draw_panel(axes, *key, found[key])
 
-    return picture(path_stem, (WIDTH, 0.9 + 1.9 * ((len(ordered) + 1) // 2)), fill)
+    return panels(data, path_stem, sorted(found), places, draw, NOTE)
 
 
 def shown_runs(data: Table) -> list[tuple[int, Run]]:

@@ -2,7 +2,7 @@
 
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from prefsweep.report.frame import NAMED
 from prefsweep.report.table import Row, Table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours without the yellow, which print loses. A row has a colour and a marker of its own, so that
@@ -35,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a $ in a name is a $
     "figure.constrained_layout.use": True,
 }
+MOST_NAMED = 10  # rows in a legend over panels
 LABEL = 24  # characters of a row's label before it breaks, between its values only
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -62,6 +64,39 @@ def picture(path_stem: Path, size: tuple[float, float], fill: "Callable[[Figure]
         figure = Figure(figsize=size)
         fill(figure)
         return [write(figure, path_stem.with_name(f"{path_stem.name}.{kind}")) for kind in ("png", "pdf")]
+
+
+def panels(
+    data: Table,
+    path_stem: Path,
+    keys: Sequence[Any],
+    places: Iterable[int],
+    draw_panel: "Callable[[Axes, Any], None]",
+    note: str,
+    marked: bool = False,
+) -> list[Path]:
+    """Two a line, a panel a key; above them the colours of the rows at `places`, where `marked` their markers too."""
+
+    def fill(figure: "Figure") -> None:
+        axes = figure.subplots((len(keys) + 1) // 2, min(2, len(keys)), squeeze=False).flatten()
+        for one, key in zip(axes, keys, strict=False):
+            draw_panel(one, key)
+        for empty in axes[len(keys) :]:
+            empty.set_axis_off()
+        shown = sorted(set(places))[:MOST_NAMED]
+        named = [
+            axes[0].plot([], [], style(p)[1] if marked else "-", color=style(p)[0], label=label(data, data.rows[p]))[0]
+            for p in shown
+        ]
+        figure.legend(handles=named, loc="outside upper center", ncols=min(4, len(named)), frameon=False, fontsize=7)
+        figure.supxlabel(note, fontsize=6.5, color="#555555")
+
+    return picture(path_stem, (WIDTH, 0.9 + 1.9 * ((len(keys) + 1) // 2)), fill)
+
+
+def from_zero(axes: "Axes") -> None:
+    """The x of a price, with room after the dearest: limits by themselves would leave it half a marker."""
+    axes.set_xlim(0, 1.04 * axes.dataLim.x1 or 1)
 
 
 def write(figure: "Figure", path: Path) -> Path:

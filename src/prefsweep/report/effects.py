@@ -1,4 +1,4 @@
-"""Quality by row with intervals, against cost, and by hyperparameter."""
+"""Quality by row with intervals, and by hyperparameter."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefsweep.report.columns import decimals_for, direction, heading, key_heading, number, value_text
 from prefsweep.report.drawing import WIDTH, label, picture, style
-from prefsweep.report.frame import NAMED, Run
+from prefsweep.report.frame import NAMED
 from prefsweep.report.table import Table
 
 if TYPE_CHECKING:
@@ -40,37 +40,6 @@ def draw_bars(data: Table, path_stem: Path) -> list[Path]:
         figure.supxlabel("Bar: mean; line: its 95% interval, as in the table.", fontsize=6.5, color="#555555")
 
     return picture(path_stem, (WIDTH, 2.6), fill)
-
-
-def draw_cost(data: Table, path_stem: Path) -> list[Path]:
-    """Quality against what each run would have cost alone: shared stages included, whoever paid for them."""
-    points = [
-        (place, seconds, run.metrics[QUALITY])
-        for place, row in enumerate(data.rows)
-        for run in row.runs
-        if run.has_result and QUALITY in run.metrics and (seconds := seconds_alone(run))
-    ]
-    if len(points) < 2:
-        return []
-
-    def fill(figure: "Figure") -> None:
-        axes = figure.subplots()
-        for place, seconds, quality in points:
-            colour, marker = style(place)
-            axes.plot(seconds / 60, quality, marker, color=colour, label=label(data, data.rows[place]))
-        named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        if len(named) <= MOST_ROWS:
-            axes.legend(named.values(), named.keys(), frameon=False, fontsize=7)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("minutes of all its stages, shared ones included")
-        axes.set_ylabel(heading(QUALITY))
-
-    return picture(path_stem, (WIDTH * 0.75, 2.8), fill)
-
-
-def seconds_alone(run: Run) -> float:
-    stages = run.cost.get("stages") or {}
-    return float(sum(cost.get("seconds") or 0.0 for cost in stages.values() if isinstance(cost, dict)))
 
 
 def draw_effects(data: Table, path_stem: Path) -> list[Path]:

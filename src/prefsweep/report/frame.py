@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.errors import UserError
+from prefsweep.report.columns import COST_OF
 
 # Groups of the config with a name, in the order in which a table lists them. Two that differ in name differ in much
 # that follows from it (learning rates, lengths, …), so that the name alone tells them apart.
@@ -26,7 +27,7 @@ class Run:
     name: str
     identity: str
     status: str
-    metrics: dict[str, float]  # the finite ones
+    metrics: dict[str, float]  # the finite ones, and what it cost
     cost: dict[str, Any]
     config: dict[str, Any]
     stages: dict[str, str]
@@ -108,7 +109,7 @@ def read_run(path: Path) -> Run:
             name=read.get("name") or path.parent.name,
             identity=read.get("identity") or str(path.parent),
             status=read["status"],
-            metrics={key: float(value) for key, value in metrics if is_number(value)},
+            metrics={key: float(value) for key, value in metrics if is_number(value)} | costs(read.get("cost") or {}),
             cost=dict(read.get("cost") or {}),
             config=dict(read.get("config") or {}),
             stages=dict(read.get("stages") or {}),
@@ -119,6 +120,12 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"{path}: not the record of a run; delete its folder and run the job again") from error
+
+
+def costs(cost: Mapping[str, Any]) -> dict[str, float]:
+    """`cost/flops` of what its method took, `cost/whole/flops` of all stages, `cost/paid/flops` of what it built."""
+    found = {f"{prefix}{name}": value for kind, prefix in COST_OF.items() for name, value in cost.get(kind, {}).items()}
+    return {name: float(value) for name, value in found.items() if is_number(value)}
 
 
 def is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ from prefsweep.errors import UserError, nearest
 from prefsweep.report.answers import Answers, read_answers
 from prefsweep.report.caption import caption
 from prefsweep.report.cell import Cell, Marks, make_cell
-from prefsweep.report.columns import HEADINGS, NOTHING, decimals_for, heading, key_heading, value_text
+from prefsweep.report.columns import HEADINGS, NOTHING, decimals_for, heading, is_cost, key_heading, value_text
 from prefsweep.report.comparable import comparable_sets, reason
 from prefsweep.report.frame import Run, following_seed, groups, natural, varying
 from prefsweep.report.provenance import provenance
@@ -184,7 +184,7 @@ def row_keys(runs: Sequence[Run], rows: Sequence[str] | None, across: Sequence[s
 
 
 def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
-    present = {name for run in runs if run.has_result for name in run.metrics}
+    present = {name for run in runs if run.has_result for name in run.metrics if not is_cost(name)}
     return tuple(name for name in HEADINGS if name in present) or tuple(sorted(present))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from prefsweep.errors import UserError, nearest
 from prefsweep.report.cell import Cell
-from prefsweep.report.columns import NOTHING, decimals_for, direction, number, value_text
+from prefsweep.report.columns import NOTHING, decimals_for, direction, is_cost, number, value_text
 from prefsweep.report.significance import FEWEST_SEEDS, LEVEL, difference, enough
 from prefsweep.report.statistics import Estimate, holm
 from prefsweep.report.table import Row, Table
@@ -77,7 +77,8 @@ def versus(made: Table, names: Sequence[str]) -> Versus:
         cells = (one.cells[place], other.cells[place])
         if any(cell.mean is None for cell in cells):
             continue
-        gap = direction(column.metric) * ((cells[0].mean or 0.0) - (cells[1].mean or 0.0))
+        way = -1 if is_cost(column.metric) else direction(column.metric)
+        gap = way * ((cells[0].mean or 0.0) - (cells[1].mean or 0.0))
         better = None if gap == 0 else int(gap < 0)
         lines.append(Line(column.heading, cells, found[place], corrected.get(place), better))
     return Versus((names[0], names[1]), tuple(lines))
