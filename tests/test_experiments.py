@@ -1,6 +1,6 @@
 """Every experiment: it is planned with no network, and runs at smoke size on data in the hub's layout.
 
-The classic notebook's recipe has tests of its own (test_imdb_ppo.py), and so has the demo's world (test_sweep.py).
+The classic notebook's recipe has tests of its own (test_imdb_ppo.py).
 """
 
 import json
@@ -65,6 +65,16 @@ def run(experiment: str, place: Workplace, *more: str) -> list[dict[str, object]
 def test_it_runs_at_smoke_size(experiment: str, tmp_path: Path) -> None:
     runs = run(experiment, Workplace(tmp_path), *(["dataset.subset=harmless-base"] if "hh-sweep" in experiment else []))
     assert {job["status"] for job in runs} == {"finished"}
+
+
+@pytest.mark.slow
+def test_the_demo_runs_at_smoke_size(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    assert place.run("experiment=demo", "tracking=off", "runtime.progress=false").returncode == 0
+    runs = place.jobs("demo")
+    assert {name.partition("/")[0] for name in runs} == {"base", "sft", "dpo", "sft+dpo", "ppo"}
+    assert {run["status"] for run in runs.values()} == {"finished"}
+    assert (tmp_path / "multirun_sweeps/demo/table.md").is_file() and not place.sockets.exists()
 
 
 def test_the_papers_protocol_asks_its_prompts_greedily_and_has_no_kl(tmp_path: Path) -> None:
