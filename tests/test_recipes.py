@@ -131,7 +131,7 @@ def test_its_grid_is_what_was_tried(experiment: str) -> None:
         jobs: list[Job] = expand([f"experiment={experiment}", "runtime.dry_run=true"], False, None).jobs
     keys, wanted = GRIDS[experiment]
     found = [(job.config.method.name, *(attrgetter(key)(job.config) for key in keys)) for job in jobs]
-    assert sorted(map(str, found)) == sorted(map(str, wanted))
+    assert sorted(found) == sorted(wanted)
 
 
 @pytest.mark.parametrize("experiment", PUBLISHED)
