@@ -80,7 +80,8 @@ def main(sweep: str, picture: str, name: str = "oracle", *settings: str) -> None
         config = compose([f"scorer@judge={name}", *(f"judge.{setting}" for setting in settings)])
     other = load_scorer(config.judge, device(config.runtime))
     runs = [json.loads(path.read_text()) for path in Path(sweep).glob("*/run.json")]
-    curves = sorted((curve(run, other) for run in runs), key=lambda each: each.beta)
+    built = [run for run in runs if run["status"] in ("finished", "diverged")]
+    curves = sorted((curve(run, other) for run in built), key=lambda each: each.beta)
     print(table(curves))
     draw(curves, "true" if name == "oracle" else name, Path(picture))
 

@@ -18,15 +18,18 @@ def test_the_answers_of_each_validation_are_read_by_another_scorer(tmp_path: Pat
         run.mkdir(parents=True)
         stage.mkdir(parents=True)
         config = {"runtime": {"outputs": str(tmp_path / "outputs")}, "stages": {"ppo": {"beta": beta}}}
-        (run / "run.json").write_text(json.dumps({"config": config, "stages": {"ppo": name}}))
+        told = {"status": "finished", "config": config, "stages": {"ppo": name}}
+        (run / "run.json").write_text(json.dumps(told))
         rows = [
             {"step": step, "prompt": PROMPT, "answer": answer, "score": step + beta}
             for step, answers in ANSWERS.items()
             for answer in answers
         ]
         (stage / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        told = [{"step": step, **news} for step in ANSWERS for news in ({"kl": 9.0}, {"validation/kl": 2.0 * step})]
-        (stage / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+        history = [{"step": step, **news} for step in ANSWERS for news in ({"kl": 9.0}, {"validation/kl": 2.0 * step})]
+        (stage / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+    (tmp_path / "sweep/c").mkdir()
+    (tmp_path / "sweep/c/run.json").write_text(json.dumps({"status": "running"}))
     picture = tmp_path / "picture.png"
     done = subprocess.run(
         [sys.executable, SCRIPT, tmp_path / "sweep", picture], capture_output=True, text=True, cwd=tmp_path
