@@ -17,6 +17,7 @@ import toy
 from prefsweep.models.flops import forward_flops, multiplied, training_flops
 from prefsweep.pipeline import gpu
 from prefsweep.pipeline.cost import COUNTS, POINTS, SPENT, TRACE, Cost, merged, read, rows, thinned, total, watched
+from prefsweep.ppo.spending import Spending
 
 # ------------------------------------------------------------------------------------------------------------- FLOPs
 
@@ -50,6 +51,46 @@ def test_a_table_that_no_head_reads_is_not_multiplied() -> None:
     tables = [part.weight.numel() for part in reader.modules() if isinstance(part, torch.nn.Embedding)]
     assert len(tables) == 2
     assert forward_flops(reader, 1) == 2 * (sum(each.numel() for each in reader.parameters()) - sum(tables))
+
+
+class Reader:
+    """A scorer that says what reading costs."""
+
+    flops = 0
+
+    def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+        self.flops += 1000 * len(answers)
+        return {"score": ppo_toy.threes(prompts, answers)}
+
+
+@pytest.mark.parametrize("buys_labels", [True, False])
+def test_what_an_iteration_costs_is_the_sum_of_its_parts(buys_labels: bool, ppo_config: Callable[..., Any]) -> None:
+    """In the first, 24 answers to set the scale are drawn and scored too; in the second, none."""
+    scorer, config = Reader(), ppo_config(score_normalisation="start", max_approx_kl=None)
+    trainer = ppo_toy.make_trainer(config, ppo_toy.make_task(score=lambda *texts: scorer.score(*texts)["score"]))
+    spending = Spending(trainer, scorer, buys_labels)
+    size = sum(each.numel() for each in multiplied(trainer.task.policy))
+    for answered in (48, 24):
+        before = trainer.sampler.read, trainer.sampler.generated
+        _, rollouts, cost = spending.iterate()
+        read, generated = trainer.sampler.read - before[0], trainer.sampler.generated - before[1]
+        tokens = sum(map(len, rollouts.queries)) + sum(map(len, rollouts.responses))
+        assert (read, generated) >= (tokens, sum(map(len, rollouts.responses)))
+        if answered == 24:
+            assert (read, generated) == (tokens, sum(map(len, rollouts.responses)))
+        head = trainer.model.value_head.weight.numel() + 1
+        looks = 2 * (size + head) * tokens + 2 * size * tokens
+        assert cost == {
+            "labels": answered if buys_labels else 0,
+            "episodes": 24,
+            "tokens_generated": generated,
+            "tokens_trained": config.epochs * tokens,
+            "flops": 2 * size * read + looks + 1000 * answered + 6 * (size + head) * config.epochs * tokens,
+        }
+    before = spending.read()
+    trainer.validate(ppo_toy.QUERIES[:4])
+    assert spending.read().generated > before.generated  # and between two iterations nobody asks
+    assert spending.iterate()[2]["labels"] == (24 if buys_labels else 0)
 
 
 # ------------------------------------------------------------------------------------------------- counts and clocks

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from killing import die_at
 from prefsweep.config import DPO_LOSSES
+from prefsweep.data.sources import load
 from prefsweep.data.synthetic import preferences
-from prefsweep.data.views import answer_rows, encode_prompts
+from prefsweep.data.views import answer_rows, encode_prompts, pair_rows
 from prefsweep.errors import DivergedError
 from prefsweep.models.decoding import sample
 from prefsweep.models.loading import load_policy
@@ -221,6 +222,34 @@ def test_who_learns_from_short_answers_stops(config: Any, new_context: Any, tmp_
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     drawn = sample(model, prompts, uniform, eos, pad, 0.0)
     assert all(answer[-1] == eos and len(answer) < 30 for answer in drawn)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_what_a_training_reads_is_counted(
+    stage: str, config: Any, new_context: Any, tmp_path: Path, logps: Path, tokenizer: Any
+) -> None:
+    """Two epochs of 48 rows, counted by hand from the rows themselves: every token twice, every label once."""
+    made, context = config(stage, "max_steps=null", "epochs=2"), new_context("counted", micro_batch=3)
+    if stage == "sft":
+        run_sft(made, tmp_path / "out", context)
+        rows, _ = answer_rows(load(made.dataset, "train"), tokenizer, made.stages.sft.max_length, "answer")
+        tokens = sum(map(len, rows["input_ids"]))
+    else:
+        run_dpo(made, tmp_path / "out", context, logps)
+        rows, _ = pair_rows(load(made.dataset, "train"), tokenizer, made.stages.dpo.max_length)
+        tokens = sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows)
+    model = load_policy(made.model, None)
+    looked_up = model.transformer.wpe.weight.numel()
+    size = sum(each.numel() for each in model.parameters()) - looked_up
+    assert context.cost.counts == {
+        "labels": 48 if stage == "dpo" else 0,
+        "tokens_generated": 0,
+        "tokens_trained": 2 * tokens,
+        "episodes": 0,
+        "flops": 6 * size * 2 * tokens,
+    }
+    last = [row for row in context.history.rows() if "validation/loss" in row][-1]
+    assert {name: last[f"cost/{name}"] for name in context.cost.counts} == context.cost.counts
 
 
 # ----------------------------------------------------------------------------------------------- resume, guards

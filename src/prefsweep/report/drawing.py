@@ -95,8 +95,9 @@ def panels(
 
 
 def from_zero(axes: "Axes") -> None:
-    """The x of a price, with room after the dearest: limits by themselves would leave it half a marker."""
-    axes.set_xlim(0, 1.04 * axes.dataLim.x1 or 1)
+    """The x of a price, with room for a marker at either end."""
+    dearest = axes.dataLim.x1 or 1
+    axes.set_xlim(-0.03 * dearest, 1.04 * dearest)
 
 
 def write(figure: "Figure", path: Path) -> Path:
