@@ -305,6 +305,27 @@ def test_without_a_driver_the_reason_is_kept(monkeypatch: pytest.MonkeyPatch) ->
         gpu.library()
 
 
+def test_the_stand_in_has_the_librarys_words() -> None:
+    import pynvml
+
+    assert [name for name in vars(Card().nvml()) if not callable(getattr(pynvml, name, None))] == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_real_card_tells_its_memory_and_its_power_or_why_not(tmp_path: Path) -> None:
+    gpu.library.cache_clear()
+    torch.cuda.init()
+    with watched(Cost(tmp_path)) as cost:
+        square = torch.ones(2048, 2048, device="cuda")
+        for _ in range(200):
+            square = (square @ square).clamp(max=1.0)
+        torch.cuda.synchronize()
+    found = cost.record()
+    assert found["gpu_peak_memory_bytes"] >= square.numel() * square.element_size()
+    assert found["gpu_hours"] > 0
+    assert "energy_left_out" in found or 1 < found["power_watts"] < 5000
+
+
 def test_a_thread_watches_while_the_work_is_done(card: Card, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("prefsweep.pipeline.cost.TICK", 0.01)
     with watched(Cost(tmp_path)) as cost:

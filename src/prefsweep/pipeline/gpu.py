@@ -84,7 +84,8 @@ def allocations() -> dict[int, int]:
 def power(number: int) -> float:
     """Watts of a GPU that this process has to itself."""
     nvml = library()
-    card = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{cuda().get_device_properties(number).uuid}".encode())
+    uuid = str(cuda().get_device_properties(number).uuid).removeprefix("GPU-")  # NVML's has the prefix
+    card = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
     # By their number: in a container NVML may know this process by another id.
     if len({process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(card)}) > 1:
         raise UnknownError("another process used the GPU")
