@@ -82,7 +82,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 # What varies, as (method, the keys' values) of each job.
 GRIDS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
     "opt350m-hh": ([], [("base",), ("sft",), ("dpo",), ("sft+dpo",)]),
-    "safe-gpt2": (["seed"], [("base", 1), *((method, seed) for method in ("ppo", "dpo") for seed in (1, 2, 3))]),
+    "safe-gpt2": (["seed"], [("base", 1), *((method, seed) for method in ("ppo", "dpo") for seed in (1, 2, 3, 4, 5))]),
     "gpt2-hh-sweep": (
         ["stages.dpo.learning_rate", "stages.dpo.batch_size", "stages.dpo.weight_decay"],
         [("dpo", 5e-5, 3, 0.01), ("dpo", 1e-4, 3, 0.01), ("dpo", 5e-5, 4, 0.005)],

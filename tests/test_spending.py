@@ -152,3 +152,14 @@ def test_figures_are_drawn_where_their_data_is(tmp_path: Path) -> None:
     write_run(tmp_path / "old", "dpo", 1, {"judge/mean": 0.5}, cost={"seconds": 1.0, "stages": {"dpo": {"seconds": 1}}})
     report(tmp_path / "old", Console(file=io.StringIO()))
     assert not {path.stem for path in (tmp_path / "old").glob("*.png")} & {"cost", "efficiency", "power"}
+
+
+def test_the_gain_per_label_is_the_judges_over_what_the_method_bought(tmp_path: Path) -> None:
+    metrics = {"judge/mean": 0.6, "judge/base_mean": 0.1}
+    for seed, cost in ((1, {"method": {"labels": 250}}), (2, {"method": {"labels": 0}}), (3, {})):
+        write_run(tmp_path / "s", "dpo", seed, metrics, cost=cost)
+    bought, free, unknown = read_runs([tmp_path / "s"])
+    assert bought.metrics["judge/gain_per_1000_labels"] == pytest.approx(0.5 / 0.25)
+    assert not {"judge/gain_per_1000_labels"} & (free.metrics.keys() | unknown.metrics.keys())
+    assert "gain per 1,000 labels" not in table([bought]).header
+    assert "gain per 1,000 labels" in table([bought], ["judge/gain_per_1000_labels"]).header

@@ -27,6 +27,7 @@ HEADINGS = {
     "text/ended": "ended with EOS",
     "judge/well_formed": "well-formed",
 }
+ASKED_FOR = {"judge/gain_per_1000_labels": "gain per 1,000 labels"}  # in a table where it is named
 # What a run took: a table shows it where it is asked to. `whole` is over all stages, `paid` what the run built itself.
 COSTS = {
     "seconds": "seconds",
@@ -46,7 +47,7 @@ MORE_IS_BETTER = {
     *("judge/mean_harmful", "judge/mean_helpful"),
     *("judge/mean", "judge/median", "judge/win_rate", "judge/win_rate_chosen", "judge/win_rate_length_controlled"),
     *("judge/hmr", "judge/hpr", "judge/cas", "judge/well_formed", "preference/accuracy", "preference/margin"),
-    *("limit/efficiency",),
+    *("limit/efficiency", "judge/gain_per_1000_labels"),
     *("text/bleu", "text/bleu1", "text/rouge1", "text/rouge2", "text/rougeL", "text/rougeLsum"),
 }
 LESS_IS_BETTER = {"preference/loss", "preference/perplexity_chosen", "text/coherence", "text/repetition"}
@@ -78,7 +79,7 @@ def heading(metric: str) -> str:
         over = next((part for part in OVER if name.startswith(COST + part)), "")
         measure = name.removeprefix(COST + over)
         return COSTS.get(measure, measure) + OVER.get(over, "")
-    return HEADINGS.get(name, name) + (f" on {dataset}" if dataset else "")
+    return (HEADINGS | ASKED_FOR).get(name, name) + (f" on {dataset}" if dataset else "")
 
 
 def key_heading(key: str) -> str:

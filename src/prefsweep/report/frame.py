@@ -103,13 +103,15 @@ def natural(name: str) -> list[list[tuple[float, str]]]:
 def read_run(path: Path) -> Run:
     try:
         read = json.loads(path.read_text())
-        metrics = (read.get("metrics") or {}).items()
+        found = read.get("metrics") or {}
+        metrics = {key: float(value) for key, value in found.items() if is_number(value)}
+        metrics |= costs(read.get("cost") or {})
         return Run(
             folder=path.parent,
             name=read.get("name") or path.parent.name,
             identity=read.get("identity") or str(path.parent),
             status=read["status"],
-            metrics={key: float(value) for key, value in metrics if is_number(value)} | costs(read.get("cost") or {}),
+            metrics=metrics | per_label(metrics),
             cost=dict(read.get("cost") or {}),
             config=dict(read.get("config") or {}),
             stages=dict(read.get("stages") or {}),
@@ -126,6 +128,14 @@ def costs(cost: Mapping[str, Any]) -> dict[str, float]:
     """`cost/flops` of what its method took, `cost/whole/flops` of all stages, `cost/paid/flops` of what it built."""
     found = {f"{prefix}{name}": value for kind, prefix in COST_OF.items() for name, value in cost.get(kind, {}).items()}
     return {name: float(value) for name, value in found.items() if is_number(value)}
+
+
+def per_label(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What the judge's mean gained over the base for every thousand labels that the method bought."""
+    if {"judge/mean", "judge/base_mean"} <= metrics.keys() and metrics.get("cost/labels"):
+        gained = metrics["judge/mean"] - metrics["judge/base_mean"]
+        return {"judge/gain_per_1000_labels": 1000 * gained / metrics["cost/labels"]}
+    return {}
 
 
 def is_number(value: Any) -> bool:
