@@ -22,7 +22,7 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
 ) -> None:
     """And the rows are those of a stage that was asked for all of them at once."""
     config = composed("model=gpt2", f"model.path={model_folders['gpt2']}", "stages.sample.max_new_tokens=8")
-    asked: list[int] = []
+    asked, drawn = list[int](), dict[str, int]()
     real = sample.answers
 
     def counting(config: Any, answerer: Any, tokenizer: Any, rows: Any, runtime: Any) -> Any:
@@ -36,6 +36,7 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
         (tmp_path / name).mkdir(exist_ok=True)
         stage = replace(config.stages.sample, prompts=prompts, answers=answers)
         sample.run(stage, model=config.model, dataset=config.dataset, folder=tmp_path / name, context=context)
+        drawn[name] = context.cost.counts["tokens_generated"]
         return sample.read_rows(tmp_path / name / "samples.jsonl")
 
     few = run("few", 4, 1)
@@ -44,6 +45,12 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
     assert more == run("whole", 6, 2)
     assert [row for row in more if row in few] == few
     assert run("fewer", 2, 1, "more", "few") == few[:2] and asked == [4, 8, 12]  # nothing left to ask
+    tokens = {name: sum(len(row["answer_tokens"]) for row in rows) for name, rows in (("few", few), ("more", more))}
+    assert drawn == {**tokens, "more": tokens["more"] - tokens["few"], "whole": tokens["more"], "fewer": 0}
+    kept = new_context("killed").checkpoints / "samples.jsonl"
+    sample.write_rows(kept, more[:5])
+    assert run("killed", 6, 2) == more and asked[3:] == [7]
+    assert drawn["killed"] == drawn["whole"]  # what the first attempt drew is this stage's own
 
 
 def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from prefsweep.models.flops import forward_flops, multiplied, training_flops
 from prefsweep.pipeline import gpu
 from prefsweep.pipeline.cost import COUNTS, POINTS, SPENT, TRACE, Cost, merged, read, rows, thinned, total, watched
 from prefsweep.ppo.spending import Spending
+from prefsweep.stages import scoring
 
 # ------------------------------------------------------------------------------------------------------------- FLOPs
 
@@ -91,6 +92,23 @@ def test_what_an_iteration_costs_is_the_sum_of_its_parts(buys_labels: bool, ppo_
     trainer.validate(ppo_toy.QUERIES[:4])
     assert spending.read().generated > before.generated  # and between two iterations nobody asks
     assert spending.iterate()[2]["labels"] == (24 if buys_labels else 0)
+
+
+def test_what_an_earlier_attempt_scored_is_in_the_cost(new_context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Reader):
+        def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+            if self.flops:
+                raise RuntimeError
+            return super().score(prompts, answers)
+
+    monkeypatch.setattr(scoring, "AT_ONCE", 2)
+    texts = ["5"] * 5, ["3", "3 3", "4", "3", "2"]
+    with pytest.raises(RuntimeError):
+        scoring.measures(Failing(), *texts, "some", new_context("killed"))
+    context = new_context("killed")
+    found = scoring.measures(Reader(), *texts, "some", context)
+    assert found == {"score": ppo_toy.threes(*texts)}
+    assert context.cost.counts["flops"] == 5000
 
 
 # ------------------------------------------------------------------------------------------------- counts and clocks
