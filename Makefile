@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WORKERS ?= 2
 
 .PHONY: help setup demo test test-slow test-browser check lines lock clean
 .DEFAULT_GOAL := help
@@ -24,8 +25,8 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## a small grid in the embedded world: no network, no GPU, no account; minutes on 2 cores
 	$(BIN)/prefsweep experiment=demo
 
-test: $(READY)  ## all tests but the slow ones
-	$(BIN)/pytest
+test: $(READY)  ## all tests but the slow ones, two at a time; WORKERS=... for more
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(READY)  ## the slow ones
 	$(BIN)/pytest -m slow
