@@ -5,8 +5,8 @@
 HH is a folder in the layout of Anthropic/hh-rlhf, a slice is enough: its harmless-base rows are repeated under numbers
 of their own. The tokenizer is a byte-level BPE trained on them, up to 50,257 tokens; text that GPT-2's own has not met
 splits finer. Every way runs in a process of its own, from the compressed file on: `lists` gives all texts to the
-tokenizer at once and makes a dataset of its lists, as one does by hand; `ours` writes rows batch by batch;
-`again` finds them there. All must give equal rows.
+tokenizer at once and makes a dataset of its lists, as one does by hand; `ours` writes rows batch by batch, which as
+many processes make as there are cores; `again` finds them there. All must give equal rows.
 """
 
 import gzip
@@ -86,7 +86,7 @@ def one_way(way: str, work: Path) -> dict[str, Any]:
                 column.append(ids)
         rows = Dataset.from_dict(columns)
     else:
-        rows, cut = pair_rows(examples, tokenizer, MAX_LENGTH, Cache(work / "cache"))
+        rows, cut = pair_rows(examples, tokenizer, MAX_LENGTH, Cache(work / "cache", workers=os.cpu_count() or 1))
     seconds, top = time.monotonic() - started, peak()
     digest = hashlib.sha256()
     for batch in rows.iter(1000):
@@ -99,13 +99,15 @@ def one_way(way: str, work: Path) -> dict[str, Any]:
         "mb_before": round(before),
         "mb_with_texts": round(held),
         "mb_peak": round(top),
+        "mb_peak_of_a_worker": round(peak(resource.RUSAGE_CHILDREN)),
         "cut": cut.metrics(),
         "rows": digest.hexdigest()[:16],
     }
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak(whose: int = resource.RUSAGE_SELF) -> float:
+    """Of a forked process too what it shares with its parent is counted."""
+    return resource.getrusage(whose).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

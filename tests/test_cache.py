@@ -25,14 +25,14 @@ def kept(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if not path.name.startswith("."))
 
 
-@pytest.mark.parametrize("at_once", [7, 1000])
+@pytest.mark.parametrize(("at_once", "workers"), [(7, 1), (1000, 3), (2, 3)])
 def test_cached_rows_are_those_made_in_memory(
-    at_once: int, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at_once: int, workers: int, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = pair_rows(EXAMPLES, tokenizer, 40)
     monkeypatch.setattr(caches, "AT_ONCE", at_once)
     for _ in range(2):  # made, then read
-        rows, cut = pair_rows(EXAMPLES, tokenizer, 40, Cache(tmp_path))
+        rows, cut = pair_rows(EXAMPLES, tokenizer, 40, Cache(tmp_path, workers=workers))
         assert rows.to_list() == expected[0].to_list() and cut == expected[1] and cut.answers
     assert len(kept(tmp_path)) == 1
 

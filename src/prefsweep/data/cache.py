@@ -13,27 +13,33 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from filelock import FileLock
 from tqdm.auto import tqdm
 
 from prefsweep.config import RuntimeConfig
+from prefsweep.data.parts import in_order
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.truncation import Ids, Truncation
 from prefsweep.pipeline.files import FileHashes, write_json
 from prefsweep.pipeline.fingerprint import fingerprint
 
 REVISION = 1  # raised when equal texts come to give other rows
-AT_ONCE = 1_000  # texts to a tokenizer's call: its threads are busy, and what it returns is small
+AT_ONCE = 1_000  # texts to a tokenizer's call: what it returns is small
+MOST = 8  # processes that make rows; more would wait for the one that writes them
+ALONE = 8  # parts that one process makes as soon as others were started
 ROWS, RECORD = "rows.arrow", "record.json"
 
 Item = TypeVar("Item", str, PreferenceExample)
 Columns = dict[str, list[Ids]]
 Make = Callable[[Sequence[Item], Truncation], Columns]
+Packed = dict[str, tuple[np.ndarray, np.ndarray]]  # of each column all ids in one row, and where each row ends
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,12 @@ class Cache:
 
     folder: Path | None = None
     progress: bool = False
+    workers: int = 1
 
     @classmethod
     def of(cls, runtime: RuntimeConfig) -> "Cache":
-        return cls(Path(runtime.outputs) / "cache" / "rows", runtime.progress)
+        cores = runtime.threads or os.cpu_count() or 1
+        return cls(Path(runtime.outputs) / "cache" / "rows", runtime.progress, min(cores, MOST))
 
     def rows(
         self, view: dict[str, Any], items: Sequence[Item], tokenizer: Any, make: Make[Item]
@@ -54,8 +62,7 @@ class Cache:
         cut = Truncation()
         known = content_of(tokenizer)
         if self.folder is None or known is None:
-            tables = [arrow(columns) for columns in self.batches(items, make, cut)]
-            return Dataset(pa.Table.from_batches(tables)), cut
+            return Dataset(pa.Table.from_batches(self.batches(items, make, cut))), cut
         named = {"revision": REVISION, "view": view, "tokenizer": known, "texts": content(items)}
         folder = self.folder / fingerprint(named)
         lock = FileLock(self.folder / ".locks" / f"{folder.name}.lock")
@@ -64,29 +71,34 @@ class Cache:
             found = read(folder)
             return found if found is not None else self.write(folder, named, self.batches(items, make, cut), cut)
 
-    def batches(self, items: Sequence[Item], make: Make[Item], cut: Truncation) -> Iterator[Columns]:
-        bar = tqdm(total=len(items), desc="tokenising", unit="row", disable=not self.progress or None)
-        for first in range(0, max(len(items), 1), AT_ONCE):
-            part = items[first : first + AT_ONCE]
+    def batches(self, items: Sequence[Item], make: Make[Item], cut: Truncation) -> Iterator[pa.RecordBatch]:
+        def work(part: Sequence[Item]) -> tuple[Packed, Truncation]:
+            own = Truncation()
             with no_collection():
-                columns = make(part, cut)
-            yield columns
-            bar.update(len(part))
+                return packed(make(part, own)), own
+
+        bar = tqdm(total=len(items), desc="tokenising", unit="row", disable=not self.progress or None)
+        starts = range(0, max(len(items), 1), AT_ONCE)
+        parts = (items[first : first + AT_ONCE] for first in starts)
+        for columns, own in in_order(work, parts, self.workers if len(starts) > ALONE else 1):
+            cut.add(own)
+            yield arrow(columns)
+            bar.update(min(AT_ONCE, len(items) - bar.n))
         bar.close()
 
     def write(
-        self, folder: Path, named: dict[str, Any], batches: Iterator[Columns], cut: Truncation
+        self, folder: Path, named: dict[str, Any], batches: Iterator[pa.RecordBatch], cut: Truncation
     ) -> tuple[Dataset, Truncation]:
         """Aside, then renamed; only under the lock."""
         aside = folder.with_name(f".{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         with (aside / ROWS).open("wb") as file:
-            first = arrow(next(batches))
+            first = next(batches)
             with pa.ipc.new_stream(file, first.schema) as stream:
                 stream.write_batch(first)
-                for columns in batches:
-                    stream.write_batch(arrow(columns))
+                for batch in batches:
+                    stream.write_batch(batch)
             file.flush()
             os.fsync(file.fileno())
         digest = FileHashes(aside / ".hashes").of_file(aside / ROWS)
@@ -121,10 +133,18 @@ def read(folder: Path) -> tuple[Dataset, Truncation] | None:
         return None
 
 
-def arrow(columns: Columns) -> pa.RecordBatch:
-    """Ids of 32 bits: half of what Arrow would make of Python's integers."""
-    kind = pa.list_(pa.int32())
-    return pa.RecordBatch.from_arrays([pa.array(rows, kind) for rows in columns.values()], names=list(columns))
+def packed(columns: Columns) -> Packed:
+    """Ids of 32 bits: half of what Arrow would make of Python's integers, and bytes that travel as they are."""
+    ends = {name: np.cumsum([0, *map(len, rows)], dtype=np.int32) for name, rows in columns.items()}
+    return {
+        name: (np.fromiter(chain.from_iterable(rows), np.int32, ends[name][-1]), ends[name])
+        for name, rows in columns.items()
+    }
+
+
+def arrow(columns: Packed) -> pa.RecordBatch:
+    lists = [pa.ListArray.from_arrays(pa.array(ends), pa.array(ids)) for ids, ends in columns.values()]
+    return pa.RecordBatch.from_arrays(lists, names=list(columns))
 
 
 def content(items: Sequence[Item]) -> str:

@@ -64,7 +64,7 @@ class Words:
         split = [WORD.findall(text) if self.sure(text) else None for text in texts]
         rows = [None if words is None else self.look(words) for words in split]
         new = {at for at, (words, row) in enumerate(zip(split, rows, strict=True)) if words is not None and row is None}
-        self.learn({word for at in new for word in split[at] or ()})
+        self.learn(set(chain.from_iterable(split[at] or () for at in new)))
         rows = [self.look(split[at] or []) if at in new else row for at, row in enumerate(rows)]
         unsure = [text for text, words in zip(texts, split, strict=True) if words is None]
         others = iter(self.tokenizer(unsure, add_special_tokens=special)["input_ids"] if unsure else ())
@@ -84,8 +84,10 @@ class Words:
 
     def learn(self, words: set[str]) -> None:
         """Every one of them is known after this, whatever must be forgotten for it."""
-        if len(self.known) + len(words) > KNOWN:
+        new = words.difference(self.known)
+        if len(self.known) + len(new) > KNOWN:
             self.known.clear()
-        new = sorted(words - self.known.keys())
+            new = words
         if new:
-            self.known |= zip(new, self.tokenizer(new, add_special_tokens=False)["input_ids"], strict=True)
+            listed = sorted(new)
+            self.known |= zip(listed, self.tokenizer(listed, add_special_tokens=False)["input_ids"], strict=True)
