@@ -13,13 +13,14 @@ help:  ## list the targets
 
 setup: $(READY)  ## make .venv and install everything, every version pinned
 
-# torch comes first and alone, so that no other package pulls in another build of it.
+# torch comes first and alone, so that no other package pulls in another build of it. Of what is installed a tenth is ever
+# imported: Python compiles that then, which takes a minute less than to compile all of it here.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefsweep needs Python 3.11 or newer; say make PYTHON=...")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/pip install --quiet -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet --no-compile "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/pip install --quiet --no-compile -r requirements.lock
+	$(BIN)/pip install --quiet --no-compile --no-deps --no-build-isolation -e .
 	touch $(READY)
 
 demo: $(READY)  ## a small grid in the embedded world: no network, no GPU, no account; minutes on 2 cores
