@@ -13,7 +13,7 @@ help:  ## list the targets
 
 setup: $(READY)  ## make .venv and install everything, every version pinned
 
-# torch comes first and alone, so that no other package pulls in another build of it. Of what is installed a tenth is ever
+# torch comes first and alone, so that no other package pulls in another build of it. Much of what is installed is never
 # imported: Python compiles that then, which takes a minute less than to compile all of it here.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefsweep needs Python 3.11 or newer; say make PYTHON=...")'
