@@ -16,6 +16,12 @@ def reported(sweep: Path) -> str:
     return (sweep / "report.html").read_text()
 
 
+def printed(sweep: Path) -> str:
+    console = Console(file=io.StringIO())
+    report(sweep, console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def a_sweep(sweep: Path) -> Path:
     for seed in (1, 2):
         for method, score in (("base", 0.0), ("dpo", 1.0)):
@@ -86,6 +92,12 @@ def test_an_experiment_may_name_its_figures_and_metrics(tmp_path: Path) -> None:
     (sweep / "sweep.json").write_text(json.dumps(manifest))
     reported(sweep)
     assert {path.name for path in sweep.glob("*.png")} == {"curves.png"}
-    manifest["report"] = {"metrics": ["judge/absent"], "figures": []}  # a layout that does not fit costs no table
+    for metrics in (["judge/absent"], ["kl/base", "judge/absent"]):  # what no run has costs itself and no table
+        manifest["report"] = {"metrics": metrics, "figures": []}
+        (sweep / "sweep.json").write_text(json.dumps(manifest))
+        assert "report: no run has judge/absent: not in the table" in printed(sweep)
+        assert ("judge score" in (sweep / "table.md").read_text()) == (len(metrics) == 1)
+    manifest["report"] = {"rows": ["mode"], "figures": []}  # nor does a layout that does not fit
     (sweep / "sweep.json").write_text(json.dumps(manifest))
-    assert "judge score" in reported(sweep)
+    assert "the table is the default one" in printed(sweep)
+    assert "judge score" in (sweep / "table.md").read_text()

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Layout:
     def table(self, runs: Sequence[Run], published: Sequence[dict[str, Any]], answers: Left) -> Table:
         return table(runs, self.metrics, self.rows, self.columns, published, answers)
 
+    def without(self, absent: Sequence[str]) -> "Layout":
+        kept = [metric for metric in self.metrics or () if metric not in absent]
+        return replace(self, metrics=kept or None)
+
 
 def report(folder: Path, console: Console | None = None) -> list[Path]:
     """Print the table of a sweep and its failures; write tables, figures and report.html into it.
@@ -89,6 +93,10 @@ def report_set(
     runs: Sequence[Run], folder: Path, suffix: str, answers: Left, console: Console
 ) -> tuple[Table, list[Path]]:
     published, layout = read_published([folder]), read_layout(folder)
+    present = {metric for run in runs for metric in run.metrics}
+    if absent := [metric for metric in layout.metrics or () if metric not in present]:
+        console.print(Text(f"report: no run has {', '.join(absent)}: not in the table"), soft_wrap=True)
+        layout = layout.without(absent)
     try:
         made = chosen(layout.table(runs, published, answers), folder, layout)
     except UserError as error:  # a layout that does not fit costs the layout, not the table

@@ -27,7 +27,11 @@ HEADINGS = {
     "text/ended": "ended with EOS",
     "judge/well_formed": "well-formed",
 }
-ASKED_FOR = {"judge/gain_per_1000_labels": "gain per 1,000 labels"}  # in a table where it is named
+ASKED_FOR = {  # in a table where it is named
+    "judge/gain_per_1000_labels": "gain per 1,000 labels",
+    "judge/median": "judge score, median",
+    "judge/start_mean": "judge score of the start",
+}
 # What a run took: a table shows it where it is asked to. `whole` is over all stages, `paid` what the run built itself.
 COSTS = {
     "seconds": "seconds",
