@@ -5,9 +5,13 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from prefsweep.report import report
+from prefsweep.report import effects, report
+from prefsweep.report.frame import read_runs
+from prefsweep.report.table import table
 from recorded import write_answers, write_run
 
 
@@ -83,6 +87,20 @@ def test_two_numeric_keys_make_a_heat_map_and_one_a_line(tmp_path: Path) -> None
     write_run(tmp_path / "none", "dpo", 1, {"judge/mean": 1.0})
     reported(tmp_path / "none")
     assert not (tmp_path / "none" / "effects.png").exists()
+
+
+def test_every_metric_of_the_bars_has_its_panel_with_a_bar_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("judge/hmr", "judge/hpr", "judge/cas", "judge/mean_harmful", "judge/mean_helpful")
+    for height, method in enumerate(("base", "dpo", "sft"), 1):
+        write_run(tmp_path / "s", method, 1, dict.fromkeys(names, height / 4))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(effects, "picture", lambda stem, size, fill: fill(drawn.append(Figure(size)) or drawn[0]) or [])
+    effects.draw_bars(table(read_runs([tmp_path / "s"]), names), tmp_path / "bars")
+    panels = [axes for axes in drawn[0].axes if axes.axison]
+    assert [axes.get_title(loc="left").split(",")[0] for axes in panels] == ["HmR", "HpR", "CAS", *["judge score"] * 2]
+    assert all([bar.get_height() for bar in axes.patches] == [0.25, 0.5, 0.75] for axes in panels)
 
 
 def test_an_experiment_may_name_its_figures_and_metrics(tmp_path: Path) -> None:

@@ -184,13 +184,18 @@ def test_published_numbers_stand_beside_ours_with_their_interval(tmp_path: Path)
 
 
 def test_a_share_that_was_published_in_percent_is_read_as_one_whatever_ours_is(tmp_path: Path) -> None:
-    """CAS has no value of single answers, so nothing of ours says that it is a share; HmR's answers may be gone."""
+    """CAS has no value of single answers, so nothing of ours says that it is a share; HmR's answers may be gone.
+
+    Its interval is that of the two rates whose half sum it is, so it takes both."""
     run = write_run(tmp_path, "sft", 1, {"judge/cas": 0.5, "judge/hmr": 0.5, "judge/mean": 0.5})
     entries = [{"where": {"method": "sft"}, "metrics": {"judge/cas": 52, "judge/hmr": 48, "judge/mean": 2}, "n": 50}]
     one = table(read_runs([run.parent]), ["judge/cas", "judge/hmr", "judge/mean"], published=entries)
     published = [cell.published for cell in one.rows[0].cells]
     assert [found.value for found in published if found] == [0.52, 0.48, 2.0]
     assert [found.interval is not None for found in published if found] == [False, True, False]
+    entries[0]["metrics"] = {"judge/cas": 52, "judge/hmr": 48, "judge/hpr": 56}
+    cas = table(read_runs([run.parent]), ["judge/cas"], published=entries).rows[0].cells[0].published
+    assert cas is not None and cas.interval == pytest.approx((0.424889, 0.613105), abs=1e-6)  # of scipy's Wilson
 
 
 def test_every_cell_of_the_csv_names_its_runs(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from prefsweep.report.columns import HALVES
 from prefsweep.report.frame import Run
 from prefsweep.report.statistics import Array
 
@@ -39,13 +40,28 @@ class Answers:
 
     def of(self, metric: str) -> tuple[list[str], Array, Array] | None:
         """Groups, means and sizes where the metric has answers; None where it has none."""
-        if metric not in self.means:
+        if metric in HALVES and metric not in self.means:
+            return self.half_sum(*HALVES[metric])
+        return self.present(self.means[metric], self.sizes[metric]) if metric in self.means else None
+
+    def half_sum(self, one: str, other: str) -> tuple[list[str], Array, Array] | None:
+        """As a mean over the answers of both: an answer's value is the half sum, and how far the answer moves it."""
+        if not {one, other} <= self.means.keys():
             return None
-        there = self.sizes[metric] > 0
+        sizes, whole, moved = self.sizes[one] + self.sizes[other], 0.0, np.zeros(len(self.groups))
+        for name in (one, other):
+            count = self.sizes[name].sum()
+            rate = float(self.means[name] @ self.sizes[name] / count)
+            whole += rate / 2
+            moved += self.sizes[name] * (self.means[name] - rate) / (2 * count)
+        return self.present(whole + moved * sizes.sum() / np.maximum(sizes, 1), sizes)
+
+    def present(self, means: Array, sizes: Array) -> tuple[list[str], Array, Array]:
+        there = sizes > 0
         if there.all():
-            return list(self.groups), self.means[metric], self.sizes[metric]
-        groups = [group for group, present in zip(self.groups, there, strict=True) if present]
-        return groups, self.means[metric][there], self.sizes[metric][there]
+            return list(self.groups), means, sizes
+        groups = [group for group, has in zip(self.groups, there, strict=True) if has]
+        return groups, means[there], sizes[there]
 
 
 def stage_folder(run: Run, role: str) -> Path | None:

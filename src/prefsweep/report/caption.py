@@ -7,6 +7,7 @@ from prefsweep.report.cell import Cell, Marks
 from prefsweep.report.frame import NAMED, Run
 
 WILSON = "a rate's interval, in brackets, is Wilson's at the number of independent answers that this variance equals"
+HALF_SUM = "half the sum of two rates has its interval from theirs (MOVER)"
 CROSSED = (
     "over new seeds and new prompts (variance of seeds, of prompts and of both together, prompts clustered by group, "
     "Satterthwaite's degrees of freedom)"
@@ -50,6 +51,7 @@ def spread_text(cells: Sequence[Cell], counted: Sequence[Run]) -> list[str]:
     if len({"seeds and prompts", "prompts"} & kinds) == 2:
         said["prompts"] = "of a single run it is over prompts alone"
     rates = [WILSON] if any(cell.is_rate and cell.mean is not None for cell in cells) else []
+    rates += [HALF_SUM] if any(cell.halves and cell.is_rate for cell in cells) else []
     return [text for kind, text in said.items() if kind in kinds] + rates
 
 

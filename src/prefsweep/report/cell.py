@@ -9,7 +9,7 @@ import numpy as np
 
 from prefsweep.report import statistics
 from prefsweep.report.answers import Answers
-from prefsweep.report.columns import NOTHING, RATES, number
+from prefsweep.report.columns import HALVES, NOTHING, RATES, number
 from prefsweep.report.frame import Run
 from prefsweep.report.published import Published
 from prefsweep.report.statistics import Array, Estimate
@@ -35,6 +35,7 @@ class Cell:
     prompts: Prompts | None = None
     published: Published | None = None
     is_seedless: bool = False  # nothing in the row depends on the seed
+    halves: tuple["Cell", ...] = ()  # of a metric that is half the sum of two rates
 
     @property
     def mean(self) -> float | None:
@@ -61,7 +62,7 @@ class Cell:
 
     @property
     def is_rate(self) -> bool:
-        return self.prompts is not None and self.prompts.is_rate
+        return self.prompts is not None and (self.prompts.is_rate or all_rates(self.halves))
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
@@ -69,6 +70,9 @@ class Cell:
         found, centre = self.estimate, self.mean
         if found is None or centre is None:
             return None
+        if all_rates(self.halves):
+            said = [(half.estimate, half.interval) for half in self.halves]
+            return statistics.half_sum(found, [(mine, ends) for mine, ends in said if mine and ends])
         if self.is_rate and self.prompts is not None:
             answers = float(self.prompts.sizes.sum()) * len(self.runs)
             size = statistics.effective_size(found, answers, len(self.prompts.groups))
@@ -85,6 +89,10 @@ class Cell:
             ends = f" [{number(low, decimals)}, {number(high, decimals)}]"
             shown += ends if self.is_rate else f" ± {number((high - low) / 2, decimals)}"
         return shown + ("" if len(self.values) == expected else f" (n = {len(self.values)})")
+
+
+def all_rates(halves: Sequence[Cell]) -> bool:
+    return bool(halves) and all(half.is_rate and half.interval is not None for half in halves)
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,8 @@ def make_cell(
     having = tuple(run for run in group if run.has_result and metric in run.metrics)
     values = tuple(run.metrics[metric] for run in having)
     prompts = common_prompts([answers.get(run.identity) for run in having], metric, values)
-    return Cell(metric, values, having, prompts, published, is_seedless)
+    halves = tuple(make_cell(having, half, answers) for half in HALVES.get(metric, ()))
+    return Cell(metric, values, having, prompts, published, is_seedless, halves)
 
 
 def common_prompts(found: Sequence[Answers | None], metric: str, values: Sequence[float]) -> Prompts | None:

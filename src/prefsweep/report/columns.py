@@ -60,7 +60,9 @@ RATES = {
     *("judge/win_rate", "judge/win_rate_chosen", "judge/ties", "judge/ties_chosen", "judge/hmr", "judge/hpr"),
     *("judge/truncated", "text/ended", "preference/accuracy"),
 }
-SHARES = RATES | {"judge/cas", "judge/win_rate_length_controlled"}  # means of such, or like them between 0 and 1
+# Half the sum of two rates, each of prompts of its own.
+HALVES = {"judge/cas": ("judge/hmr", "judge/hpr")}
+SHARES = RATES | HALVES.keys() | {"judge/win_rate_length_controlled"}  # means of such, or like them between 0 and 1
 NOTHING = "–"
 MILLION = 1e6
 

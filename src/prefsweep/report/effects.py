@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BARS = ("judge/hmr", "judge/hpr", "judge/cas", "judge/win_rate", "judge/mean")
+BARS = {
+    *("judge/hmr", "judge/hpr", "judge/cas", "judge/win_rate"),
+    *("judge/mean", "judge/mean_harmful", "judge/mean_helpful"),
+}
 QUALITY = "judge/mean"
 MOST_ROWS = 12
 
@@ -24,8 +27,14 @@ def draw_bars(data: Table, path_stem: Path) -> list[Path]:
     if not metrics or not 2 <= len(data.rows) <= MOST_ROWS:
         return []
 
+    down = -(-len(metrics) // 4)
+    across = -(-len(metrics) // down)
+
     def fill(figure: "Figure") -> None:
-        for axes, place in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        panels = list(figure.subplots(down, across, squeeze=False).flat)
+        for axes in panels[len(metrics) :]:
+            axes.set_axis_off()
+        for axes, place in zip(panels, metrics, strict=False):
             for at, row in enumerate(data.rows):
                 cell = row.cells[place]
                 if cell.mean is None:
@@ -35,11 +44,11 @@ def draw_bars(data: Table, path_stem: Path) -> list[Path]:
                     axes.vlines(at, *cell.interval, color="black", linewidth=1)
             names = [label(data, row) for row in data.rows]
             axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
-            axes.set_title(data.columns[place].heading, loc="left")
+            axes.set_title(data.columns[place].heading.replace(", ", ",\n"), loc="left", fontsize=8)
             axes.grid(False, axis="x")
         figure.supxlabel("Bar: mean; line: its 95% interval, as in the table.", fontsize=6.5, color="#555555")
 
-    return picture(path_stem, (WIDTH, 2.6), fill)
+    return picture(path_stem, (WIDTH, 2.6 * down), fill)
 
 
 def draw_effects(data: Table, path_stem: Path) -> list[Path]:

@@ -105,6 +105,22 @@ def effective_size(estimate: Estimate, answers: float, units: float) -> float:
     return min(estimate.mean * (1 - estimate.mean) / estimate.variance, answers)
 
 
+def half_sum(whole: Estimate, halves: Sequence[tuple[Estimate, tuple[float, float]]]) -> tuple[float, float]:
+    """The interval of half the sum of two means from their own (MOVER; Zou & Donner 2008), which need not be symmetric.
+
+    A seed may move both. How far is in the variance of the whole: 4 Var = Var₁ + Var₂ + 2 r sd₁ sd₂.
+    """
+    (one, (low_one, high_one)), (two, (low_two, high_two)) = halves
+    both = math.sqrt(one.variance * two.variance)
+    r = min(max((4 * whole.variance - one.variance - two.variance) / (2 * both), -1.0), 1.0) if both else 0.0
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(a * a + b * b + 2 * r * a * b, 0.0)) / 2
+
+    low, high = reach(one.mean - low_one, two.mean - low_two), reach(high_one - one.mean, high_two - two.mean)
+    return whole.mean - low, whole.mean + high
+
+
 @lru_cache(maxsize=100_000)
 def t_quantile(probability: float, degrees: float) -> float:
     """t with P(T ≤ t) = `probability` for Student's T with `degrees` of freedom, which need not be whole."""
