@@ -65,6 +65,15 @@ def test_with_too_few_seeds_nothing_is_called_more_than_noise(tmp_path: Path) ->
     assert told(sweep(tmp_path / "s", 3))["judge score"][3:] == ["dpo", "not asked: 3 seeds"]
 
 
+def test_it_says_how_many_settings_each_was_tried_with(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "s", 2)
+    assert versus(table(read_runs([folder]), METRICS), ("dpo", "ppo")).note.endswith("tried here: dpo 1, ppo 1.")
+    for beta in (0.2, 0.3):
+        write_run(folder, "dpo", 9, {"judge/mean": 0.0}, **{"stages.dpo.beta": beta})
+    made = table(read_runs([folder]), ["judge/mean"])
+    assert "tried here: 0.2 3, ppo 1: not equally many" in versus(made, ("0.2", "ppo")).note
+
+
 def test_rows_that_are_not_two_are_refused(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", 2)
     made = table(read_runs([folder]), METRICS)

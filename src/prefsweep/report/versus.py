@@ -30,6 +30,7 @@ class Line:
 class Versus:
     names: tuple[str, str]
     lines: tuple[Line, ...]
+    tried: tuple[int, int]  # rows of each one's method in the table: with how many settings each had its luck
 
     @property
     def header(self) -> list[str]:
@@ -37,7 +38,9 @@ class Versus:
 
     @property
     def note(self) -> str:
-        return NOTE.format(seeds=FEWEST_SEEDS)
+        said = ", ".join(f"{name} {count}" for name, count in zip(self.names, self.tried, strict=True))
+        unequal = "" if len(set(self.tried)) == 1 else ": not equally many, and more of them have had more luck"
+        return f"{NOTE.format(seeds=FEWEST_SEEDS)} Settings tried here: {said}{unequal}."
 
     def texts(self) -> list[list[str]]:
         return [self.text(line) for line in self.lines]
@@ -81,7 +84,15 @@ def versus(made: Table, names: Sequence[str]) -> Versus:
         gap = way * ((cells[0].mean or 0.0) - (cells[1].mean or 0.0))
         better = None if gap == 0 else int(gap < 0)
         lines.append(Line(column.heading, cells, found[place], corrected.get(place), better))
-    return Versus((names[0], names[1]), tuple(lines))
+    return Versus((names[0], names[1]), tuple(lines), (settings(made, one), settings(made, other)))
+
+
+def settings(made: Table, row: Row) -> int:
+    return sum(method(each) == method(row) for each in made.rows)
+
+
+def method(row: Row) -> object:
+    return row.runs[0].names["method"] if row.runs else None
 
 
 def row_of(made: Table, name: str) -> Row:
