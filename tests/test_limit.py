@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from random import Random
@@ -13,10 +14,14 @@ from scipy.optimize import minimize
 
 from prefsweep.data import synthetic
 from prefsweep.evaluation import efficiency, judged, limit
+from prefsweep.job import plan_of
+from prefsweep.report.comparable import comparable_sets
+from prefsweep.report.figure import axis, distance
 from prefsweep.report.frame import read_runs
 from prefsweep.report.limits import limits
 from prefsweep.stages import limit as stage
 from prefsweep.stages.sample import write_rows
+from recorded import write_run
 from workplace import Workplace
 
 # Three answers with probabilities of quarters, as four draws would show them exactly.
@@ -185,21 +190,23 @@ def test_efficiency_is_the_share_of_what_was_to_be_had(tmp_path: Path) -> None:
     scores = np.random.default_rng(3).normal(size=(40, 256))
     place = kept(tmp_path, scores)
     for share in (0.4, 1.0):
-        found = efficiency.metrics(place, *policy(1.5, share, scores), 0.1)
+        found = efficiency.metrics(place, *policy(1.5, share, scores), "kl/base", 0.1)
         assert found["limit/efficiency"] == pytest.approx(share, abs=1e-3)
         assert found["limit/efficiency_low"] <= found["limit/efficiency"] <= found["limit/efficiency_high"]
         assert found["limit/gained"] == pytest.approx(share * found["limit/attainable"], rel=1e-3)
     rows, values = policy(1.5, 0.5, scores)
-    shared = efficiency.metrics(place, [*rows, {"id": "another"}], [*values, {"judge/mean": 99.0, "kl/base": 9.0}], 0.1)
+    shared = efficiency.metrics(
+        place, [*rows, {"id": "another"}], [*values, {"judge/mean": 99.0, "kl/base": 9.0}], "kl/base", 0.1
+    )
     assert shared["limit/efficiency"] == pytest.approx(0.5, abs=1e-3)  # prompts without a limit have no say
 
 
 def test_it_is_not_told_where_it_would_mean_nothing(tmp_path: Path) -> None:
     scores = np.random.default_rng(3).normal(size=(40, 256))
     place = kept(tmp_path, scores)
-    assert efficiency.metrics(place, *policy(0.05, 1, scores), 0.1) == {}  # too near: little over little
-    assert efficiency.metrics(place, *policy(4.0, 1, scores), 0.1) == {}  # past what 256 answers can show
-    assert efficiency.metrics(place, [{"id": "another"}], [{"judge/mean": 0.0, "kl/base": 1.0}], 0.1) == {}
+    assert efficiency.metrics(place, *policy(0.05, 1, scores), "kl/base", 0.1) == {}  # too near: little over little
+    assert efficiency.metrics(place, *policy(4.0, 1, scores), "kl/base", 0.1) == {}  # past what 256 answers can show
+    assert efficiency.metrics(place, [{"id": "another"}], [{"judge/mean": 0.0, "kl/base": 1.0}], "kl/base", 0.1) == {}
 
 
 def test_its_interval_covers_new_prompts() -> None:
@@ -255,6 +262,42 @@ def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> No
     assert len(place.stages("limit")) == 2  # ppo's has the curve of its reward too
     drawn = limits(read_runs([tmp_path / "multirun_sweeps/limits"]))
     assert sorted(curve["name"] for curve in drawn) == ["judge", "reward"]
+
+
+@pytest.mark.parametrize(("of", "method", "tilted"), [("start", "sft+dpo", "sft"), ("base", "sft+dpo", "pretrain")])
+def test_whose_answers_are_tilted_is_a_setting(of: str, method: str, tilted: str, composed: Any) -> None:
+    plan = plan_of(composed(f"method={method}", "stages.evaluate.limit=true", f"stages.evaluate.limit_of={of}"))
+    identities = {stage.role: stage.identity for stage in plan.stages}
+    (sampling,) = (stage for stage in plan.stages if stage.role == "limit_samples")
+    assert sampling.inputs["policy"].identity == identities[tilted]
+
+
+def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself(tmp_path: Path) -> None:
+    """The SFT model of seed 1 is where they began: it is at 0. That of seed 2 is no place on this axis."""
+    said = {"limit": True, "limit_of": "start"}
+
+    def ran(method: str, seed: int, start: str, result: str, kl: float, **evaluate: Any) -> None:
+        write_run(
+            tmp_path,
+            method,
+            seed,
+            {"judge/mean": kl, "kl/start": kl, "kl/base": 9.0},
+            stages={"sample/start": start, "sample/result": result},
+            **{"stages.evaluate": said | evaluate},
+        )
+
+    for seed in (1, 2):
+        ran("sft", seed, "of the base", f"of sft {seed}", 0.7, limit=False)
+    ran("sft+dpo", 1, "of sft 1", "of sft+dpo", 2.0)
+    ran("sft+ppo", 1, "of sft 1", "of sft+ppo", 3.0)
+    runs = read_runs([tmp_path])
+    divergence, start = axis(runs)
+    assert (divergence, start) == ("kl/start", "of sft 1")
+    found = {(run.names["method"], run.seed): distance(run, divergence, start) for run in runs}
+    assert found == {("sft", 1): 0.0, ("sft", 2): None, ("sft+dpo", 1): 2.0, ("sft+ppo", 1): 3.0}
+    assert len(comparable_sets(runs, {})) == 1  # that more was asked of some keeps none out of the table
+    of_base = [replace(run, config={**run.config, "stages": {"evaluate": said | {"limit_of": "base"}}}) for run in runs]
+    assert axis(of_base) == ("kl/base", None)
 
 
 def test_answers_at_another_temperature_have_no_limit(tmp_path: Path) -> None:

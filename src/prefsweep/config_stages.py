@@ -219,6 +219,7 @@ class EvaluateConfig(StageConfig):
     # What these two add are inputs of the stage: it is there that they enter its identity.
     limit: bool = setting(in_identity=False)
     also: list[str] = setting(in_identity=False)
+    limit_of: str = setting(choices=("base", "start"), only_with="limit", absent_equals="base")
     minimum_kl: float = setting(above=0, only_with="limit")
     beta: float = setting(above=0)
     harmless_above: float = setting()

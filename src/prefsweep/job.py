@@ -73,6 +73,7 @@ def plan_of(config: Config) -> Plan:
     hash_content = ContentHash(file_hashes(config.runtime), (config.dataset, *config.also.values()))
     configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
     sections = {name: getattr(config, name) for name in SECTIONS}
+    start = config.method.start
     aliases = {
         "base": config.model.base,
         "reward_model": trained_by("reward", config.reward),
@@ -80,6 +81,7 @@ def plan_of(config: Config) -> Plan:
         "judge_start": config.model.base if config.stages.judge_model.backbone == "policy" else None,
         "judged_pairs": "judge" if config.dataset.pairs == "given" else None,
         "sampled_pairs": "pairs" if config.dataset.pairs == "sampled" else None,
+        "limited": config.model.base if "base" in (config.stages.evaluate.limit_of, start) else start,
         "limit_or_none": "limit" if config.stages.evaluate.limit else None,
         "pairs_ranked": "limit_rewards" if config.dataset.pairs == "sampled" else None,
     }

@@ -13,8 +13,11 @@ from prefsweep.evaluation.values import Values
 RESAMPLES = 1000
 
 
-def metrics(by_prompt: Path, rows: Sequence[dict[str, Any]], values: Values, minimum_kl: float) -> dict[str, float]:
-    """Nothing where the KL is too little to divide by, or past what the curve can be believed to.
+def metrics(
+    by_prompt: Path, rows: Sequence[dict[str, Any]], values: Values, divergence: str, minimum_kl: float
+) -> dict[str, float]:
+    """`divergence` is the metric that is KL to the model whose limit it is. Nothing where it is too little to
+    divide by, or past what the curve can be believed to.
 
     The estimate of what is attainable is low, so the efficiency is an upper bound. Its interval is over prompts, drawn
     again in groups: answers and KL of a prompt stay with what was attainable there.
@@ -31,7 +34,7 @@ def metrics(by_prompt: Path, rows: Sequence[dict[str, Any]], values: Values, min
         return {}
     scores, kls = (
         np.array([fmean(value[name] for value in said[ids[place]]) for place in there])
-        for name in ("judge/mean", "kl/base")
+        for name in ("judge/mean", divergence)
     )
     curve = Curve(curve.kl[there], curve.value[there])
     weights = resampled([groups[place] for place in there], RESAMPLES)

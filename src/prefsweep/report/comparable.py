@@ -8,7 +8,7 @@ from prefsweep.report.columns import key_heading, value_text
 from prefsweep.report.frame import Run
 
 SECTIONS = ("judge.", "stages.sample.", "stages.score.", "stages.evaluate.")
-NO_MATTER = ("._target_", ".reads", ".path")  # plumbing; a path names no content
+NO_MATTER = ("._target_", ".reads", ".path", "evaluate.limit")  # plumbing; a path names no content; more is asked
 PROMPTS = "prompts"
 
 

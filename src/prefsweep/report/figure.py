@@ -1,5 +1,6 @@
 """The picture of a sweep: every run a dot beside its row's mean and interval, and what the score cost in KL."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 TALLEST = 40.0  # inches: past it rows move together, or the PNG of a thousand rows would not fit in memory
 NOTE = "Dot: one run. Bar and line below: mean and its 95% interval, as in the table. One colour and shape a row."
-DIVERGENCE = "kl/base"
+BASE, START = "kl/base", "kl/start"
+LIMIT_OF = "stages.evaluate.limit_of"
+STARTS, RESULTS = "sample/start", "sample/result"  # the stages whose identities tell policies apart
 DOT: dict[str, Any] = {"markersize": 5, "alpha": 0.75, "markeredgecolor": "white", "markeredgewidth": 0.5}
 ABSENT: dict[str, Any] = {"color": "#777777", "style": "italic", "fontsize": 7}
 
@@ -27,7 +30,7 @@ def draw(runs: Sequence[Run], path_stem: Path, metric: str = "judge/mean") -> li
     counted = [run for run in runs if run.has_result]
     if not any(metric in run.metrics for run in counted):
         return []
-    beside = metric != DIVERGENCE and any(DIVERGENCE in run.metrics and metric in run.metrics for run in counted)
+    beside = metric != BASE and any(BASE in run.metrics and metric in run.metrics for run in counted)
     data = table(runs, [metric])
 
     def fill(figure: "Figure") -> None:
@@ -75,14 +78,35 @@ def draw_row(axes: "Axes", place: int, row: Row) -> None:
 
 
 def draw_tradeoff(axes: "Axes", data: Table, metric: str) -> None:
-    """How far each run went from the base, what it got, and what was to be had. Colours are those of the rows."""
+    """How far each run went, what it got, and what was to be had. Colours are those of the rows."""
+    runs = [run for row in data.rows for run in row.cells[0].runs]
+    divergence, start = axis(runs)
     if metric == "judge/mean":
-        draw_limits(axes, [run for row in data.rows for run in row.cells[0].runs])
+        draw_limits(axes, [run for run in runs if start is None or run.stages.get(STARTS) == start])
     for place, row in enumerate(data.rows):
         colour, marker = style(place)
-        both = [run.metrics for run in row.cells[0].runs if DIVERGENCE in run.metrics]
-        axes.plot([run[DIVERGENCE] for run in both], [run[metric] for run in both], marker, color=colour, **DOT)
-    axes.set_xlabel(heading(DIVERGENCE))
+        far = [
+            (kl, run.metrics[metric])
+            for run in row.cells[0].runs
+            if (kl := distance(run, divergence, start)) is not None
+        ]
+        axes.plot([kl for kl, _ in far], [reached for _, reached in far], marker, color=colour, **DOT)
+    axes.set_xlabel(heading(divergence))
     axes.set_ylabel(heading(metric))
-    axes.set_title(f"Against {heading(DIVERGENCE)}", loc="left")
+    axes.set_title(f"Against {heading(divergence)}", loc="left")
     axes.margins(0.08)
+
+
+def axis(runs: Sequence[Run]) -> tuple[str, str | None]:
+    """KL to the base, which all runs share; where their limit is their start's, KL to the start that most of them have,
+    and which answers are that start's."""
+    of_start = [run for run in runs if run.value("stages.evaluate.limit") and run.value(LIMIT_OF) == "start"]
+    starts = Counter(run.stages[STARTS] for run in of_start if STARTS in run.stages)
+    return (START, starts.most_common(1)[0][0]) if starts else (BASE, None)
+
+
+def distance(run: Run, divergence: str, start: str | None) -> float | None:
+    """None where the run has no place on this axis: another start has another."""
+    if start is None or run.stages.get(STARTS) == start:
+        return run.metrics.get(divergence)
+    return 0.0 if run.stages.get(RESULTS) == start else None  # the start itself

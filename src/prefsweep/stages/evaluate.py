@@ -62,7 +62,9 @@ def run(
     metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics)
     metrics |= text.metrics(rows["result"]) | divergence.per_token(along, rows["result"])
     if limit is not None:
-        metrics |= efficiency.metrics(limit / BY_PROMPT, rows["result"], values, config.minimum_kl)
+        metrics |= efficiency.metrics(
+            limit / BY_PROMPT, rows["result"], values, f"kl/{config.limit_of}", config.minimum_kl
+        )
     if measured:
         metrics |= judged.agreement(list(measured.values()))
     if dataset.pairs == "given":
