@@ -41,6 +41,7 @@ LIGHT = {
     "setting",
     "errors",
     "checks",
+    "model_checks",
     "compose",
     "cli",
     "pipeline",

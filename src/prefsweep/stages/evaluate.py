@@ -1,6 +1,7 @@
 """evaluate: the metrics of a run, from scored answers and from the policies' own probabilities. docs/metrics.md"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,10 @@ def run(
 
     Each answer is left with its `values`: what is a mean in the metrics is the mean of these.
     """
-    rows = {
-        "base": read_rows(base / SAMPLES),
-        "start": read_rows(start / SAMPLES),
-        "result": read_rows(result / SAMPLES),
-    }
-    where = device(context.runtime)
+    answers = {"base": base, "start": start, "result": result}
+    rows = {name: read_rows(place / SAMPLES) for name, place in answers.items()}
     tokenizer = load_tokenizer(model, policy)
-    places = {"base": base_policy, "start": start_policy, "result": policy}
-    loaded = {place: load_policy(model, place).to(where).eval() for place in set(places.values())}
-    base_model, start_model, final = (loaded[places[name]] for name in ("base", "start", "result"))
+    base_model, start_model, final = policies(model, (base_policy, start_policy, policy), device(context.runtime))
     forward = divergence.Forward(tokenizer.pad_token_id, context.runtime.forward_batch, config.precision)
     # KL is about answers drawn at temperature 1 alone
     along = divergence.values(final, base_model, start_model, rows["result"], forward, config.temperature == 1)
@@ -72,6 +67,12 @@ def run(
         metrics |= preference.metrics(final, start_model, held_out, tokenizer, config.max_length, forward, config.beta)
     context.cost.add(flops=forward.flops)
     return metrics | elsewhere(others)
+
+
+def policies(model: ModelConfig, places: Sequence[Path | None], where: Any) -> list[Any]:
+    """Each loaded once: the base may be the start, and the start the result."""
+    loaded = {place: load_policy(model, place).to(where).eval() for place in set(places)}
+    return [loaded[place] for place in places]
 
 
 def elsewhere(others: dict[str, Path]) -> dict[str, float]:
