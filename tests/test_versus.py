@@ -105,3 +105,19 @@ def test_the_caption_names_what_validation_chose(tmp_path: Path) -> None:
     report(folder, Console(file=io.StringIO()))
     said = "The best of 2 by validation/loss is dpo.beta 0.5 (0.2000)."
     assert said in (folder / "table.md").read_text()
+
+
+def test_a_best_one_that_cannot_be_told_costs_its_sentence_alone(tmp_path: Path) -> None:
+    """Two methods here, and no run measured the metric: rows, metrics and the note stay as the experiment has them."""
+    folder = sweep(tmp_path / "s", 2)
+    jobs = [run.folder.name for run in read_runs([folder])]
+    asked = {"metrics": ["text/length"], "best_by": "validation/loss", "note": "A word of the experiment."}
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": asked}))
+    console = Console(file=io.StringIO(), width=200)
+    report(folder, console)
+    text = (folder / "table.md").read_text()
+    assert "A word of the experiment." in text and "The best of" not in text
+    assert "answer length" in text and "KL to base" not in text
+    assert isinstance(console.file, io.StringIO)
+    said = [line for line in console.file.getvalue().splitlines() if line.startswith("report: ")]
+    assert len(said) == 1 and said[0].endswith("the caption names no best one")

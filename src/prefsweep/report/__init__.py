@@ -1,6 +1,5 @@
 """run.json files → tables, figures, a page. Reads records only: it imports no torch and knows no training."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -98,10 +97,11 @@ def report_set(
         console.print(Text(f"report: no run has {', '.join(absent)}: not in the table"), soft_wrap=True)
         layout = layout.without(absent)
     try:
-        made = chosen(layout.table(runs, published, answers), folder, layout)
+        made = layout.table(runs, published, answers)
     except UserError as error:  # a layout that does not fit costs the layout, not the table
         console.print(Text(f"report: {error}; the table is the default one"), soft_wrap=True)
         made = Layout().table(runs, published, answers)
+    made = captioned(made, folder, layout, console)
     print_table(made, console)
     texts = {folder / f"table{suffix}.{kind}": FORMATS[kind](made) for kind in BESIDE}
     unchanged = all(is_text(path, text) for path, text in texts.items())
@@ -125,16 +125,23 @@ def report_versus(made: Table, folder: Path, suffix: str, console: Console) -> V
     return against
 
 
-def chosen(made: Table, folder: Path, layout: Layout) -> Table:
+def captioned(made: Table, folder: Path, layout: Layout, console: Console) -> Table:
     """The caption with the best configuration by a metric of validation, and a note, where the experiment has them."""
     said = [made.caption]
     if layout.best_by is not None:
-        first, *others = ranked(folder, layout.best_by)
-        value = NOTHING if first.value is None else f"{first.value:.4f}"
-        said.append(f"The best of {len(others) + 1} by {layout.best_by} is {first.words} ({value}).")
+        try:
+            said.append(chosen(folder, layout.best_by))
+        except UserError as error:  # costs the sentence alone
+            console.print(Text(f"report: {error}; the caption names no best one"), soft_wrap=True)
     if layout.note is not None:
         said.append(layout.note)
-    return dataclasses.replace(made, caption=" ".join(said))
+    return replace(made, caption=" ".join(said))
+
+
+def chosen(folder: Path, metric: str) -> str:
+    first, *others = ranked(folder, metric)
+    value = NOTHING if first.value is None else f"{first.value:.4f}"
+    return f"The best of {len(others) + 1} by {metric} is {first.words} ({value})."
 
 
 def figures(runs: Sequence[Run], made: Table, folder: Path, suffix: str, keep: bool) -> list[Path]:
