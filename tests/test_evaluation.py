@@ -81,7 +81,7 @@ def test_wins_ties_and_thresholds() -> None:
     assert found["judge/hmr"] == 0.5, "a score at the threshold is not above it"
     assert found["judge/hpr"] == 1.0
     assert (found["judge/mean_harmful"], found["judge/mean_helpful"]) == (-1.0, -1.0)
-    assert judged.metrics(ours, base, base, found)["judge/cas"] == 0.75
+    assert judged.metrics(ours, base, base, found, {})["judge/cas"] == 0.75
 
 
 def test_the_judges_own_accuracy_stands_beside_that_of_length() -> None:
@@ -113,12 +113,19 @@ def test_a_win_rate_that_is_all_length_is_none_at_equal_length() -> None:
     longer = [row(number, ours + 10 + rng.gauss(0, 5), ours + 10) for number, (ours, _) in enumerate(lengths)]
     rate = means(judged.values(longer, base, {}, {}))["judge/win_rate"]
     assert rate > 0.65
-    assert judged.length_controlled(longer, base) == pytest.approx(0.5, abs=0.05)
+    found = judged.metrics(longer, base, base, {}, {})
+    assert found["judge/win_rate_length_controlled"] == pytest.approx(0.5, abs=0.05)
+    assert "judge/win_rate_chosen_length_controlled" not in found
+    chosen = {row["id"]: {"chosen": row["scores"]["score"], "chosen_length": len(row["answer_tokens"])} for row in base}
+    longer = [{**row, "answer": "." * len(row["answer_tokens"])} for row in longer]
+    found = judged.metrics(longer, base, base, {}, chosen)
+    assert found["judge/win_rate_chosen_length_controlled"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_at_equal_lengths_it_is_the_win_rate() -> None:
     ours, base = [row(n, float(n % 4 > 0)) for n in range(400)], [row(n, 0.5) for n in range(400)]
-    assert judged.length_controlled(ours, base) == pytest.approx(0.75, abs=0.002)
+    found = judged.metrics(ours, base, base, {}, {})
+    assert found["judge/win_rate_length_controlled"] == pytest.approx(0.75, abs=0.002)
 
 
 # --------------------------------------------------------------------------------------------------- the probabilities

@@ -16,7 +16,7 @@ from prefsweep.data import synthetic
 from prefsweep.evaluation import efficiency, judged, limit
 from prefsweep.job import plan_of
 from prefsweep.report.comparable import comparable_sets
-from prefsweep.report.figure import axis, distance
+from prefsweep.report.figure import axis, distance, one_base
 from prefsweep.report.frame import read_runs
 from prefsweep.report.limits import limits
 from prefsweep.stages import limit as stage
@@ -298,6 +298,14 @@ def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself
     assert len(comparable_sets(runs, {})) == 1  # that more was asked of some keeps none out of the table
     of_base = [replace(run, config={**run.config, "stages": {"evaluate": said | {"limit_of": "base"}}}) for run in runs]
     assert axis(of_base) == ("kl/base", None)
+
+
+def test_kl_to_two_models_is_no_one_axis(tmp_path: Path) -> None:
+    write_run(tmp_path, "dpo", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"sample/base": "of one"})
+    write_run(tmp_path, "sft", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"sample/base": "of one"})
+    assert one_base(read_runs([tmp_path]))
+    write_run(tmp_path, "ppo", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"sample/base": "of another"})
+    assert not one_base(read_runs([tmp_path]))
 
 
 def test_answers_at_another_temperature_have_no_limit(tmp_path: Path) -> None:

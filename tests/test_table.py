@@ -16,6 +16,7 @@ from rich.console import Console
 from prefsweep import cli
 from prefsweep.errors import UserError
 from prefsweep.report import Layout, report, table_of
+from prefsweep.report.comparable import comparable_sets
 from prefsweep.report.export import latex, to_csv, to_latex
 from prefsweep.report.frame import read_runs
 from prefsweep.report.render import to_markdown
@@ -204,6 +205,13 @@ def test_every_cell_of_the_csv_names_its_runs(tmp_path: Path) -> None:
             assert json.loads((Path(folder) / "run.json").read_text())["identity"] == identity
 
 
+def test_judges_of_one_name_with_other_weights_do_not_share_a_table(tmp_path: Path) -> None:
+    for seed, judge in ((1, "one"), (2, "one"), (3, "another")):
+        write_run(tmp_path, "dpo", seed, {"judge/mean": 0.0}, stages={"judge": judge})
+    write_run(tmp_path, "sft", 1, {"judge/mean": 0.0})  # killed before it said
+    assert [len(found) for found in comparable_sets(read_runs([tmp_path]), {})] == [3, 1]
+
+
 def test_the_line_of_provenance_says_where_numbers_come_from(tmp_path: Path) -> None:
     sweep = judged(tmp_path / "mine", seeds=2)
     for path in sweep.glob("*/run.json"):
@@ -244,7 +252,7 @@ def test_latex_is_booktabs_and_escaped(tmp_path: Path) -> None:
     for rule in ("toprule", "midrule", "bottomrule"):
         assert text.count("\\" + rule) == 1
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
-    assert r"\textbf{1.03" in text and text.splitlines()[0].startswith("% Sweep")
+    assert r"\textbf{1.03" in text and re.search(r"\\footnotesize Sweep s;.*\\par", text)  # printed under it
 
 
 def test_latex_compiles(tmp_path: Path) -> None:

@@ -52,8 +52,11 @@ class Cache:
 
     @classmethod
     def of(cls, runtime: RuntimeConfig) -> "Cache":
-        cores = runtime.threads or os.cpu_count() or 1
-        return cls(Path(runtime.outputs) / "cache" / "rows", runtime.progress, min(cores, MOST))
+        """With as many workers as this job has threads: its share of the cores, where others run beside it."""
+        import torch  # which every stage has loaded
+
+        workers = min(torch.get_num_threads(), MOST)
+        return cls(Path(runtime.outputs) / "cache" / "rows", runtime.progress, workers)
 
     def rows(
         self, view: dict[str, Any], items: Sequence[Item], tokenizer: Any, make: Make[Item]

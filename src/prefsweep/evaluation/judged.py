@@ -62,17 +62,28 @@ def agreement(pairs: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def metrics(
-    rows: Sequence[Row], start: Sequence[Row], base: Sequence[Row], means: dict[str, float]
+    rows: Sequence[Row], start: Sequence[Row], base: Sequence[Row], means: dict[str, float], pairs: Measured
 ) -> dict[str, float]:
     """What is no mean over the result's answers."""
     scores = column(rows)
+    theirs = {(row["id"], row["sample"]): row for row in base}
+    against_base = [(row, theirs[row["id"], row["sample"]]) for row in rows]
+    against_chosen = [(row, pairs[row["id"]]) for row in rows if row["id"] in pairs]
     found = {
         "judge/median": median(scores),
         "judge/std": pstdev(scores),
         "judge/start_mean": fmean(column(start)),
         "judge/base_mean": fmean(column(base)),
-        "judge/win_rate_length_controlled": length_controlled(rows, base),
+        "judge/win_rate_length_controlled": length_controlled(
+            [row["scores"]["score"] - other["scores"]["score"] for row, other in against_base],
+            [len(row["answer_tokens"]) - len(other["answer_tokens"]) for row, other in against_base],
+        ),
     }
+    if against_chosen:
+        found["judge/win_rate_chosen_length_controlled"] = length_controlled(
+            [row["scores"]["score"] - pair["chosen"] for row, pair in against_chosen],
+            [len(row["answer"]) - pair["chosen_length"] for row, pair in against_chosen],
+        )
     if {"judge/hmr", "judge/hpr"} <= means.keys():
         found["judge/cas"] = (means["judge/hmr"] + means["judge/hpr"]) / 2
     return found
@@ -82,18 +93,13 @@ def column(rows: Sequence[Row]) -> list[float]:
     return [row["scores"]["score"] for row in rows]
 
 
-def length_controlled(rows: Sequence[Row], against: Sequence[Row]) -> float:
-    """The win rate at equal length: σ(a) of P(win) = σ(a + b·tanh(z)), z the difference in tokens over its deviation.
+def length_controlled(differences: Sequence[float], lengths: Sequence[float]) -> float:
+    """The win rate at equal length: σ(a) of P(win) = σ(a + b·tanh(z)), z the difference in length over its deviation.
 
     AlpacaEval's (Dubois et al. 2024), without its terms for the difficulty of a prompt. A tie is half a win and half a
     loss. One pseudo-win and one pseudo-loss at equal length keep a finite where every answer wins.
     """
-    other = {(row["id"], row["sample"]): row for row in against}
-    pairs = [(row, other[row["id"], row["sample"]]) for row in rows]
-    longer = np.array(
-        [len(ours["answer_tokens"]) - len(theirs["answer_tokens"]) for ours, theirs in pairs], dtype=float
-    )
-    difference = np.array([ours["scores"]["score"] - theirs["scores"]["score"] for ours, theirs in pairs])
+    difference, longer = np.array(differences, dtype=float), np.array(lengths, dtype=float)
     wins = (difference > 0) + (difference == 0) / 2
     spread = longer.std()
     z = np.tanh(longer / spread) if spread > 0 else longer * 0

@@ -49,7 +49,8 @@ OVER = {"whole/": " of all stages", "paid/": " paid"}
 # Metrics of which more is better as such. KL and length are a price or a matter of taste: nothing there is best.
 MORE_IS_BETTER = {
     *("judge/mean_harmful", "judge/mean_helpful"),
-    *("judge/mean", "judge/median", "judge/win_rate", "judge/win_rate_chosen", "judge/win_rate_length_controlled"),
+    *("judge/mean", "judge/median", "judge/win_rate", "judge/win_rate_chosen"),
+    *("judge/win_rate_length_controlled", "judge/win_rate_chosen_length_controlled"),
     *("judge/hmr", "judge/hpr", "judge/cas", "judge/well_formed", "preference/accuracy", "preference/margin"),
     *("limit/efficiency", "judge/gain_per_1000_labels"),
     *("text/bleu", "text/bleu1", "text/rouge1", "text/rouge2", "text/rougeL", "text/rougeLsum"),
@@ -62,7 +63,9 @@ RATES = {
 }
 # Half the sum of two rates, each of prompts of its own.
 HALVES = {"judge/cas": ("judge/hmr", "judge/hpr")}
-SHARES = RATES | HALVES.keys() | {"judge/win_rate_length_controlled"}  # means of such, or like them between 0 and 1
+SHARES = (
+    RATES | HALVES.keys() | {"judge/win_rate_length_controlled", "judge/win_rate_chosen_length_controlled"}
+)  # means of such, or like them between 0 and 1
 NOTHING = "–"
 MILLION = 1e6
 

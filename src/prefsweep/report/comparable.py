@@ -7,9 +7,10 @@ from prefsweep.report.answers import Answers
 from prefsweep.report.columns import key_heading, value_text
 from prefsweep.report.frame import Run
 
-SECTIONS = ("judge.", "stages.sample.", "stages.score.", "stages.evaluate.")
+SECTIONS = ("judge.", "stages.sample.", "stages.score.", "stages.evaluate.", "stages.judge.", "stages.judge_model.")
 NO_MATTER = ("._target_", ".reads", ".path", "evaluate.limit")  # plumbing; a path names no content; more is asked
 PROMPTS = "prompts"
+JUDGE = "judge"  # the stage that asks the judge about test pairs: one identity, one judge, wherever its files lie
 
 
 def comparison(run: Run) -> dict[str, Any]:
@@ -17,6 +18,7 @@ def comparison(run: Run) -> dict[str, Any]:
     names = {"dataset": run.names["dataset"], "judge": run.names["judge"]}
     settings = {key: value for key, value in run.settings.items() if key.startswith(SECTIONS)}
     template = {key: value for key, value in run.settings.items() if key in ("dataset.template", "model.template")}
+    names |= {"the judge's own weights": run.stages[JUDGE]} if JUDGE in run.stages else {}
     return names | template | {key: value for key, value in settings.items() if not key.endswith(NO_MATTER)}
 
 

@@ -86,9 +86,10 @@ def to_latex(table: Table) -> str:
         r"    \bottomrule",
         r"  \end{tabular}",
         rf"  \caption{{{latex(table.caption)}}}",
+        rf"  {{\footnotesize {latex(table.provenance)}\par}}",
         r"\end{table}",
     ]
-    return f"% {table.provenance}\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def latex_cell(text: str, is_best: bool, is_worse: bool) -> str:

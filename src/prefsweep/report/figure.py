@@ -20,7 +20,11 @@ TALLEST = 40.0  # inches: past it rows move together, or the PNG of a thousand r
 NOTE = "Dot: one run. Bar and line below: mean and its 95% interval, as in the table. One colour and shape a row."
 BASE, START = "kl/base", "kl/start"
 LIMIT_OF = "stages.evaluate.limit_of"
-STARTS, RESULTS = "sample/start", "sample/result"  # the stages whose identities tell policies apart
+BASES, STARTS, RESULTS = (
+    "sample/base",
+    "sample/start",
+    "sample/result",
+)  # the stages whose identities tell policies apart
 DOT: dict[str, Any] = {"markersize": 5, "alpha": 0.75, "markeredgecolor": "white", "markeredgewidth": 0.5}
 ABSENT: dict[str, Any] = {"color": "#777777", "style": "italic", "fontsize": 7}
 
@@ -30,7 +34,8 @@ def draw(runs: Sequence[Run], path_stem: Path, metric: str = "judge/mean") -> li
     counted = [run for run in runs if run.has_result]
     if not any(metric in run.metrics for run in counted):
         return []
-    beside = metric != BASE and any(BASE in run.metrics and metric in run.metrics for run in counted)
+    beside = metric != BASE and one_base(counted)
+    beside = beside and any(BASE in run.metrics and metric in run.metrics for run in counted)
     data = table(runs, [metric])
 
     def fill(figure: "Figure") -> None:
@@ -95,6 +100,11 @@ def draw_tradeoff(axes: "Axes", data: Table, metric: str) -> None:
     axes.set_ylabel(heading(metric))
     axes.set_title(f"Against {heading(divergence)}", loc="left")
     axes.margins(0.08)
+
+
+def one_base(runs: Sequence[Run]) -> bool:
+    """KL to one model and KL to another are no one axis."""
+    return len({run.stages[BASES] for run in runs if BASES in run.stages}) <= 1
 
 
 def axis(runs: Sequence[Run]) -> tuple[str, str | None]:

@@ -54,7 +54,7 @@ def run(
     )
     write_rows(folder / SAMPLES, [row | {"values": said} for row, said in zip(rows["result"], values, strict=True)])
     metrics = means(values)
-    metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics)
+    metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics, measured)
     metrics |= text.metrics(rows["result"]) | divergence.per_token(along, rows["result"])
     if limit is not None:
         metrics |= efficiency.metrics(
