@@ -65,6 +65,29 @@ def test_with_too_few_seeds_nothing_is_called_more_than_noise(tmp_path: Path) ->
     assert told(sweep(tmp_path / "s", 3))["judge score"][3:] == ["dpo", "not asked: 3 seeds"]
 
 
+def test_it_says_of_which_row_there_are_too_few_seeds(tmp_path: Path) -> None:
+    """One run is enough of a row that no seed changes; and five seeds of each are too few where none is in both."""
+    folder = sweep(tmp_path / "s", 3)
+    base = write_run(folder, "base", 1, {"text/length": 20}, **{"method.pipeline": {}, "method.result": "base"})
+    record = json.loads((base / "run.json").read_text())
+    record["config"]["stages"] = {"sample": record["config"]["stages"]["sample"]}
+    (base / "run.json").write_text(json.dumps(record))
+    assert told(folder, "ppo", "base")["answer length"][4] == "not asked: 3 seeds"
+    apart = tmp_path / "t"
+    for seed in range(1, 6):
+        write_run(apart, "ppo", seed, dict.fromkeys(METRICS, 30 + seed))
+        write_run(apart, "dpo", seed + 5, dict.fromkeys(METRICS, 40 + seed))
+    assert told(apart, "ppo", "dpo")["answer length"][2:] == ["–", "–", "not asked: no seed in common"]
+
+
+def test_a_bar_in_a_value_ends_no_cell_of_the_markdown(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    for method in ("p|o", "dpo"):
+        write_run(folder, method, 1, {"text/length": 30})
+    made = versus(table(read_runs([folder]), ["text/length"]), ("p|o", "dpo"))
+    assert to_markdown(made).startswith(r"|  | p\|o | dpo | ")
+
+
 def test_it_says_how_many_settings_each_was_tried_with(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", 2)
     assert versus(table(read_runs([folder]), METRICS), ("dpo", "ppo")).note.endswith("tried here: dpo 1, ppo 1.")

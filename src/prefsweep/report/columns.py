@@ -106,6 +106,11 @@ def value_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def pipe_table(rows: Sequence[Sequence[str]]) -> str:
+    """In markdown, where a bar inside a cell would end it."""
+    return "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows)
+
+
 def decimals_for(means: Sequence[float | None]) -> int:
     """As many as show three digits of the column's largest value; below 0 from a million on."""
     largest = max((abs(value) for value in means if value is not None), default=0.0)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from prefsweep.report.columns import pipe_table
 from prefsweep.report.table import Table
 from prefsweep.report.versus import Versus
 
@@ -19,9 +20,7 @@ def to_markdown(table: Table) -> str:
     numbers = len(table.header) - len(table.keys) - 1
     rules = [":--"] * len(table.keys) + ["--:"] * numbers + [":--"]
     rows = [[cell.marked(lambda text: f"**{text}**", r"\*") for cell in line] for line in table.shown()]
-    lines = [table.header, rules, *rows]
-    body = "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines)
-    return f"{body}\n\n{table.caption}\n\n{table.provenance}\n"
+    return f"{pipe_table([table.header, rules, *rows])}\n\n{table.caption}\n\n{table.provenance}\n"
 
 
 def print_table(table: Table, console: Console) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from prefsweep.errors import UserError, nearest
 from prefsweep.report.cell import Cell
-from prefsweep.report.columns import NOTHING, decimals_for, direction, is_cost, number, value_text
+from prefsweep.report.columns import NOTHING, decimals_for, direction, is_cost, number, pipe_table, value_text
 from prefsweep.report.significance import FEWEST_SEEDS, LEVEL, difference, enough
 from prefsweep.report.statistics import Estimate, holm
 from prefsweep.report.table import Row, Table
 
-HEADER = ("metric", "one", "other", "difference", "better", "more than noise")
+HEADER = ("difference", "better", "more than noise")
 NOTE = (
     "Difference: the first minus the second, paired over seeds and prompts where both have them, ± half-width of its "
     "95% interval. More than noise: p < .05 after Holm's correction over the lines here, from {seeds} seeds on."
@@ -34,7 +34,7 @@ class Versus:
 
     @property
     def header(self) -> list[str]:
-        return ["", *self.names, *HEADER[3:]]
+        return ["", *self.names, *HEADER]
 
     @property
     def note(self) -> str:
@@ -58,7 +58,10 @@ class Versus:
 
 def verdict(line: Line) -> str:
     if line.p_value is None:
-        fewest = min(len(cell.runs) for cell in line.cells)
+        few = [len(cell.runs) for cell in line.cells if not enough(cell)]
+        if not few:
+            return "not asked: no seed in common"
+        fewest = min(few)
         return f"not asked: {fewest} seed{'s' * (fewest != 1)}"
     said = "p < 0.001" if line.p_value < 0.001 else f"p = {line.p_value:.3f}"
     return ("yes" if line.p_value < LEVEL else "no") + f", {said}"
@@ -106,5 +109,4 @@ def row_of(made: Table, name: str) -> Row:
 
 def to_markdown(made: Versus) -> str:
     rules = [":--", "--:", "--:", "--:", ":--", ":--"]
-    rows = [made.header, rules, *made.texts()]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{made.note}\n"
+    return f"{pipe_table([made.header, rules, *made.texts()])}\n\n{made.note}\n"
