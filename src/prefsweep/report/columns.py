@@ -43,9 +43,9 @@ COSTS = {
     "gpu_hours": "GPU-hours",
     "energy_joules": "joules",
 }
-COST_OF = {"method": "cost/", "whole": "cost/whole/", "paid": "cost/paid/"}
 COST = "cost/"
 OVER = {"whole/": " of all stages", "paid/": " paid"}
+COST_OF = {"method": COST} | {part.removesuffix("/"): COST + part for part in OVER}  # by the field of run.json's cost
 # Metrics of which more is better as such. KL and length are a price or a matter of taste: nothing there is best.
 MORE_IS_BETTER = {
     *("judge/mean_harmful", "judge/mean_helpful"),
