@@ -166,12 +166,32 @@ def test_what_several_processes_spent_is_one_stages(tmp_path: Path) -> None:
         (folder / SPENT).write_text(json.dumps(spent | counts))
         (folder / TRACE).write_text(json.dumps({"step": number, "seconds": 1.0}) + "\n")
     cost = Cost(tmp_path)
-    cost.join(folders)
+    cost.join()
     found = cost.record()
     assert found["seconds"] < 50
     assert (found["flops"], found["gpu_hours"], found["energy_joules"], found["power_watts"]) == (7, 2.0, 20.0, 2.0)
     assert found["peak_memory_bytes"] == 2**60 + 1
-    assert [row["step"] for row in rows(tmp_path / TRACE)] == [0]
+    (tmp_path / "artifact").mkdir()
+    cost.hand_over(tmp_path / "artifact")
+    assert [row["step"] for row in rows(tmp_path / "artifact" / TRACE)] == [0]
+
+
+def test_what_several_processes_spent_in_vain_is_counted_once(tmp_path: Path) -> None:
+    rank = tmp_path / "rank-0"
+    rank.mkdir()
+    (tmp_path / "artifact").mkdir()
+    for attempt in (1, 2, 3):
+        with watched(Cost(tmp_path)) as cost:
+            (rank / SPENT).write_text(json.dumps({"gpu_seconds": 100.0 * attempt, "counts": {"flops": 7 * attempt}}))
+            with (rank / TRACE).open("a") as file:
+                file.write(json.dumps({"step": attempt, "seconds": 1.0}) + "\n")
+            cost.join()
+        assert cost.spent()["gpu_seconds"] == 100.0 * attempt
+        assert cost.counts["flops"] == 7 * attempt
+    cost.hand_over(tmp_path / "artifact")
+    assert [row["step"] for row in rows(tmp_path / "artifact" / TRACE)] == [1, 2, 3]
+    alone = Cost(tmp_path)  # the next attempt may be by one process
+    assert alone.spent()["gpu_seconds"] == 300.0
 
 
 def test_a_trace_is_thinned_to_what_a_figure_shows(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from prefsweep.pipeline.gpu import TICK, Gpus
 COUNTS = ("labels", "tokens_generated", "tokens_trained", "episodes", "flops")
 TRACE = "cost.jsonl"  # rows of `seconds` with the `step` reached, or with the `watts` drawn
 SPENT = "spent.json"  # what the attempts so far have spent; written every few seconds, so that a kill loses no more
+RANK = "rank-"  # one of several processes has its files in a folder of this name and its number
 PEAKS = ("peak_memory_bytes", "gpu_peak_memory_bytes")
 TICKS = 5  # looks at the power between two writings
 POINTS = 500  # of a trace of power as it is kept
@@ -33,7 +34,6 @@ class Cost:
         self.folder = folder
         self.counts = dict.fromkeys(COUNTS, 0)
         self.earlier: Spent = read(folder / SPENT) if folder else {}
-        self.others: Spent = {}  # of this stage's other processes
         self.started = time.monotonic()
         self.gpus = Gpus()
         forget_peak()
@@ -60,9 +60,17 @@ class Cost:
         return float(self.earlier.get("seconds", 0.0)) + time.monotonic() - self.started
 
     def spent(self) -> Spent:
-        """By this attempt and the earlier ones."""
+        """By this attempt and the earlier ones, in all processes: each rank's file is of its every attempt."""
+        found = self.own()
+        for path in sorted(self.folder.glob(f"{RANK}*/{SPENT}")) if self.folder else []:
+            rank = read(path)
+            rank.pop("seconds", None)  # they ran at once, and this clock ran too
+            found = merged(found, rank)
+        return found
+
+    def own(self) -> Spent:
         now = {"seconds": time.monotonic() - self.started, "peak_memory_bytes": peak_memory(), **self.gpus.spent()}
-        return merged(merged(self.earlier, now), self.others)
+        return merged(self.earlier, now)
 
     def trace(self, row: dict[str, float]) -> None:
         if self.folder is not None:
@@ -72,20 +80,13 @@ class Cost:
     def save(self) -> None:
         if self.folder is not None:
             aside = self.folder / f".{SPENT}"
-            aside.write_text(json.dumps(self.spent() | {"counts": self.counts}))
+            aside.write_text(json.dumps(self.own() | {"counts": self.counts}))
             aside.replace(self.folder / SPENT)
 
-    def join(self, folders: Iterable[Path]) -> None:
-        """Several processes did the work: each held its memory and its GPU, and the first counted for all."""
-        for number, folder in enumerate(folders):
-            found = read(folder / SPENT)
-            counts = found.pop("counts", {})
-            found.pop("seconds", None)  # they ran at once, and this clock ran too
-            self.others = merged(self.others, found)
-            if number == 0:
-                self.restore(counts)
-                for row in rows(folder / TRACE):
-                    self.trace(row)
+    def join(self) -> None:
+        """Several processes did the work: the first counted for all."""
+        if self.folder is not None:
+            self.restore(read(self.folder / f"{RANK}0" / SPENT).get("counts", {}))
 
     def record(self) -> dict[str, Any]:
         """As a stage's record has it. Every count is there, be it 0; what is not there is not known."""
@@ -101,7 +102,9 @@ class Cost:
 
     def hand_over(self, folder: Path) -> None:
         """The trace, thinned, into the stage's own folder; no file where nothing was traced."""
-        if self.folder is not None and (found := thinned(list(rows(self.folder / TRACE)))):
+        if self.folder is None:
+            return
+        if found := thinned([*rows(self.folder / f"{RANK}0" / TRACE), *rows(self.folder / TRACE)]):
             known = "energy_left_out" not in self.spent()
             kept = [row for row in found if known or "watts" not in row]
             (folder / TRACE).write_text("".join(json.dumps(row) + "\n" for row in kept))

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prefsweep.pipeline.cost import Cost, watched
+from prefsweep.pipeline.cost import RANK, Cost, watched
 from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Context
 
@@ -61,7 +61,7 @@ def run(function: Callable[..., Result], given: dict[str, Any], context: Context
             rank.terminate()
             rank.wait()
     tell(context.history, work / TOLD, heard)
-    context.cost.join(work / f"rank-{rank}" for rank in range(context.runtime.processes))
+    context.cost.join()
     if not (work / "outcome.pkl").is_file():
         raise RuntimeError(f"a process of {function.__module__} ended with {[rank.returncode for rank in ranks]}")
     outcome = pickle.loads((work / "outcome.pkl").read_bytes())
@@ -107,7 +107,7 @@ def as_rank(work: Path) -> None:
     if runtime.threads:
         torch.set_num_threads(max(1, runtime.threads // runtime.processes))
     module, _, function = name.rpartition(".")
-    own = work / f"rank-{os.environ['RANK']}"
+    own = work / f"{RANK}{os.environ['RANK']}"
     own.mkdir(exist_ok=True)
     quiet = dataclasses.replace(runtime, progress=runtime.progress and first)
     try:
