@@ -25,6 +25,7 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.stages import reward
 from prefsweep.stages.ppo import check_reward
 from prefsweep.stages.training import checkpoints
+from workplace import Workplace
 
 SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
 NO_GATE = ("stages.ppo.minimum_accuracy=0", "stages.ppo.must_beat_length=false")
@@ -299,3 +300,19 @@ def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
         check_reward(composed().stages.ppo, found)
     assert "\n" not in str(refused.value)
     check_reward(composed(*NO_GATE).stages.ppo, found)
+
+
+def test_a_refused_ppo_has_failed_and_goes_on_from_its_reward_with_the_gate_lowered(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    line = ["method=ppo", "tracking=off", "runtime.progress=false"]
+    done = place.run(*line, "stages.ppo.minimum_accuracy=1")
+    told = "stages.ppo.minimum_accuracy=1.0: the reward model ranks "
+    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+    run = place.single()
+    assert run["status"] == "failed" and run["error"].startswith(f"UserError: {told}")
+    (trained,) = place.stages("reward")
+    written = (trained / "record.json").stat().st_mtime_ns
+    assert place.stages("ppo") == []
+    assert place.run(*line, "stages.ppo.minimum_accuracy=0").returncode == 0
+    assert place.stages("reward") == [trained] and (trained / "record.json").stat().st_mtime_ns == written
+    assert len(place.stages("ppo")) == 1
