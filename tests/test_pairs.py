@@ -12,8 +12,9 @@ import torch
 
 from architectures import save_classifier
 from killing import die_at_call
+from prefsweep.compose import compose, composing
 from prefsweep.config import Config
-from prefsweep.job import prepare
+from prefsweep.job import plan_of, prepare
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import dpo, pairs, reference
@@ -113,3 +114,23 @@ def test_the_judge_and_the_seed_have_no_part_in_them_and_the_reward_has(config: 
 def test_a_dataset_of_pairs_makes_none(config: Any) -> None:
     assert "pairs" not in identities(config("method=dpo", "dataset.pairs=given"))
     assert "pairs" in identities(config("method=sft+dpo"))
+
+
+@pytest.mark.parametrize(
+    ("method", "small", "source"),
+    [
+        ("sft+dpo", [], "sft"),
+        ("dpo", [], None),
+        ("sft+dpo", ["debug=smoke"], "sft"),
+        ("dpo", ["debug=smoke"], "pretrain"),
+    ],
+)
+def test_imdbs_pairs_are_answers_of_whom_dpo_starts_from(method: str, small: list[str], source: str | None) -> None:
+    """None: the weights as they are."""
+    with composing():
+        plan = plan_of(compose(["dataset=imdb", "model=gpt2", f"method={method}", *small]))
+    stages = {stage.role: stage for stage in plan.stages}
+    wanted = {"policy": stages[source].identity} if source else {}
+    for role in ("pairs", "reference", "dpo"):
+        inputs = stages[role].inputs
+        assert {name: inputs[name].identity for name in inputs if name == "policy"} == wanted
