@@ -79,6 +79,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "stages.dpo.evaluate_every": 100,
     },
 }
+RECIPES["opt350m-hh-500"] = RECIPES["opt350m-hh"] | {  # the same trainings, asked more
+    "stages.sample": {"temperature": 1, "answers": 4, "max_new_tokens": 128},
+    "stages.sample.protocol": {"harmful": 500, "helpful": 500, "seed": 100, "whole_words": False},
+    "stages.sample.protocol.words": [],
+}
+RECIPES["imdb-frontier-judged"] = RECIPES["imdb-frontier"] | {  # the same, but for who rewards
+    "reward.id": "lvwerra/distilbert-imdb",
+    "reward": {"label": "POSITIVE", "output": "logit"},
+    "judge": {"label": "POSITIVE", "output": "probability"},
+    "method.same_judge": False,
+}
+RECIPES["imdb-frontier"] |= {"method.same_judge": True}
 # What varies, as (method, the keys' values) of each job.
 GRIDS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
     "opt350m-hh": ([], [("base",), ("sft",), ("dpo",), ("sft+dpo",)]),
@@ -96,7 +108,12 @@ GRIDS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
             *[("sft+ppo", 0.1, target) for target in (3, 6, 9, 12)],
         ],
     ),
+    "opt350m-hh-500": (
+        ["seed"],
+        [("base", 1), *((method, seed) for method in ("sft", "dpo", "sft+dpo") for seed in (1, 2, 3))],
+    ),
 }
+GRIDS["imdb-frontier-judged"] = GRIDS["imdb-frontier"]
 
 
 PUBLISHED = {
@@ -108,6 +125,42 @@ PUBLISHED = {
     },
     "safe-gpt2": {"ppo": [6.33, 0.1226, 0.0177, 0.0900], "dpo": [6.03, 0.1431, 0.0291, 0.1057]},
     "imdb-frontier": {"sft+dpo": [0.975, 4], "sft+ppo": [0.875, 11]},
+}
+PUBLISHED |= {"opt350m-hh-500": PUBLISHED["opt350m-hh"], "imdb-frontier-judged": PUBLISHED["imdb-frontier"]}
+NOTEBOOK = [("ppo", [0.239, 2.475, 2.702]), ("ppo", [0.157, 1.686, 2.480])]  # gpt2-imdb-ppo: of 2024 and of 2022
+
+# The commits of what comes from the hub: where it is said, and which.
+PINS = {
+    "model=gpt2": ("model.revision", "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"),
+    "model=gpt2-medium": ("model.revision", "openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da"),
+    "model=opt-350m": ("model.revision", "facebook/opt-350m", "08ab08cc4b72ff5593870b5d527cf4230323703c"),
+    "seed=1": (
+        "stages.reward.encoder.revision",
+        "google-bert/bert-base-uncased",
+        "86b5e0934494bd15c9632b12f734a8a67f723594",
+    ),
+    "dataset=hh-rlhf": ("dataset.commit", "Anthropic/hh-rlhf", "09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa"),
+    "dataset=ultrafeedback": (
+        "dataset.commit",
+        "HuggingFaceH4/ultrafeedback_binarized",
+        "3949bf5f8c17c394422ccfab0c31ea9c20bdeb85",
+    ),
+    "dataset=imdb": ("dataset.commit", "stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"),
+    "scorer@judge=deberta-v3": (
+        "judge.commit",
+        "OpenAssistant/reward-model-deberta-v3-large-v2",
+        "c355404efa9ad2ad069f3a197cae0523c14244fc",
+    ),
+    "scorer@judge=distilbert-imdb": (
+        "judge.commit",
+        "lvwerra/distilbert-imdb",
+        "0fc02cd68445b599a9cb2da2368050e7fb31d29a",
+    ),
+    "scorer@judge=sentiment-roberta": (
+        "judge.commit",
+        "siebert/sentiment-roberta-large-english",
+        "74cea614e245b0832c770ec9aa51bd58df965b9c",
+    ),
 }
 
 
@@ -141,6 +194,27 @@ def test_the_published_numbers_are_data_and_columns_of_its_table(experiment: str
     found = {entry["where"]["method"]: list(entry["metrics"].values()) for entry in config.published or []}
     assert found == PUBLISHED[experiment]
     assert all(entry["metrics"].keys() <= set(config.report.metrics or []) for entry in config.published or [])
+
+
+def test_both_of_the_notebooks_runs_are_data_and_columns_of_its_table() -> None:
+    with composing():
+        config = compose(["experiment=gpt2-imdb-ppo"])
+    entries = config.published or []
+    assert [(entry["where"]["method"], list(entry["metrics"].values())) for entry in entries] == NOTEBOOK
+    assert {(*entry["metrics"], entry["n"]) for entry in entries} == {
+        ("judge/start_mean", "judge/mean", "judge/median", 16)
+    }
+    assert {"judge/start_mean", "judge/mean", "judge/median"} <= set(config.report.metrics or [])
+
+
+@pytest.mark.parametrize("choice", PINS)
+def test_what_comes_from_the_hub_is_at_its_known_commit(choice: str) -> None:
+    key, repository, commit = PINS[choice]
+    model = [] if choice.startswith("model=") else ["model=gpt2"]
+    with composing():
+        config = compose([*model, choice])
+    section = key.rpartition(".")[0]
+    assert (said(config, f"{section}.id", None), said(config, key, None)) == (repository, f"{repository}@{commit}")
 
 
 def test_one_pass_over_fifty_rows_is_fifty_steps() -> None:
