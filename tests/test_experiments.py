@@ -5,12 +5,15 @@ The classic notebook's recipe has tests of its own (test_imdb_ppo.py).
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hub_layout import words, write_dataset
 from prefsweep import config_folder
+from prefsweep.compose import compose, composing
 from workplace import Workplace
 
 EXPERIMENTS = sorted(file.stem for file in (config_folder() / "experiment").glob("*.yaml"))
@@ -23,8 +26,51 @@ DATASETS = {
     "imdb-frontier": "imdb",
     "imdb-frontier-judged": "imdb",
 }
+METRICS = Path(__file__).parents[1] / "docs/metrics.md"
+OF_THE_JUDGE = {"judge/well_formed", "judge/truncated"}  # `judge/<other>` there
 QUICK = ("gpt2-ultrafeedback-lora", "safe-gpt2")
 SMALL = ("debug=smoke", "runtime=cpu", "runtime.threads=1", "tracking=off", "jobs=2", "runtime.progress=false")
+
+
+def has_versus(sweep: Path, runs: list[dict[str, Any]]) -> None:
+    header = (sweep / "versus.md").read_text().splitlines()[0]
+    assert " ppo " in header and " dpo " in header
+
+
+def names_the_best(sweep: Path, runs: list[dict[str, Any]]) -> None:
+    assert "The best of 3 by validation/loss is " in (sweep / "table.md").read_text()
+
+
+def has_cas(sweep: Path, runs: list[dict[str, Any]]) -> None:
+    header, _, *rows = (line.split(" | ") for line in (sweep / "table.md").read_text().splitlines() if "|" in line)
+    assert len(rows) == 4
+    assert all(re.fullmatch(r"\S+ \[\S+, \S+\]", row[header.index("CAS")]) for row in rows)
+
+
+def has_samples(sweep: Path, runs: list[dict[str, Any]]) -> None:
+    _, heading, below = (sweep / "report.html").read_text().partition('<h2 id="samples">')
+    assert heading and "<h3>" in below
+
+
+def has_limit(sweep: Path, runs: list[dict[str, Any]]) -> None:
+    with_limit = {run["config"]["method"]["name"] for run in runs if "limit" in run["stages"]}
+    assert with_limit == {"sft+dpo", "sft+ppo"}  # those whose start is not their result
+
+
+def has(*names: str) -> Callable[[Path, list[dict[str, Any]]], None]:
+    def check(sweep: Path, runs: list[dict[str, Any]]) -> None:
+        assert not [name for name in names if not (sweep / name).is_file()]
+
+    return check
+
+
+ENDS_IN = {
+    "safe-gpt2": [has_versus],
+    "gpt2-hh-sweep": [names_the_best, has("curves.png")],
+    "opt350m-hh": [has_cas, has("bars.png")],
+    "imdb-frontier": [has_limit, has("figure.png")],
+    "gpt2-ultrafeedback-lora": [has_samples, has("curves.png")],
+}
 
 
 def text(experiment: str) -> str:
@@ -48,7 +94,7 @@ def test_it_is_planned_with_no_network(experiment: str, tmp_path: Path) -> None:
     assert not (tmp_path / "sockets.log").exists()
 
 
-def run(experiment: str, place: Workplace, *more: str) -> list[dict[str, object]]:
+def run(experiment: str, place: Workplace, *more: str) -> list[dict[str, Any]]:
     folder = write_dataset(DATASETS[experiment], place.folder / "data")
     done = place.command(f"experiment={experiment}", *SMALL, *words(DATASETS[experiment], folder)[1:], *more)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -65,6 +111,24 @@ def run(experiment: str, place: Workplace, *more: str) -> list[dict[str, object]
 def test_it_runs_at_smoke_size(experiment: str, tmp_path: Path) -> None:
     runs = run(experiment, Workplace(tmp_path), *(["dataset.subset=harmless-base"] if "hh-sweep" in experiment else []))
     assert {job["status"] for job in runs} == {"finished"}
+    sweep = tmp_path / "multirun_sweeps" / experiment
+    for check in ENDS_IN.get(experiment, ()):
+        check(sweep, runs)
+    assert not undocumented(runs)
+
+
+def undocumented(runs: list[dict[str, Any]]) -> set[str]:
+    """The metrics of runs that docs/metrics.md does not name; `…_per_token` stands there for any name before it."""
+    documented = set(re.findall("`([^`]+)`", METRICS.read_text()))
+    names = {name.partition("@")[0].removesuffix("_per_token") for run in runs for name in run["metrics"]}
+    return {name for name in names if not name.startswith("cost/")} - documented - OF_THE_JUDGE
+
+
+def test_the_defaults_are_those_that_are_documented() -> None:
+    with composing():
+        config = compose(["model=gpt2", "dataset=hh-rlhf"])
+    assert (config.stages.sample.prompts, config.stages.sample.answers) == (500, 4)
+    assert config.stages.limit_samples.answers == 256
 
 
 @pytest.mark.slow
@@ -82,6 +146,5 @@ def test_the_papers_protocol_asks_its_prompts_greedily_and_has_no_kl(tmp_path: P
     runs = run("opt350m-hh", Workplace(tmp_path), protocol, "grid=[{method:[sft+dpo]}]")
     (job,) = runs
     metrics = job["metrics"]
-    assert isinstance(metrics, dict)
     assert {"judge/hmr", "judge/hpr", "judge/cas"} <= metrics.keys()
     assert not any(name.startswith("kl/") for name in metrics)
