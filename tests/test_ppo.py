@@ -79,14 +79,64 @@ def test_the_ratio_is_exactly_one_on_the_first_minibatch_and_not_on_the_second(
     monkeypatch.setattr(update, "policy_loss", watched)
     critic = tiny(name).base_model if separate else None
     task = make_task(name, lora=lora, critic=critic)
+    kinds = set[torch.dtype]()
+    task.policy.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: kinds.add(logits.dtype))
     made = make_trainer(ppo_config(precision=precision, max_approx_kl=None), task)
     metrics, rollouts = made.iterate()
+    assert kinds == {torch.bfloat16 if precision == "bf16" else torch.float32}
     assert 0 < int(rollouts.ended.sum()) < 24
     assert changes[:3] == [0, 0, 0]
     assert all(change > 0 for change in changes[3:6])
     assert metrics["ratio/first"] == 1
     assert metrics["kl"] == 0  # at the beginning the policy is its reference
     assert metrics["updates"] == 12
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_sampling_policy_and_reference_are_at_one_temperature(temperature: float, ppo_config: Config) -> None:
+    """A policy that has not moved is its reference; and what is drawn is drawn from that distribution."""
+    task = make_task(queries=[[2]] * 40)
+    expected = (task.policy.eval()(torch.tensor([[2]])).logits[0, -1].detach() / temperature).softmax(-1)
+    config = ppo_config(temperature=temperature, batch_size=1200, minibatch_size=600, epochs=1)
+    metrics, rollouts = make_trainer(config, task, micro_batch=600).iterate()
+    assert metrics["kl"] == 0 and metrics["ratio/first"] == 1
+    first = torch.tensor([response[0] for response in rollouts.responses])
+    assert torch.allclose(first.bincount(minlength=len(expected)) / len(first), expected, atol=0.06)
+
+
+# -------------------------------------------------------------------------------------------------- beta and whitening
+
+
+def test_beta_follows_the_kl_that_was_measured(ppo_config: Config) -> None:
+    made = make_trainer(ppo_config(kl_target=0.5, kl_horizon=100), make_task())
+    betas, kls = [made.beta], []
+    for _ in range(3):
+        kls.append(made.iterate()[0]["kl"])
+        betas.append(made.beta)
+    assert kls[0] == 0 < kls[1]
+    for before, after, kl in zip(betas, betas[1:], kls, strict=False):
+        assert after == pytest.approx(before * (1 + min(max(kl / 0.5 - 1, -0.2), 0.2) * 24 / 100))
+    assert betas[1] < betas[0]  # too near to the reference
+    fixed = make_trainer(ppo_config(kl_target=None), make_task())
+    fixed.iterate()
+    assert fixed.beta == betas[0]
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_rewards_are_whitened_where_it_is_said(
+    whitened: bool, ppo_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    advantages = trainer.tensors.advantages
+
+    def watched(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, decay: float) -> Tensor:
+        seen.append((rewards, mask))
+        return advantages(rewards, values, mask, discount, decay)
+
+    monkeypatch.setattr(trainer.tensors, "advantages", watched)
+    make_trainer(ppo_config(whiten_rewards=whitened), make_task()).iterate()
+    ((rewards, mask),) = seen
+    assert (abs(float(rewards[mask].std()) - 1) < 0.01) == whitened
 
 
 # ------------------------------------------------------------------------------------------------ scores, queries, ends

@@ -7,22 +7,22 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 
 from prefsweep.errors import UserError
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
-from prefsweep.ppo import guards, update
+from prefsweep.ppo import update
 from prefsweep.ppo.trainer import Trainer
 from prefsweep.run import diverged
-from prefsweep.stages import ppo
+from prefsweep.stages import callbacks, ppo
 
 SMALL = (
     *("iterations=5", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8", "learning_rate=1e-3"),
@@ -171,20 +171,29 @@ def test_the_bar_says_how_fast_it_goes_and_whether_it_learns(
 def test_a_guards_trip_is_a_result(
     stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = guards.check_step
+    """What is kept is the state after iteration 2, also where a state before it was the best so far."""
+    stage("undisturbed", new_context("undisturbed"), "keep_every=1")
+    loss, rate = update.policy_loss, update.Updater.set_learning_rate
     seen: list[int] = []
 
-    def sabotaged(iteration: int, losses: Tensor, gradient_norm: float) -> None:
-        seen.append(iteration)
-        check(iteration, losses * (float("nan") if iteration == 3 else 1), gradient_norm)
+    def noted(updater: update.Updater, iteration: int) -> None:
+        seen.append(iteration + 1)
+        rate(updater, iteration)
 
-    monkeypatch.setattr(update, "check_step", sabotaged)
-    found = stage("tripped", new_context())
-    assert found["diverged"].startswith("ppo: a loss was not finite at iteration 3")
-    assert found["iterations"] == 2
-    assert seen.count(3) == 1
-    kept = load_file(tmp_path / "tripped/model.safetensors")
-    assert all(torch.isfinite(weight).all() for weight in kept.values())
+    def sabotaged(*tensors: Any) -> Any:
+        found = loss(*tensors)
+        return replace(found, loss=found.loss * float("nan")) if seen[-1] == 3 else found
+
+    monkeypatch.setattr(update.Updater, "set_learning_rate", noted)
+    monkeypatch.setattr(update, "policy_loss", sabotaged)
+    monkeypatch.setattr(callbacks.Choice, "value", lambda choice, row: -row["step"])
+    for folder, words in (("tripped", ()), ("of the best", ("checkpoint=best", "evaluate_every=1"))):
+        found = stage(folder, new_context(folder), *words)
+        assert found["diverged"].startswith("ppo: a loss was not finite at iteration 3")
+        assert found["iterations"] == 2
+        kept, alive = (load_file(tmp_path / path / "model.safetensors") for path in (folder, "undisturbed/steps/2"))
+        assert all(torch.equal(weight, alive[name]) for name, weight in kept.items())
+    assert seen == [1, 2, 3, 1, 2, 3]
     assert diverged({"ppo": {"metrics": found}, "evaluate": {"metrics": {"judge/mean": 0.1}}}) == found["diverged"]
     assert diverged({"evaluate": {"metrics": {"judge/mean": 0.1}}}) is None
 
@@ -211,6 +220,23 @@ def test_dropout_is_off_in_policy_reference_and_critic(
         with torch.no_grad():
             first, again = (trunk(ids).last_hidden_state for _ in range(2))
         assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("critic", ["separate", "reward"])
+def test_a_critic_begins_as_the_policy_or_as_the_reward_model(
+    critic: str, composed: Callable[..., Any], model_folders: dict[str, Path], tokenizer: Any, tmp_path: Path
+) -> None:
+    reward = tmp_path / "reward"
+    shutil.copytree(model_folders["gpt2"], reward)
+    weights = {name: weight + 0.125 for name, weight in load_file(reward / "model.safetensors").items()}
+    save_file(weights, reward / "model.safetensors", {"format": "pt"})
+    made = composed(
+        "model=gpt2", f"model.path={model_folders['gpt2']}", "stages.ppo.max_length=96", f"stages.ppo.critic={critic}"
+    )
+    task = ppo.make_task(made.stages.ppo, made.model, None, reward, tokenizer, Vowels().score, [], torch.device("cpu"))
+    assert task.critic is not None
+    moved = task.critic.wte.weight - task.policy.get_input_embeddings().weight
+    assert torch.allclose(moved, torch.full_like(moved, 0.125 if critic == "reward" else 0.0), atol=1e-6)
 
 
 @pytest.mark.parametrize("critic", ["separate", "reward"])
