@@ -244,3 +244,24 @@ def test_a_link_names_one_definition(tmp_path: Path) -> None:
     page.write_text("[`B`](toy.py#L1)")
     with pytest.raises(LookupError, match=r"^`B` names 0 things in toy\.py"):
         lines.with_lines(page)
+
+
+# ------------------------------------------------------------------------------------------------------ one code path
+
+
+def conditions(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.If | ast.IfExp | ast.While | ast.Assert | ast.match_case):
+            yield ast.unparse(node.pattern if isinstance(node, ast.match_case) else node.test)
+        elif isinstance(node, ast.comprehension):
+            yield from map(ast.unparse, node.ifs)
+
+
+def test_no_code_asks_whether_it_is_a_smoke_run() -> None:
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        assert [said for said in conditions(file.read_text()) if "smoke" in said.lower()] == [], file
+
+
+def test_the_search_for_conditions_sees_all_of_them() -> None:
+    source = "if a: pass\nelif b: pass\nx = 1 if c else 2\n[y for y in x if d]\nmatch x:\n case 'e': pass\n"
+    assert sorted(conditions(source)) == ["'e'", "a", "b", "c", "d"]

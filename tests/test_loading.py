@@ -218,3 +218,10 @@ def test_what_is_local_or_made_from_nothing_is_asked_of_nobody(
     assert repository(composed("model=gpt2").model) == Repository(
         "openai-community/gpt2", composed("model=gpt2").model.revision, "model", "model.path"
     )
+
+
+def test_a_shrunken_opt_350m_has_its_projection_and_its_norms_after_the_blocks(composed: Callable[..., Any]) -> None:
+    model = composed("model=opt-350m", "debug=smoke").model
+    assert model.architecture == model.small
+    assert model.architecture.word_embed_proj_dim != model.architecture.hidden_size
+    assert model.architecture.do_layer_norm_before is False
