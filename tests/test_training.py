@@ -14,6 +14,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import hub_layout
 from killing import die_at
 from prefsweep.config import DPO_LOSSES
 from prefsweep.data.sources import load
@@ -26,6 +27,7 @@ from prefsweep.models.logprobs import answer_batch, answer_logprobs
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import callbacks, dpo, reference, sft, trainers
 from prefsweep.stages.training import checkpoints
+from workplace import Workplace
 
 SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
 
@@ -250,6 +252,19 @@ def test_what_a_training_reads_is_counted(
     }
     last = [row for row in context.history.rows() if "validation/loss" in row][-1]
     assert {name: last[f"cost/{name}"] for name in context.cost.counts} == context.cost.counts
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_what_became_of_its_rows_is_in_its_record(stage: str, tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    small = [*hub_layout.words("hh-rlhf", hub_layout.write_dataset("hh-rlhf", tmp_path / "data")), "model=gpt2"]
+    done = place.command(*small, f"method={stage}", "debug=smoke", "runtime=cpu", "tracking=off", "jobs=1")
+    assert done.returncode == 0, done.stderr
+    (built,) = place.stages(stage)
+    metrics = json.loads((built / "record.json").read_text())["metrics"]
+    found = {name.removeprefix("data/train/"): metrics[name] for name in metrics if name.startswith("data/train/")}
+    lost = {reason.replace(" ", "_"): count for reason, count in hub_layout.TRAPS["hh-rlhf"].items()}
+    assert found == {"read": 53, "kept": 40, "in_validation": 8, **lost}
 
 
 # ----------------------------------------------------------------------------------------------- resume, guards
