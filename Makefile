@@ -30,8 +30,8 @@ demo: $(READY)  ## a small grid in the embedded world: no network, no GPU, no ac
 test: $(READY)  ## all tests but the slow ones, two at a time; WORKERS=... for more
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-test-slow: $(READY)  ## the slow ones
-	$(BIN)/pytest -m slow
+test-slow: $(READY)  ## the slow ones, with every cell and every experiment
+	$(BIN)/pytest -m 'slow or experiment'
 
 test-browser: $(READY)  ## the page in chromium, at the width of a phone and of a desk; CHROMIUM=... names another binary
 	$(BIN)/pytest -m browser tests/browser

@@ -28,6 +28,7 @@ DATASETS = {
 }
 METRICS = Path(__file__).parents[1] / "docs/metrics.md"
 OF_THE_JUDGE = {"judge/well_formed", "judge/truncated"}  # `judge/<other>` there
+EXPERIMENT = pytest.mark.experiment
 QUICK = ("gpt2-ultrafeedback-lora", "safe-gpt2")
 SMALL = ("debug=smoke", "runtime=cpu", "runtime.threads=1", "tracking=off", "jobs=2", "runtime.progress=false")
 
@@ -106,7 +107,7 @@ def run(experiment: str, place: Workplace, *more: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "experiment",
-    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(DATASETS)],
+    [pytest.param(name, marks=EXPERIMENT if name in QUICK else pytest.mark.slow) for name in sorted(DATASETS)],
 )
 def test_it_runs_at_smoke_size(experiment: str, tmp_path: Path) -> None:
     runs = run(experiment, Workplace(tmp_path), *(["dataset.subset=harmless-base"] if "hh-sweep" in experiment else []))

@@ -28,6 +28,7 @@ def test_it_is_the_recipe() -> None:
     assert 24_895 - config.dataset.validation == ppo.iterations * ppo.batch_size  # one pass
 
 
+@pytest.mark.experiment
 def test_it_runs_and_shows_answers_before_and_after(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     imdb = write_dataset("imdb", tmp_path / "imdb")
