@@ -243,6 +243,7 @@ SAID = [
     ("-m method=base,sft stages={ppo:{beta:.1}}", "stages.ppo", "does not run"),
     ("method=dpo reward.path=null", "reward.path", "asks no reward"),
     ("model=gpt2 dataset=hh-rlhf method=base dataset.limit=9", "dataset.limit", "learns from no row"),
+    ("method=base dataset.limit=9", "dataset.limit", "learns from no row"),
     ("method=dpo scorer@reward=deberta-v3", "scorer@reward", "scorer@judge"),
     # settings that contradict each other
     ("stages.sft.checkpoint=best", "stages.sft.checkpoint=best", "stages.sft.evaluate_every"),

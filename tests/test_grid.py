@@ -62,6 +62,16 @@ def test_a_learning_curve_has_its_base_answered_and_its_judge_tried_once(sweep: 
     assert roles[1]["reference"] != roles[2]["reference"]
 
 
+def test_a_learning_curve_in_the_synthetic_world_has_its_base_trained_once(sweep: Sweep) -> None:
+    """It reads the world's reviews, which no limit limits."""
+    grid = sweep("method=dpo", "dataset.limit=null,64,128")
+    roles = [{stage.role: stage.identity for stage in job.plan.stages} for job in grid.jobs]
+    for role in ("pretrain", "sample/base", "score/base"):
+        assert len({stages[role] for stages in roles}) == 1
+    for role in ("reference", "dpo"):
+        assert len({stages[role] for stages in roles}) == 3
+
+
 def test_jobs_share_the_stages_that_they_have_in_common(sweep: Sweep) -> None:
     grid = sweep("method=sft,sft+dpo", "seed=1,2")
     assert len(grid.jobs) == 4

@@ -41,7 +41,6 @@ from prefsweep.config_stages import (
     StageConfig as StageConfig,
     Stages as Stages,
     TrainingConfig as TrainingConfig,
-    learns as learns,
 )
 from prefsweep.setting import setting
 
@@ -88,6 +87,13 @@ class SyntheticReviewsConfig(DatasetConfig):
     coherence: float = setting(at_least=0, at_most=1)
     seed: int = setting(at_least=0)
     pretraining: int = setting(at_least=1)
+
+
+def learns(stage: StageConfig, dataset: DatasetConfig) -> bool:
+    """Whether it reads training rows. A base of the synthetic world is pretrained on the world's reviews instead."""
+    if isinstance(stage, PretrainConfig) and isinstance(dataset, SyntheticReviewsConfig):
+        return False
+    return "dataset" in stage.reads and not isinstance(stage, SampleConfig | JudgeConfig | EvaluateConfig)
 
 
 @dataclass

@@ -230,11 +230,6 @@ class EvaluateConfig(StageConfig):
     max_length: int = setting(at_least=2)
 
 
-def learns(stage: StageConfig) -> bool:
-    """Whether it reads training rows."""
-    return "dataset" in stage.reads and not isinstance(stage, SampleConfig | JudgeConfig | EvaluateConfig)
-
-
 @dataclass
 class Stages:
     pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)

@@ -49,7 +49,7 @@ class Job:
     def resolved(self) -> dict[str, Any]:
         """The config as written to disk: without the stages that are not used, nor a limit that limits none."""
         whole = as_container(self.config)
-        if not any(learns(stage.config) for stage in self.plan.stages):
+        if not any(learns(stage.config, self.config.dataset) for stage in self.plan.stages):
             whole["dataset"]["limit"] = None
         whole["stages"] = {name: stage for name, stage in whole["stages"].items() if name in self.plan.used}
         return whole
@@ -93,7 +93,7 @@ def plan_of(config: Config) -> Plan:
 def as_seen_by(stage: StageConfig, section: Any) -> Any:
     """Datasets that differ in their limit alone are one to a stage that reads no training row: it is shared by the runs
     of a learning curve."""
-    if learns(stage) or not isinstance(section, DatasetConfig):
+    if not isinstance(section, DatasetConfig) or learns(stage, section):
         return section
     return dataclasses.replace(section, limit=None)
 

@@ -23,7 +23,7 @@ class Reading:
     @property
     def splits(self) -> list[str]:
         """Of those that must be read whole to be divided: train brings its validation."""
-        learned = any(learns(stage.config) for stage in self.stages)
+        learned = any(learns(stage.config, self.dataset) for stage in self.stages)
         return ["train", "test"] if learned else ["test"]
 
     def recorded(self, store: Store) -> dict[str, str]:
