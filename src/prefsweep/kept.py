@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from prefsweep.config import FileDatasetConfig, SFTConfig, learns
-from prefsweep.data.sources import load
+from prefsweep.data.sources import SPLITS, load
 from prefsweep.data.tally import sentences
 from prefsweep.hub import not_pinned
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Store
 
-SPLITS = ("train", "validation", "test")
+Told = tuple[dict[str, object], dict[str, str]]  # a dataset as a record has it, and what was kept by split
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,14 @@ class Reading:
         learned = any(learns(stage.config, self.dataset) for stage in self.stages)
         return ["train", "test"] if learned else ["test"]
 
-    def recorded(self, store: Store) -> dict[str, str]:
+    def recorded(self, records: Sequence[Told]) -> dict[str, str]:
         """By split, what any run's stage that read it has recorded."""
         forms = [stage.payload["sections"]["dataset"] for stage in self.stages]
         said: dict[str, str] = {}
-        for record in store.records():
-            if (form := record["sections"].get("dataset")) in forms:
-                told = sentences(record["metrics"])
-                if form["limit"] != self.dataset.limit:
-                    told.pop("train", None)
-                said |= told
+        for form, told in records:
+            if form in forms:
+                same = form["limit"] == self.dataset.limit
+                said |= {split: sentence for split, sentence in told.items() if same or split != "train"}
         return said
 
 
@@ -52,11 +50,19 @@ def readings(stages: Sequence[Stage]) -> list[Reading]:
     ]
 
 
+def told(store: Store) -> list[Told]:
+    """By every finished stage that has read a dataset; the store is walked once for all of them."""
+    found = ((record["sections"].get("dataset"), record["metrics"]) for record in store.records())
+    return [(form, sentences(metrics)) for form, metrics in found if form]
+
+
 def lines(stages: Sequence[Stage], store: Store) -> Iterator[str]:
     """A line a dataset, with whether it may still change."""
-    for reading in readings(stages):
+    found = readings(stages)
+    records = told(store) if found else []
+    for reading in found:
         pin = not_pinned(reading.dataset, store.root.parent)
-        yield line(reading, reading.recorded(store), pin)
+        yield line(reading, reading.recorded(records), pin)
 
 
 def line(reading: Reading, said: dict[str, str], pin: str | None = None) -> str:
@@ -67,10 +73,12 @@ def line(reading: Reading, said: dict[str, str], pin: str | None = None) -> str:
 def read_first(stages: Sequence[Stage], store: Store) -> Iterator[str]:
     """Read what no stage has read yet, and say what was kept: a row that is wrong is told before anything is built,
     not after hours of what comes before it."""
-    for reading in readings(stages):
-        if set(reading.splits) - set(reading.recorded(store)):
-            found = {split: load(reading.dataset, split) for split in reading.splits}
+    found = readings(stages)
+    records = told(store) if found else []
+    for reading in found:
+        if set(reading.splits) - set(reading.recorded(records)):
+            loaded = {split: load(reading.dataset, split) for split in reading.splits}
             if any(isinstance(stage.config, SFTConfig) for stage in reading.stages):
-                for example in found["train"]:
+                for example in loaded["train"]:
                     example.answer("chosen")  # or a complaint: prompts alone teach it nothing
-            yield line(reading, {split: str(examples.tally) for split, examples in found.items()})
+            yield line(reading, {split: str(examples.tally) for split, examples in loaded.items()})
