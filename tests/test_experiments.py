@@ -58,6 +58,10 @@ def has_limit(sweep: Path, runs: list[dict[str, Any]]) -> None:
     assert with_limit == {"sft+dpo", "sft+ppo"}  # those whose start is not their result
 
 
+def says_how_bleu_was_counted(sweep: Path, runs: list[dict[str, Any]]) -> None:
+    assert re.search(r"; BLEU nrefs:1\|case:mixed\|eff:no\|tok:13a\|", (sweep / "table.md").read_text())
+
+
 def has(*names: str) -> Callable[[Path, list[dict[str, Any]]], None]:
     def check(sweep: Path, runs: list[dict[str, Any]]) -> None:
         assert not [name for name in names if not (sweep / name).is_file()]
@@ -66,7 +70,7 @@ def has(*names: str) -> Callable[[Path, list[dict[str, Any]]], None]:
 
 
 ENDS_IN = {
-    "safe-gpt2": [has_versus],
+    "safe-gpt2": [has_versus, says_how_bleu_was_counted],
     "gpt2-hh-sweep": [names_the_best, has("curves.png")],
     "opt350m-hh": [has_cas, has("bars.png")],
     "imdb-frontier": [has_limit, has("figure.png")],

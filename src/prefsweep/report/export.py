@@ -21,6 +21,7 @@ ESCAPES = {
     "²": r"\textsuperscript{2}",
     "<": r"\ensuremath{<}",
     ">": r"\ensuremath{>}",
+    "|": r"\textbar{}",
     **{character: "\\" + character for character in "&%$#_{}"},
 }
 

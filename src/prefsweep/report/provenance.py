@@ -1,10 +1,14 @@
 """A line under every table: where its numbers come from."""
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 
-from prefsweep.report.answers import Answers
+from prefsweep.report.answers import STAGE, Answers, stage_folder
 from prefsweep.report.columns import number
 from prefsweep.report.frame import Run
+
+SIGNATURES = "signatures.json"  # that evaluate left
 
 
 def provenance(runs: Sequence[Run], answers: Mapping[str, Answers | None]) -> str:
@@ -18,8 +22,20 @@ def provenance(runs: Sequence[Run], answers: Mapping[str, Answers | None]) -> st
         named("n", {f"{found.count} prompts" for found in left}),
         named("seeds", {str(run.seed) for run in runs}),
         decoding(runs),
+        *(f"BLEU {said}" for said in sorted(signatures(runs))),
     ]
     return "; ".join(part for part in parts if part) + "."
+
+
+def signatures(runs: Sequence[Run]) -> set[str]:
+    """sacrebleu's, where a run has BLEU; those of a table's runs are one, or it says both."""
+    found = set[str]()
+    for run in runs:
+        folder = stage_folder(run, STAGE) if "text/bleu" in run.metrics else None
+        if folder is not None:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                found.add(json.loads((folder / SIGNATURES).read_text())["text/bleu"])
+    return found
 
 
 def named(what: str, values: set[str]) -> str:

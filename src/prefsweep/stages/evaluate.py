@@ -7,14 +7,17 @@ from typing import Any
 
 from prefsweep.config import DatasetConfig, EvaluateConfig, ModelConfig
 from prefsweep.data.sources import load
-from prefsweep.evaluation import divergence, efficiency, judged, preference, text
+from prefsweep.evaluation import divergence, efficiency, judged, overlap, preference, text
 from prefsweep.evaluation.values import joined, means
 from prefsweep.models.loading import device, load_policy, load_tokenizer
+from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.pipeline.store import RECORD
 from prefsweep.stages.judge import PAIRS
 from prefsweep.stages.limit import BY_PROMPT
 from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
+
+SIGNATURES = "signatures.json"  # how sacrebleu counted, in its own words; a table with BLEU says it
 
 
 def run(
@@ -53,6 +56,7 @@ def run(
         judged.values(rows["result"], rows["base"], measured, good_above), text.values(rows["result"]), along
     )
     write_rows(folder / SAMPLES, [row | {"values": said} for row, said in zip(rows["result"], values, strict=True)])
+    write_json(folder / SIGNATURES, {"text/bleu": overlap.signature()})
     metrics = means(values)
     metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics, measured)
     metrics |= text.metrics(rows["result"]) | divergence.per_token(along, rows["result"])
