@@ -86,11 +86,13 @@ def free_port() -> int:
 
 
 def tell(history: History, told: Path, heard: int) -> int:
-    """What rank 0 told after the first `heard` lines, to whoever listens; one in the midst of being written waits."""
-    lines = told.read_text().split("\n")[heard:-1]
-    for line in lines:
+    """What rank 0 told after the first `heard` bytes, to whoever listens; a line half written waits."""
+    with told.open("rb") as file:
+        file.seek(heard)
+        lines, end, _ = file.read().rpartition(b"\n")
+    for line in lines.splitlines():
         history.listener(json.loads(line))
-    return heard + len(lines)
+    return heard + len(lines + end)
 
 
 def as_rank(work: Path) -> None:
