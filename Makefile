@@ -40,6 +40,7 @@ check: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests benchmarks
 
 lines: $(READY)  ## put the documents' links to lines of code where the code now is
 	$(BIN)/python tests/lines.py

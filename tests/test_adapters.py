@@ -18,9 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from killing import die_at
 from ppo_toy import TARGETS, make_task, make_trainer, tiny
 from prefsweep.__main__ import dispatch
-from prefsweep.checks import LAYERS
 from prefsweep.config import PPOConfig
 from prefsweep.errors import UserError
+from prefsweep.model_checks import LAYERS
 from prefsweep.models import adapters
 from prefsweep.models.loading import load_learner, load_policy
 from prefsweep.models.logprobs import answer_batch, answer_logprobs

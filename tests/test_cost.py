@@ -88,9 +88,9 @@ def test_what_an_iteration_costs_is_the_sum_of_its_parts(buys_labels: bool, ppo_
             "tokens_trained": config.epochs * tokens,
             "flops": 2 * size * read + looks + 1000 * answered + 6 * (size + head) * config.epochs * tokens,
         }
-    before = spending.read()
+    tally = spending.read()
     trainer.validate(ppo_toy.QUERIES[:4])
-    assert spending.read().generated > before.generated  # and between two iterations nobody asks
+    assert spending.read().generated > tally.generated  # and between two iterations nobody asks
     assert spending.iterate()[2]["labels"] == (24 if buys_labels else 0)
 
 

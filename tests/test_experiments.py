@@ -69,7 +69,7 @@ def has(*names: str) -> Callable[[Path, list[dict[str, Any]]], None]:
     return check
 
 
-ENDS_IN = {
+ENDS_IN: dict[str, list[Callable[[Path, list[dict[str, Any]]], None]]] = {
     "safe-gpt2": [has_versus, says_how_bleu_was_counted],
     "gpt2-hh-sweep": [names_the_best, has("curves.png")],
     "opt350m-hh": [has_cas, has("bars.png")],

@@ -4,9 +4,11 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from prefsweep.report import effects, report
@@ -100,7 +102,7 @@ def test_every_metric_of_the_bars_has_its_panel_with_a_bar_a_row(
     effects.draw_bars(table(read_runs([tmp_path / "s"]), names), tmp_path / "bars")
     panels = [axes for axes in drawn[0].axes if axes.axison]
     assert [axes.get_title(loc="left").split(",")[0] for axes in panels] == ["HmR", "HpR", "CAS", *["judge score"] * 2]
-    assert all([bar.get_height() for bar in axes.patches] == [0.25, 0.5, 0.75] for axes in panels)
+    assert all([cast(Rectangle, bar).get_height() for bar in axes.patches] == [0.25, 0.5, 0.75] for axes in panels)
 
 
 def test_an_experiment_may_name_its_figures_and_metrics(tmp_path: Path) -> None:
