@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from prefsweep.job import Job, plan_of
 from prefsweep.pipeline.cost import COUNTS, TRACE
-from prefsweep.report import report
+from prefsweep.report import efficiency, report
 from prefsweep.report.columns import decimals_for, heading, number
 from prefsweep.report.efficiency import read_curve
 from prefsweep.report.frame import read_runs
@@ -133,13 +135,64 @@ def test_a_curve_begins_where_the_stages_before_it_end(tmp_path: Path) -> None:
     (run,) = read_runs([tmp_path / "s"])
     curve = read_curve(run)
     assert curve is not None
-    assert (curve.stage, curve.metric, curve.values) == ("ppo", "score", [0.1, 0.2, 0.3])
+    assert (curve.measure, curve.values) == ("ppo: validation score", [0.1, 0.2, 0.3])
     assert curve.taken == {
         "labels": [60, 80, 100],
         "tokens_generated": [0, 0, 0],
         "flops": [3e12, 4e12, 5e12],
         "seconds": [21.0, 31.0, 41.0],
     }
+
+
+def judged(run: Path, cap: dict[str, object]) -> None:
+    """What the stage `validate` leaves of such a run: the judge's word on each of its validations."""
+    record = json.loads((run / "run.json").read_text())
+    (role,) = record["stages"]
+    record["config"]["stages"][role] |= cap
+    record["stages"]["validate"] = f"judged-{run.name}"
+    stage = Path(record["config"]["runtime"]["outputs"]) / "stages/validate" / f"judged-{run.name}"
+    stage.mkdir(parents=True)
+    rows = [{"step": step, "validation/judge": -float(step)} for step in (1, 2, 3)]
+    (stage / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "run.json").write_text(json.dumps(record))
+
+
+def test_the_judge_puts_methods_on_one_axis_where_answers_had_one_cap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for method, metric, cap in (
+        ("ppo", "score", {"response_tokens": [48, 48]}),
+        ("dpo", "accuracy", {"validation_tokens": 48}),
+        ("sft", "loss", {"validation_tokens": 20}),
+    ):
+        judged(trained(tmp_path / "s", method, 1, metric), cap)
+    runs = read_runs([tmp_path / "s"])
+    told = tmp_path / "s/outputs/stages/ppo/ppo1/history.jsonl"  # whose labels a reward model took before it began
+    rows = [json.loads(line) for line in told.read_text().splitlines()]
+    told.write_text("".join(json.dumps(row | ({"cost/labels": 60} if len(row) > 2 else {})) + "\n" for row in rows))
+    curves = {run.value("method"): read_curve(run) for run in runs}
+    assert {method: curve and curve.measure for method, curve in curves.items()} == {
+        "ppo": "judge, validation, at most 48 tokens",
+        "dpo": "judge, validation, at most 48 tokens",
+        "sft": "judge, validation, at most 20 tokens",
+    }
+    assert all(curve and curve.values == [-1, -2, -3] and curve.taken["labels"] for curve in curves.values())
+    drawn: list[Figure] = []
+    monkeypatch.setattr(efficiency, "panels", lambda data, stem, keys, places, draw, note, marked: record(keys, draw))
+
+    def record(keys: list[tuple[str, str]], draw: Callable[[Axes, tuple[str, str]], None]) -> list[Path]:
+        for key in keys:
+            drawn.append(Figure())
+            draw(drawn[-1].subplots(), key)
+        return []
+
+    efficiency.draw_efficiency(table(runs), tmp_path / "figure")
+    axes = [axes for figure in drawn for axes in figure.axes]
+    prices = ("labels", "FLOPs", "minutes")  # not tokens generated: nobody drew any
+    assert [(each.get_title(loc="left"), each.get_xlabel(), len(each.lines)) for each in axes] == [
+        *(("judge, validation, at most 20 tokens", price, 1) for price in prices),
+        *(("judge, validation, at most 48 tokens", price, 2) for price in prices),
+    ]
 
 
 def test_figures_are_drawn_where_their_data_is(tmp_path: Path) -> None:

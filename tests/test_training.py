@@ -290,6 +290,8 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     assert resumed == undisturbed
     assert list(resumed_context.history.rows()) == list(context.history.rows())
     assert resumed_context.cost.counts == context.cost.counts
+    answers = [(tmp_path / f"{name}-artifact/validation.jsonl").read_text() for name in ("killed", "undisturbed")]
+    assert answers[0] == answers[1] and answers[0].count("\n") == 3 * 16
     assert context.cost.counts["labels"] == (6 * 8 if stage == "dpo" else 0)
     assert sorted(kept.name for kept in (tmp_path / "killed-artifact/steps").iterdir()) == ["3", "6"]
     for folder in (".", "steps/3", "steps/6"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config import (
+    AnsweringConfig,
     Config,
     DatasetConfig,
     DPOConfig,
@@ -15,7 +16,6 @@ from prefsweep.config import (
     PPOConfig,
     RewardConfig,
     SampleConfig,
-    SFTConfig,
     Stages,
     TrainingConfig,
     positions,
@@ -45,7 +45,7 @@ def check(config: Config) -> None:
     for name, stage in vars(config.stages).items():
         if isinstance(stage, TrainingConfig):
             check_training(f"stages.{name}", stage)
-        if isinstance(stage, SFTConfig | DPOConfig | PPOConfig) and stage.lora:
+        if isinstance(stage, AnsweringConfig | PPOConfig) and stage.lora:
             check_adapter(f"stages.{name}.adapter", stage.adapter, config.model)
     check_dpo(config.stages.dpo, config.runtime.micro_batch)
     check_reward("stages.reward", config.stages.reward)
@@ -231,8 +231,9 @@ def check_lengths(config: Config) -> None:
         another = getattr(stage, "backbone", "policy") == "encoder"  # with positions of its own
         if not another and getattr(stage, "max_length", 0) > longest:
             raise UserError(f"stages.{name}.max_length={stage.max_length}: the model has {longest} positions")
-    if config.stages.sample.max_new_tokens >= longest:
-        raise UserError(
-            f"stages.sample.max_new_tokens={config.stages.sample.max_new_tokens}: leaves no room for a prompt in the "
-            f"model's {longest} positions"
-        )
+    stages = config.stages
+    caps = {"sample.max_new_tokens": stages.sample.max_new_tokens}
+    caps |= {f"{name}.validation_tokens": getattr(stages, name).validation_tokens for name in ("sft", "dpo")}
+    for key, cap in caps.items():
+        if cap >= longest:
+            raise UserError(f"stages.{key}={cap}: leaves no room for a prompt in the model's {longest} positions")

@@ -24,6 +24,7 @@ from prefsweep.config_architectures import (
 from prefsweep.config_stages import (
     DPO_LOSSES as DPO_LOSSES,
     AdapterConfig as AdapterConfig,
+    AnsweringConfig as AnsweringConfig,
     DPOConfig as DPOConfig,
     EncoderConfig as EncoderConfig,
     EvaluateConfig as EvaluateConfig,

@@ -56,9 +56,17 @@ class PretrainConfig(TrainingConfig):
 
 
 @dataclass
-class SFTConfig(TrainingConfig):
+class AnsweringConfig(TrainingConfig):
+    """Of a policy: all of it or adapters, and the answers that it gives at each validation."""
+
     lora: bool = setting(absent_equals=False)
     adapter: AdapterConfig = setting(only_with="lora")
+    validation_prompts: int = setting(at_least=0)
+    validation_tokens: int = setting(at_least=1, only_with="validation_prompts")
+
+
+@dataclass
+class SFTConfig(AnsweringConfig):
     learn: str = setting(choices=("answer", "all"))
 
 
@@ -70,10 +78,8 @@ DPO_LOSSES = (
 
 
 @dataclass
-class DPOConfig(TrainingConfig):
+class DPOConfig(AnsweringConfig):
     best_by: str = setting(choices=("loss", "accuracy", "margin"))
-    lora: bool = setting(absent_equals=False)
-    adapter: AdapterConfig = setting(only_with="lora")
     loss: list[str] = setting(choices=DPO_LOSSES)
     loss_weights: list[float] | None = setting(above=0)
     beta: float = setting(above=0)
@@ -242,6 +248,7 @@ class Stages:
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
     score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
+    validate: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
     judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
     limit_samples: SampleConfig = dataclasses.field(default_factory=SampleConfig)
     limit_rewards: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)

@@ -10,8 +10,10 @@ from typing import Any
 from prefsweep import console
 from prefsweep.compose import as_container
 from prefsweep.config import (
+    AnsweringConfig,
     Config,
     DatasetConfig,
+    PPOConfig,
     RuntimeConfig,
     ScorerConfig,
     StageConfig,
@@ -83,11 +85,18 @@ def plan_of(config: Config) -> Plan:
         "sampled_pairs": "pairs" if config.dataset.pairs == "sampled" else None,
         "limited": config.model.base if "base" in (config.stages.evaluate.limit_of, start) else start,
         "limit_or_none": "limit" if config.stages.evaluate.limit else None,
+        "validate_or_none": "validate" if answers_while_trained(config, config.method.result) else None,
         "pairs_ranked": "limit_rewards" if config.dataset.pairs == "sampled" else None,
     }
     others = {name: {"dataset": dataset} for name, dataset in config.also.items()}
     graph = on_other_prompts(config.method.pipeline, config.also)
     return make_plan(graph, TARGET, configs, sections, aliases, hash_content, others, as_seen_by)
+
+
+def answers_while_trained(config: Config, role: str) -> bool:
+    """Whether the stage in this role leaves answers of its validations."""
+    stage = getattr(config.stages, role.partition("/")[0], None)
+    return isinstance(stage, PPOConfig | AnsweringConfig) and stage.validation_prompts > 0
 
 
 def as_seen_by(stage: StageConfig, section: Any) -> Any:
@@ -105,7 +114,7 @@ def on_other_prompts(graph: dict[str, Any], also: dict[str, DatasetConfig]) -> d
     for name, dataset in also.items():
         judged = f"judge/{name}" if dataset.pairs == "given" else None
         renamed: dict[str, str | None] = {role: f"{role}/{name}" for role in again}
-        renamed |= {"limit_or_none": None, "judged_pairs": judged}
+        renamed |= {"limit_or_none": None, "validate_or_none": None, "judged_pairs": judged}
         for role in again:
             inputs = {key: renamed.get(source, source) for key, source in graph[role].items()}
             whole[f"{role}/{name}"] = {key: source for key, source in inputs.items() if source is not None}

@@ -17,7 +17,8 @@ from prefsweep.report.render import print_table
 from prefsweep.report.table import table
 
 PREFIX = "validation/"
-USUAL = ("validation/loss", "validation/score", "validation/margin", "validation/accuracy")
+JUDGED = "validation/judge"  # of the stage `validate`: the one that means the same whatever was trained
+USUAL = ("validation/loss", "validation/score", "validation/margin", "validation/accuracy", JUDGED)
 LESS = ("loss", "calibration_error", "perplexity")
 
 
@@ -65,7 +66,7 @@ def refuse(by: str, runs: Sequence[Run]) -> None:
         names = sorted({name for run in runs for name in measured(run)})
         raise UserError(f"--by {by}: no run measured it{nearest(by, names)}; say {known(runs)}")
     stages = sorted({result_role(run) for run in having})
-    if len(stages) > 1:
+    if len(stages) > 1 and by != JUDGED:
         raise UserError(f"--by {by}: of {' and of '.join(stages)} are two measures; name a sweep of one method")
 
 
@@ -80,13 +81,26 @@ def result_role(run: Run) -> str:
 
 
 def history(run: Run) -> list[dict[str, float]]:
-    folder = stage_folder(run, result_role(run))
+    """Of the stage that ends the method; its validations with what the judge said of their answers."""
+    said = {row["step"]: row[JUDGED] for row in rows_of(run, "validate") if JUDGED in row}
+    return [
+        row | {JUDGED: said[row["step"]]} if row["step"] in said and any(map(is_validation, row)) else row
+        for row in rows_of(run, result_role(run))
+    ]
+
+
+def is_validation(metric: str) -> bool:
+    return metric.startswith(PREFIX)
+
+
+def rows_of(run: Run, role: str) -> list[dict[str, float]]:
+    folder = stage_folder(run, role)
     path = folder / "history.jsonl" if folder else None
     return [json.loads(line) for line in path.read_text().splitlines()] if path and path.is_file() else []
 
 
 def measured(run: Run) -> set[str]:
-    return {name for row in history(run) for name in row if name.startswith(PREFIX)} if run.has_result else set()
+    return {name for row in history(run) for name in row if is_validation(name)} if run.has_result else set()
 
 
 def kept_value(run: Run, by: str) -> float | None:

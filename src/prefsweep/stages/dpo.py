@@ -11,9 +11,11 @@ import trl
 
 from prefsweep.config import DatasetConfig, DPOConfig, ModelConfig
 from prefsweep.data.cache import Cache
+from prefsweep.data.sources import load
 from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
+from prefsweep.stages.answering import Answering
 from prefsweep.stages.pairs import load_pairs
 from prefsweep.stages.reference import REFERENCE_COLUMNS, read_reference
 from prefsweep.stages.trainers import PairTrainer
@@ -48,14 +50,17 @@ def run(
 ) -> dict[str, Any]:
     seeded(config)
     tokenizer = load_tokenizer(model, policy)
-    rows, told = {}, {}
+    rows, told, answering = {}, {}, None
     for split in ("validation", "train"):
         examples = load_pairs(dataset, split, tokenizer, pairs)
+        if split == "validation":  # the dataset's prompts, be the pairs sampled: those that ppo is asked
+            held_out = examples if pairs is None else load(dataset, split, tokenizer)
+            answering = Answering(config, held_out, tokenizer, context)
         table, cut = pair_rows(examples, tokenizer, config.max_length, Cache.of(context.runtime))
         for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split, len(table)), strict=True):
             table = table.add_column(column, values)
         rows[split], told = table, cut.metrics() | examples.metrics()
-    del examples  # all its texts, in memory no longer
+    del examples, held_out  # all its texts, in memory no longer
     settings = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
     trainer = PairTrainer(
         model=load_learner(config, model, policy),
@@ -71,4 +76,4 @@ def run(
     )
     trainer.reads_labels = pairs is None  # else who ranked them has counted
     trainer.micro_batch = context.runtime.micro_batch
-    return train(trainer, config, folder, context, "dpo") | told
+    return train(trainer, config, folder, context, "dpo", answering) | told

@@ -35,11 +35,12 @@ def run(
     base_policy: Path | None = None,
     pairs: Path | None = None,
     limit: Path | None = None,
+    validated: Path | None = None,
     **others: Path,
 ) -> dict[str, Any]:
     """`base`, `start`, `result` are scored samples; the policies are who gave them (None: the model as it is); `pairs`
-    are test pairs that the judge scored; `limit` says what was attainable. `others` (`also_<dataset>`) are what this
-    stage said of other datasets' prompts.
+    are test pairs that the judge scored; `limit` says what was attainable; `validated` is for reports alone. `others`
+    (`also_<dataset>`) are what this stage said of other datasets' prompts.
 
     Each answer is left with its `values`: what is a mean in the metrics is the mean of these.
     """

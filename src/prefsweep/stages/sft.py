@@ -12,6 +12,7 @@ from prefsweep.data.sources import load
 from prefsweep.data.views import answer_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
+from prefsweep.stages.answering import Answering
 from prefsweep.stages.trainers import token_trainer
 from prefsweep.stages.training import seeded, train
 
@@ -32,6 +33,8 @@ def run(
     train_rows, cut = answer_rows(examples, *asked)
     told = cut.metrics() | examples.metrics()
     del examples  # all its texts, in memory no longer
-    validation, _ = answer_rows(load(dataset, "validation", tokenizer), *asked)
+    held_out = load(dataset, "validation", tokenizer)
+    validation, _ = answer_rows(held_out, *asked)
     trainer = token_trainer(config, load_learner(config, model, policy), tokenizer, train_rows, validation, context)
-    return train(trainer, config, folder, context, "sft") | told
+    answering = Answering(config, held_out, tokenizer, context)
+    return train(trainer, config, folder, context, "sft", answering) | told

@@ -28,6 +28,7 @@ from prefsweep.models.loading import device
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import link, write_json
 from prefsweep.pipeline.stage import Context
+from prefsweep.stages.answering import Answering
 from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
 
 Batch = dict[str, Tensor]
@@ -159,13 +160,21 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context: Context, name: str) -> dict[str, Any]:
+def train(
+    trainer: SteadyTrainer,
+    config: TrainingConfig,
+    folder: Path,
+    context: Context,
+    name: str,
+    answering: Answering | None = None,
+) -> dict[str, Any]:
     """Train (or go on), keep the state that `checkpoint` names in `folder`, and return the stage's metrics."""
     trainer.stage_name, trainer.cost = name, context.cost
     # 1. where a killed build stopped, or the beginning
     found = checkpoints(context.checkpoints)
     start = found[-1] if found else None
-    context.history.rewind(step_of(start) if start else -1)
+    for told in (context.history, *([answering.table] if answering else [])):
+        told.rewind(step_of(start) if start else -1)
     if start and (start / COUNTS).is_file():
         context.cost.restore(json.loads((start / COUNTS).read_text()))
     # 2. our callbacks, and only ours: theirs print
@@ -173,8 +182,9 @@ def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context:
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
-    for ours in (Reporter(context), keeper, Progress(name, context.runtime.progress)):
-        trainer.add_callback(ours)
+    for ours in (Reporter(context), keeper, answering, Progress(name, context.runtime.progress)):
+        if ours is not None:
+            trainer.add_callback(ours)
     # 3. the loop
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     # 4. a last validation, where the loop did not end on one
@@ -187,6 +197,8 @@ def train(trainer: SteadyTrainer, config: TrainingConfig, folder: Path, context:
     else:
         save(trainer.model, trainer.processing_class, folder)
     keeper.schedule.hand_over(folder)
+    if answering is not None:
+        answering.hand_over(folder)
     return {"steps": trainer.state.global_step, **keeper.metrics(best)}
 
 

@@ -10,7 +10,7 @@ from prefsweep.report.frame import Run, read_runs
 from prefsweep.sweep.grid import Grid, key_of, sweep_name
 
 # The stages that may be built: they ask policies that are there, and judge what these said.
-JUDGING = ("judge_model", "sample", "score", "limit_samples", "limit_rewards", "limit", "judge", "evaluate")
+JUDGING = ("judge_model", "sample", "score", "validate", "limit_samples", "limit_rewards", "limit", "judge", "evaluate")
 
 
 def judged_again(folder: Path, words: list[str], config_dir: Path | None) -> Grid:
