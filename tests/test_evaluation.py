@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefsweep.evaluation import divergence, judged, overlap, preference, variety
-from prefsweep.evaluation.metrics import Overlap, Variety
+from prefsweep.evaluation.metrics import Coherence, Ending, Overlap, Variety
 from prefsweep.evaluation.values import means
 from prefsweep.models.loading import load_policy, load_tokenizer
+from prefsweep.stages.sample import read_rows
+from workplace import Workplace
 
 TEXTS = ["the cat sat on the mat", "a dog ran", "the cat sat on the cat sat on the cat"]
 
@@ -56,11 +59,52 @@ def test_variety_by_hand() -> None:
 
 
 def test_they_are_metrics_of_evaluate_too() -> None:
-    both = evaluate.combine([Overlap(), Variety()])
-    found = both.compute(predictions=TEXTS, references=TEXTS)
+    tokens = [[5, 7, 0], [5, 7, 9], [0]]
+    all_three = evaluate.combine([Overlap(), Variety(), Ending(eos=0)])
+    found = all_three.compute(predictions=TEXTS, references=TEXTS, answer_tokens=tokens)
+    assert found["length"] == pytest.approx(7 / 3) and found["ended"] == pytest.approx(2 / 3)
     assert found["rougeL"] == 1 and found["bleu"] == pytest.approx(100)
     assert found["distinct1"] == variety.distinct(TEXTS, 1)
     assert "version:" in found["bleu_signature"]
+
+
+def test_a_run_says_the_same_of_the_base_of_the_start_and_of_the_result(tmp_path: Path) -> None:
+    """Each of its numbers again: by numpy, by the metrics of evaluate, and by the run whose result is that start."""
+    place = Workplace(tmp_path)
+    longer = ["stages.sft.max_steps=12", "stages.sft.learning_rate=3e-3", "scorer@judge=deberta-v3"]
+    assert place.run("-m", "method=sft,sft+dpo", *longer, "sweep=s", "tracking=off").returncode == 0
+    runs = place.jobs("s")
+    run, before = runs["sft+dpo/1"], runs["sft/1"]
+    stages = tmp_path / "outputs/stages"
+    found, metrics = {}, run["metrics"]
+    for whose in ("base", "start", "result"):
+        rows = found[whose] = read_rows(stages / "score" / run["stages"][f"score/{whose}"] / "samples.jsonl")
+        scores = np.array([row["scores"]["score"] for row in rows])
+        prefix = "" if whose == "result" else f"{whose}_"
+        said = [metrics[f"judge/{prefix}{name}"] for name in ("mean", "median", "std")]
+        assert said == pytest.approx([scores.mean(), np.quantile(scores, 0.5), scores.std()])
+        tokens = [row["answer_tokens"] for row in rows]
+        ending = Ending(load_tokenizer_of(run, stages).eos_token_id).compute(answer_tokens=tokens)
+        assert ending["length"] == pytest.approx(metrics[f"text/{prefix}length"])
+        assert ending["ended"] == pytest.approx(metrics[f"text/{prefix}ended"])
+        variety = Variety().compute(predictions=[row["answer"] for row in rows])
+        assert variety["repetition"] == pytest.approx(metrics[f"text/{prefix}repetition"])
+    assert metrics["kl/start_to_base"] == pytest.approx(before["metrics"]["kl/base"])
+    assert metrics["kl/start_to_base"] > 0
+    assert len({metrics[f"judge/{name}"] for name in ("mean", "start_mean", "base_mean")}) == 3
+    assert before["metrics"]["kl/start_to_base"] == 0
+    base = AutoModelForCausalLM.from_pretrained(stages / "pretrain" / run["stages"]["pretrain"])
+    keys = ("prompt_tokens", "answer_tokens")
+    columns = {key: [row[key] for row in found["result"]] for key in keys}
+    texts = {"predictions": [row["answer"] for row in rows], "references": [row["chosen"] for row in rows]}
+    together = evaluate.combine([Coherence(base, batch=3), Overlap()]).compute(**texts, **columns)
+    assert together["coherence"] == pytest.approx(metrics["text/coherence"], rel=1e-5)
+    for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "bleu1"):
+        assert together[name] == pytest.approx(metrics[f"text/{name}"])
+
+
+def load_tokenizer_of(run: dict[str, Any], stages: Path) -> Any:
+    return AutoTokenizer.from_pretrained(stages / "pretrain" / run["stages"]["pretrain"])
 
 
 # ----------------------------------------------------------------------------------------------------------- the judge

@@ -122,6 +122,17 @@ def test_it_runs_at_smoke_size(experiment: str, tmp_path: Path) -> None:
     assert not undocumented(runs)
 
 
+def test_every_metric_says_how_to_read_it_and_when_it_misleads() -> None:
+    def names(section: str) -> list[str]:
+        rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
+        assert all(len(row) == 3 and all(cell.strip(" |") for cell in row) for row in rows)
+        return [name for row in rows for name in re.findall("`([^`]+)`", row[0])]
+
+    before, after = METRICS.read_text().split("## How to read them, and when they mislead")
+    defined, read = names(before), names(after.split("\n\n**")[0])
+    assert sorted(defined) == sorted(read) and len(set(defined)) == len(defined) > 40
+
+
 def undocumented(runs: list[dict[str, Any]]) -> set[str]:
     """The metrics of runs that docs/metrics.md does not name; `…_per_token` stands there for any name before it."""
     documented = set(re.findall("`([^`]+)`", METRICS.read_text()))

@@ -8,6 +8,7 @@ less variance, and no step of it is negative. It holds only for answers drawn at
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -69,6 +70,16 @@ def values(
             for place, value in zip(places, column.tolist(), strict=True):
                 found[place][name] = value
     return found
+
+
+def mean_kl(
+    policy: PreTrainedModel, reference: PreTrainedModel, rows: Sequence[dict[str, Any]], forward: Forward
+) -> float:
+    """Nats an answer of the policy's own; of a policy to itself 0, unread."""
+    if policy is reference:
+        return 0.0
+    found = values(policy, reference, reference, rows, forward, with_kl=True)
+    return fmean(said["kl/base"] for said in found)
 
 
 def per_token(values: Values, rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -72,8 +72,8 @@ def metrics(
     found = {
         "judge/median": median(scores),
         "judge/std": pstdev(scores),
-        "judge/start_mean": fmean(column(start)),
-        "judge/base_mean": fmean(column(base)),
+        **described("start", start),
+        **described("base", base),
         "judge/win_rate_length_controlled": length_controlled(
             [row["scores"]["score"] - other["scores"]["score"] for row, other in against_base],
             [len(row["answer_tokens"]) - len(other["answer_tokens"]) for row, other in against_base],
@@ -87,6 +87,16 @@ def metrics(
     if {"judge/hmr", "judge/hpr"} <= means.keys():
         found["judge/cas"] = (means["judge/hmr"] + means["judge/hpr"]) / 2
     return found
+
+
+def described(whose: str, rows: Sequence[Row]) -> dict[str, float]:
+    """What the judge says of the answers before the method, or before its training."""
+    scores = column(rows)
+    return {
+        f"judge/{whose}_mean": fmean(scores),
+        f"judge/{whose}_median": median(scores),
+        f"judge/{whose}_std": pstdev(scores),
+    }
 
 
 def column(rows: Sequence[Row]) -> list[float]:

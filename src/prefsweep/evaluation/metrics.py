@@ -1,7 +1,12 @@
 """The text metrics as `evaluate.Metric`s, for `evaluate.combine` and code of one's own. Nothing is fetched.
 
-from prefsweep.evaluation.metrics import Overlap, Variety
+from prefsweep.evaluation.metrics import Coherence, Ending, Overlap, Variety
 Overlap().compute(predictions=answers, references=chosen)
+evaluate.combine([Overlap(), Variety(), Ending(eos), Coherence(base)]).compute(
+    predictions=answers, references=chosen, prompt_tokens=prompt_ids, answer_tokens=answer_ids
+)
+
+Each reads what it needs and leaves the `others`, which `combine` hands to all; a row of `samples.jsonl` has all of it.
 """
 
 from statistics import fmean
@@ -9,30 +14,37 @@ from typing import Any
 
 import datasets
 import evaluate
+from transformers import PreTrainedModel
 
-from prefsweep.evaluation import overlap, variety
+from prefsweep.evaluation import divergence, overlap, variety
+
+TEXT = datasets.Value("string")
+TOKENS = datasets.Sequence(datasets.Value("int64"))
 
 
 class Ours(evaluate.Metric):
     """In memory: a cache file of ours would be shared by whoever computes at the same time."""
 
+    reads: dict[str, Any]
+
     def __init__(self, **options: Any):
         super().__init__(keep_in_memory=True, **options)
 
     def _info(self) -> Any:
-        texts = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
         return evaluate.MetricInfo(
             description=str(self.__doc__),
             citation="",
-            inputs_description="predictions: answers; references: an answer of the dataset each",
-            features=datasets.Features(texts),
+            inputs_description=f"{', '.join(self.reads)}: of each answer",
+            features=datasets.Features(self.reads),
         )
 
 
 class Overlap(Ours):
     """ROUGE-1, -2, -L, -Lsum (F-measures, stemmed) and sacrebleu's BLEU and BLEU-1, with its signature."""
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
+    reads = {"predictions": TEXT, "references": TEXT}
+
+    def _compute(self, predictions: list[str], references: list[str], **others: Any) -> dict[str, Any]:
         rows = overlap.rouge(predictions, references)
         found = {name.removeprefix("text/"): fmean(row[name] for row in rows if row) for name in rows[0]}
         blue = {name.removeprefix("text/"): value for name, value in overlap.bleu(predictions, references).items()}
@@ -40,8 +52,45 @@ class Overlap(Ours):
 
 
 class Variety(Ours):
-    """Distinct-1 and distinct-2 over all predictions, and the mean repetition of each; references are not read."""
+    """Distinct-1 and distinct-2 over all predictions, and the mean repetition of each."""
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
+    reads = {"predictions": TEXT}
+
+    def _compute(self, predictions: list[str], **others: Any) -> dict[str, Any]:
         found = {f"distinct{n}": variety.distinct(predictions, n) for n in (1, 2)}
         return found | {"repetition": fmean(variety.repetition(text) for text in predictions)}
+
+
+class Ending(Ours):
+    """Mean length in tokens, EOS included, and the share of answers that ended with it."""
+
+    reads = {"answer_tokens": TOKENS}
+
+    def __init__(self, eos: int, **options: Any):
+        super().__init__(**options)
+        self.eos = eos
+
+    def _compute(self, answer_tokens: list[list[int]], **others: Any) -> dict[str, float]:
+        ended = [tokens[-1] == self.eos for tokens in answer_tokens]
+        return {"length": fmean(map(len, answer_tokens)), "ended": fmean(ended)}
+
+
+class Coherence(Ours):
+    """Mean −log π of an answer's tokens under a model, the frozen base, in nats a token."""
+
+    reads = {"prompt_tokens": TOKENS, "answer_tokens": TOKENS}
+
+    def __init__(self, base: PreTrainedModel, pad: int = 0, batch: int = 32, precision: str = "fp32", **options: Any):
+        super().__init__(**options)
+        self.base = base.eval()
+        self.forward = divergence.Forward(pad, batch, precision)
+
+    def _compute(
+        self, prompt_tokens: list[list[int]], answer_tokens: list[list[int]], **others: Any
+    ) -> dict[str, float]:
+        rows = [
+            {"prompt_tokens": prompt, "answer_tokens": answer}
+            for prompt, answer in zip(prompt_tokens, answer_tokens, strict=True)
+        ]
+        found = divergence.values(self.base, self.base, self.base, rows, self.forward, with_kl=False)
+        return {"coherence": fmean(said["text/coherence"] for said in found)}

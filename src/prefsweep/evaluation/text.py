@@ -1,6 +1,7 @@
 """What is said of the answers' text alone: length, end, variety, and what they share with the dataset's own answer."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from prefsweep.evaluation.overlap import bleu, rouge
@@ -8,6 +9,15 @@ from prefsweep.evaluation.values import Values
 from prefsweep.evaluation.variety import distinct, repetition
 
 Row = dict[str, Any]
+
+
+def described(whose: str, rows: Sequence[Row]) -> dict[str, float]:
+    """What is said of the start's and of the base's answers: how long they are, how they end, how they repeat."""
+    return {
+        f"text/{whose}_length": fmean(len(row["answer_tokens"]) for row in rows),
+        f"text/{whose}_ended": fmean(row["ended"] for row in rows),
+        f"text/{whose}_repetition": fmean(repetition(row["answer"]) for row in rows),
+    }
 
 
 def values(rows: Sequence[Row]) -> Values:

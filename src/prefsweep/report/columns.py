@@ -31,6 +31,7 @@ ASKED_FOR = {  # in a table where it is named
     "judge/gain_per_1000_labels": "gain per 1,000 labels",
     "judge/median": "judge score, median",
     "judge/start_mean": "judge score of the start",
+    "judge/start_median": "judge score of the start, median",
 }
 # What a run took: a table shows it where it is asked to. `whole` is over all stages, `paid` what the run built itself.
 COSTS = {

@@ -61,6 +61,10 @@ def run(
     metrics = means(values)
     metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics, measured)
     metrics |= text.metrics(rows["result"]) | divergence.per_token(along, rows["result"])
+    for whose in ("start", "base"):
+        metrics |= text.described(whose, rows[whose])
+    if config.temperature == 1:  # how far the start itself is from the base
+        metrics["kl/start_to_base"] = divergence.mean_kl(start_model, base_model, rows["start"], forward)
     if limit is not None:
         metrics |= efficiency.metrics(
             limit / BY_PROMPT, rows["result"], values, f"kl/{config.limit_of}", config.minimum_kl
