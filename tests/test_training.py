@@ -252,6 +252,7 @@ def test_what_a_training_reads_is_counted(
     }
     last = [row for row in context.history.rows() if "validation/loss" in row][-1]
     assert {name: last[f"cost/{name}"] for name in context.cost.counts} == context.cost.counts
+    assert last["epoch"] == 2 and last["step"] == 12
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])

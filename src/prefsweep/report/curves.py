@@ -1,7 +1,11 @@
-"""Curves of training: loss, reward margin and score by step, from the history that each stage left."""
+"""Curves of training: loss, reward margin and score, from the history that each stage left.
+
+By epoch where a stage reads its data more than once, for that is when a validation turns; by step elsewhere.
+"""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +21,19 @@ SHOWN = {"loss": "loss", "margin": "reward margin", "score": "score"}  # of a hi
 VALIDATION = "validation/"
 MOST_RUNS = 60  # lines beyond that are a blot
 NOTE = "Line: training, one run; dashed: validation. One colour a row of the table."
-Series = dict[str, list[tuple[float, float]]]  # metric → (step, value)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of each metric, by step and, where every one of them knows it, by epoch."""
+
+    by_step: dict[str, list[tuple[float, float]]]
+    by_epoch: dict[str, list[tuple[float, float]]] | None
+
+    @property
+    def epochs(self) -> float:
+        points = [epoch for points in (self.by_epoch or {}).values() for epoch, _ in points]
+        return max(points, default=0.0)
 
 
 def draw_curves(data: Table, path_stem: Path) -> list[Path]:
@@ -27,7 +43,7 @@ def draw_curves(data: Table, path_stem: Path) -> list[Path]:
         for role in run.stages:
             series = read_series(run, role)
             for metric in SHOWN:
-                if len(series.get(metric, ())) > 1 or len(series.get(VALIDATION + metric, ())) > 1:
+                if any(len(series.by_step.get(name, ())) > 1 for name in (metric, VALIDATION + metric)):
                     found.setdefault((role, metric), []).append((place, series))
     if not found:
         return []
@@ -54,19 +70,25 @@ def shown_runs(data: Table) -> list[tuple[int, Run]]:
 def read_series(run: Run, role: str) -> Series:
     folder = stage_folder(run, role)
     path = folder / "history.jsonl" if folder else None
-    found: Series = {}
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {"step": {}, "epoch": {}}
     if path is not None and path.is_file():
         for row in map(json.loads, path.read_text().splitlines()):
             for name, value in row.items():
                 if name.removeprefix(VALIDATION) in SHOWN and isinstance(value, int | float):
-                    found.setdefault(name, []).append((row["step"], value))
-    return found
+                    for axis, series in found.items():
+                        if axis in row:
+                            series.setdefault(name, []).append((row[axis], value))
+    by_step, by_epoch = found["step"], found["epoch"]
+    known = {name: len(points) for name, points in by_step.items()}
+    return Series(by_step, by_epoch if known == {name: len(points) for name, points in by_epoch.items()} else None)
 
 
 def draw_panel(axes: "Axes", role: str, metric: str, drawn: Sequence[tuple[int, Series]]) -> None:
+    repeated = all(series.by_epoch is not None for _, series in drawn) and any(series.epochs > 1 for _, series in drawn)
     for place, series in drawn:
+        points = (series.by_epoch if repeated else series.by_step) or {}
         for name, dashes, width in ((metric, "-", 0.8), (VALIDATION + metric, "--", 1.3)):
-            points = series.get(name, ())
-            axes.plot(*zip(*points, strict=True), dashes, color=style(place)[0], linewidth=width) if points else None
+            if found := points.get(name):
+                axes.plot(*zip(*found, strict=True), dashes, color=style(place)[0], linewidth=width)
     axes.set_title(f"{role}: {SHOWN[metric]}", loc="left")
-    axes.set_xlabel("step")
+    axes.set_xlabel("epoch" if repeated else "step")

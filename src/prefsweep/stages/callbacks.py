@@ -23,7 +23,7 @@ NAMES = {
     "rewards/rejected": "reward/rejected",
 }
 # Times are not reproducible, and TRL's token counter restarts on resume.
-DROPPED = ("runtime", "per_second", "total_flos", "num_tokens", "epoch", "train_loss")
+DROPPED = ("runtime", "per_second", "total_flos", "num_tokens", "train_loss")
 
 
 def renamed(logs: dict[str, Any]) -> dict[str, float]:
