@@ -13,9 +13,11 @@ import torch
 from scipy.optimize import minimize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from prefsweep.data.views import encode_prompts
 from prefsweep.evaluation import divergence, judged, overlap, preference, variety
 from prefsweep.evaluation.metrics import Coherence, Ending, Overlap, Variety
 from prefsweep.evaluation.values import means
+from prefsweep.models import decoding
 from prefsweep.models.loading import load_policy, load_tokenizer
 from prefsweep.stages.sample import read_rows
 from workplace import Workplace
@@ -182,6 +184,47 @@ def policies(composed: Callable[..., Any], model_folders: dict[str, Path]) -> tu
     with torch.no_grad():
         policy.transformer.h[0].mlp.c_fc.weight.mul_(1.5)
     return config, policy, start
+
+
+def test_in_the_world_a_policys_kl_is_what_other_answers_of_it_say(policies: tuple[Any, Any, Any]) -> None:
+    """The truth by transformers' own sampling and its own log-probabilities, Σ log π(y) − log π_ref(y) over as
+    many answers: unbiased, and noisier, so the two agree within that noise, of which ours has less."""
+    from prefsweep.data.sources import load
+
+    config, policy, base = policies
+    tokenizer = load_tokenizer(config.model, None)
+    eos, pad, cap, each = tokenizer.eos_token_id, tokenizer.pad_token_id, 10, 250
+    prompts = encode_prompts([row.prompt for row in load(config.dataset, "test")[:6]], tokenizer)
+    torch.manual_seed(0)
+    sampled = []
+    for prompt in prompts:
+        asked = torch.tensor([prompt] * each)
+        out = policy.generate(
+            asked,
+            attention_mask=torch.ones_like(asked),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=cap,
+            min_new_tokens=1,
+            eos_token_id=eos,
+            pad_token_id=pad,
+            suppress_tokens=None,
+        )
+        with torch.no_grad():
+            ours, theirs = (model(out).logits.log_softmax(-1)[:, len(prompt) - 1 : -1] for model in (policy, base))
+        answers = out[:, len(prompt) :, None]
+        ended = (answers.squeeze(-1) == eos).cumsum(-1)
+        mask = (ended - (answers.squeeze(-1) == eos).long()) == 0
+        sampled += (((ours - theirs).gather(-1, answers).squeeze(-1)) * mask).sum(-1).tolist()
+    uniform = decoding.uniforms([f"{place}/{number}" for place in range(6) for number in range(each)], cap, 3)
+    asked = [prompt for prompt in prompts for _ in range(each)]
+    drawn = decoding.sample(policy, asked, uniform, eos, pad, 1.0)
+    rows = [{"prompt_tokens": prompt, "answer_tokens": answer} for prompt, answer in zip(asked, drawn, strict=True)]
+    said = divergence.values(policy, base, base, rows, divergence.Forward(pad, 64, "fp32"), True)
+    found = [row["kl/base"] for row in said]
+    errors = [np.std(column) / math.sqrt(len(column)) for column in (found, sampled)]
+    assert np.mean(found) == pytest.approx(np.mean(sampled), abs=4 * math.hypot(*errors))
+    assert np.mean(found) > 20 * errors[0] and errors[0] < errors[1] / 2
 
 
 def test_coherence_is_the_bases_mean_surprise(policies: tuple[Any, Any, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import bisect, minimize
 
 from prefsweep.data import synthetic
 from prefsweep.evaluation import efficiency, judged, limit
@@ -134,6 +134,29 @@ def test_in_the_world_the_curve_is_the_truth_from_below(truth: tuple[list[str], 
         shares[count] = np.mean(gains) / np.interp(1.5, kl, value - value[0])
     assert 0.88 < shares[16] < shares[256] < 1.01
     assert shares[256] > 0.985
+
+
+def test_in_the_world_the_truth_is_the_tilt_of_the_distribution_of_rewards(truth: tuple[list[str], np.ndarray]) -> None:
+    """Derived again from each prompt's distribution over distinct rewards: Σ p ∝ q·exp(r/β), no answer weighed; and one
+    β for all prompts, found by bisection where their mean KL is what was asked."""
+    _, scores = truth
+    known = [np.unique(row, return_counts=True) for row in scores]
+    kl, value = limit.tilted(scores, scores).mean()
+
+    def tilted(log_beta: float) -> np.ndarray:
+        """Mean KL and mean reward."""
+        found = []
+        for rewards, counts in known:
+            reference = counts / counts.sum()
+            policy = reference * np.exp((rewards - rewards.max()) / math.exp(log_beta))
+            policy /= policy.sum()
+            found.append(((policy * np.log(policy / reference)).sum(), (policy * rewards).sum()))
+        mean: np.ndarray = np.mean(found, axis=0)
+        return mean
+
+    for asked in (0.25, 0.5, 1.0, 1.5, 2.0):
+        found = bisect(lambda x, asked=asked: tilted(x)[0] - asked, math.log(0.02), math.log(50))
+        assert np.interp(asked, kl, value) == pytest.approx(tilted(found)[1], abs=2e-3)
 
 
 def test_in_the_world_win_rate_and_kl_of_the_best_of_four(truth: tuple[list[str], np.ndarray]) -> None:

@@ -1,10 +1,12 @@
 """Two rows against each other, and the configuration that validation chose, in a sweep's own report."""
 
+import csv
 import io
 import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.stats
 from rich.console import Console
@@ -144,3 +146,31 @@ def test_a_best_one_that_cannot_be_told_costs_its_sentence_alone(tmp_path: Path)
     assert isinstance(console.file, io.StringIO)
     said = [line for line in console.file.getvalue().splitlines() if line.startswith("report: ")]
     assert len(said) == 1 and said[0].endswith("the caption names no best one")
+
+
+def test_each_of_its_numbers_leads_to_its_runs(tmp_path: Path) -> None:
+    """In its CSV, to the last bit, and on the page, where a click finds the runs of that row."""
+    folder = sweep(tmp_path / "s", 5)
+    jobs = [run.folder.name for run in read_runs([folder])]
+    asked = {"metrics": list(METRICS), "versus": ["dpo", "ppo"]}
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": asked}))
+    written = report(folder, Console(file=io.StringIO()))
+    assert {folder / "versus.csv", folder / "versus.md"} <= set(written)
+    lines = {line["metric"]: line for line in csv.DictReader(io.StringIO((folder / "versus.csv").read_text()))}
+    assert list(lines) == list(METRICS)
+    runs = read_runs([folder])
+    made = versus(table(runs, METRICS), ("dpo", "ppo"))
+    page = (folder / "report.html").read_text().split('id="versus"')[1].split('id="samples"')[0]
+    for found in made.lines:
+        line = lines[found.metric]
+        for name, place in zip(made.names, made.places, strict=True):
+            behind = [run for run in runs if run.value("method") == name]
+            assert line[f"folders_{name}"].split(";") == [str(run.folder) for run in behind]
+            assert line[f"runs_{name}"].split(";") == [run.identity for run in behind]
+            values = [run.metrics[found.metric] for run in behind]
+            assert list(map(float, line[f"values_{name}"].split(";"))) == values
+            assert float(line[f"mean_{name}"]) == pytest.approx(np.mean(values))
+            assert f'<a href="#t0-r{place}" title="{values[0]!r}  {behind[0].identity}' in page
+        assert found.found is not None
+        assert (float(line["low_95"]) + float(line["high_95"])) / 2 == pytest.approx(float(line["difference"]))
+        assert float(line["p_holm"]) == found.p_value

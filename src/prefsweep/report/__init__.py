@@ -25,7 +25,7 @@ from prefsweep.report.published import read_published
 from prefsweep.report.render import print_table, print_versus, to_markdown
 from prefsweep.report.spending import draw_cost, draw_power
 from prefsweep.report.table import Left, Table, read_all, table
-from prefsweep.report.versus import Versus, to_markdown as versus_to_markdown, versus
+from prefsweep.report.versus import Versus, to_csv as versus_to_csv, to_markdown as versus_to_markdown, versus
 
 FORMATS: dict[str, Callable[[Table], str]] = {
     "md": to_markdown,
@@ -73,9 +73,9 @@ def report(folder: Path, console: Console | None = None) -> list[Path]:
         made, files = report_set(members, folder, suffix, answers, console)
         tables.append(made)
         written += files
-        if (against := report_versus(made, folder, suffix, console)) is not None:
-            beside.append(against)
-            written.append(folder / f"versus{suffix}.md")
+        against, files = report_versus(made, folder, suffix, console)
+        beside.append(against)
+        written += files
     figures = [path for path in written if path.suffix == ".png"]
     written.append(folder / PAGE)
     write_text(
@@ -110,19 +110,21 @@ def report_set(
     return made, [*texts, *figures(runs, made, folder, suffix, keep=unchanged)]
 
 
-def report_versus(made: Table, folder: Path, suffix: str, console: Console) -> Versus | None:
+def report_versus(made: Table, folder: Path, suffix: str, console: Console) -> tuple[Versus | None, list[Path]]:
     """Two rows against each other, where the experiment's `report:` names them."""
     names = read_layout(folder).versus
     if not names:
-        return None
+        return None, []
     try:
         against = versus(made, names)
     except UserError as error:
         console.print(Text(str(error)), soft_wrap=True)
-        return None
+        return None, []
     print_versus(against, console)
-    write_text(folder / f"versus{suffix}.md", versus_to_markdown(against))
-    return against
+    texts = {"md": versus_to_markdown(against), "csv": versus_to_csv(against)}
+    for kind, text in texts.items():
+        write_text(folder / f"versus{suffix}.{kind}", text)
+    return against, [folder / f"versus{suffix}.{kind}" for kind in texts]
 
 
 def captioned(made: Table, folder: Path, layout: Layout, console: Console) -> Table:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 
 from prefsweep.report.cell import Cell
 from prefsweep.report.frame import Run
@@ -47,13 +48,16 @@ def cell_line(row: Row, cell: Cell) -> list[str | int]:
         cell.over,
         raw(cell.standard_deviation),
         len(cell.values),
-        BETWEEN.join(map(repr, cell.values)),
-        BETWEEN.join(str(run.seed) for run in cell.runs),
-        BETWEEN.join(run.identity for run in cell.runs),
-        folders(cell.runs),
+        *trail(cell.values, cell.runs),
         folders([run for run in row.runs if run.identity not in behind]),
         *published_line(cell),
     ]
+
+
+def trail(values: Sequence[float], runs: Sequence[Run]) -> list[str]:
+    """The values of single runs, their seeds, identities and folders: each a CSV cell."""
+    seeds, identities = (str(run.seed) for run in runs), (run.identity for run in runs)
+    return [BETWEEN.join(map(repr, values)), BETWEEN.join(seeds), BETWEEN.join(identities), folders(runs)]
 
 
 def published_line(cell: Cell) -> list[str | int]:
@@ -68,7 +72,7 @@ def raw(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
-def folders(runs: "list[Run] | tuple[Run, ...]") -> str:
+def folders(runs: Sequence[Run]) -> str:
     return BETWEEN.join(str(run.folder) for run in runs)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.report.answers import read_rows, samples_of, stage_folder
+from prefsweep.report.cell import Cell
 from prefsweep.report.columns import number, value_text
 from prefsweep.report.frame import Run
 from prefsweep.report.table import Row, Table
@@ -27,9 +28,9 @@ def to_html(
     folder: Path,
     figures: Sequence[Path] = (),
     command: str = "",
-    beside: Sequence[Versus] = (),
+    beside: Sequence[Versus | None] = (),
 ) -> str:
-    """`folder` is where the page will lie: links to runs are relative to it."""
+    """`folder` is where the page will lie: links to runs are relative to it. `beside` has one or none a table."""
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=False)
@@ -42,7 +43,7 @@ def to_html(
         title=title,
         tally=f"{finished} of {len(runs)} runs finished",
         tables=[shown(one, f"t{at}") for at, one in enumerate(tables)],
-        beside=[{"header": one.header, "rows": one.texts(), "note": one.note} for one in beside],
+        beside=[against(one, f"t{at}") for at, one in enumerate(beside) if one is not None],
         failures=failures,
         figures=[{"name": p.stem, "data": base64.b64encode(p.read_bytes()).decode()} for p in figures],
         samples=samples,
@@ -50,7 +51,7 @@ def to_html(
             {"anchor": anchor, "name": row_name(row), "runs": [described(run, folder) for run in row.runs]}
             for anchor, row in rows
         ],
-        sections=sections(beside, failures, figures, samples),
+        sections=sections([one for one in beside if one is not None], failures, figures, samples),
         command=command,
         versions=versions(runs),
     )
@@ -89,10 +90,24 @@ def shown(one: Table, prefix: str) -> dict[str, Any]:
     }
 
 
+def against(one: Versus, prefix: str) -> dict[str, Any]:
+    """Two rows against each other: their own numbers lead to the runs that they come from."""
+    lines = []
+    for line, texts in zip(one.lines, one.texts(), strict=True):
+        cells = [{"text": text, "anchor": "", "trail": ""} for text in texts]
+        for cell, place, behind in zip(cells[1:3], one.places, line.cells, strict=True):
+            cell |= {"anchor": f"{prefix}-r{place}", "trail": behind_cell(behind)}
+        lines.append(cells)
+    return {"header": one.header, "rows": lines, "note": one.note}
+
+
+def behind_cell(cell: Cell) -> str:
+    return "\n".join(f"{run.metrics[cell.metric]!r}  {run.identity}  {run.folder}" for run in cell.runs)
+
+
 def cells_behind(one: Table, row: Row) -> Iterator[tuple[str, str]]:
     for place, cell in enumerate(row.cells):
-        trail = "\n".join(f"{run.metrics[cell.metric]!r}  {run.identity}  {run.folder}" for run in cell.runs)
-        yield ("" if cell.mean is None else repr(cell.mean)), trail
+        yield ("" if cell.mean is None else repr(cell.mean)), behind_cell(cell)
         if one.is_published(place):
             found = cell.published
             yield ("", "") if found is None else (repr(found.value), found.source)

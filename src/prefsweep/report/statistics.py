@@ -35,6 +35,10 @@ class Estimate:
         return t_quantile((1 + CONFIDENCE) / 2, self.degrees) * math.sqrt(self.variance)
 
     @property
+    def interval(self) -> tuple[float, float]:
+        return self.mean - self.half_width, self.mean + self.half_width
+
+    @property
     def p_value(self) -> float:
         """Two-sided, of the hypothesis that the mean is 0."""
         if self.variance == 0:

@@ -1,11 +1,14 @@
 """Two rows of a table against each other, a metric a line: which is better, and whether by more than noise."""
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefsweep.errors import UserError, nearest
 from prefsweep.report.cell import Cell
 from prefsweep.report.columns import NOTHING, decimals_for, direction, is_cost, number, pipe_table, value_text
+from prefsweep.report.export import raw, trail
 from prefsweep.report.significance import FEWEST_SEEDS, LEVEL, difference, enough
 from prefsweep.report.statistics import Estimate, holm
 from prefsweep.report.table import Row, Table
@@ -19,6 +22,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Line:
+    metric: str
     heading: str
     cells: tuple[Cell, Cell]
     found: Estimate | None
@@ -29,6 +33,7 @@ class Line:
 @dataclass(frozen=True)
 class Versus:
     names: tuple[str, str]
+    places: tuple[int, int]  # of the two among the rows of the table
     lines: tuple[Line, ...]
     tried: tuple[int, int]  # rows of each one's method in the table: with how many settings each had its luck
 
@@ -69,7 +74,8 @@ def verdict(line: Line) -> str:
 
 def versus(made: Table, names: Sequence[str]) -> Versus:
     """Of two rows by the value of a key that tells them apart. Where neither way is better, neither wins."""
-    one, other = (row_of(made, name) for name in names)
+    places = place_of(made, names[0]), place_of(made, names[1])
+    one, other = (made.rows[place] for place in places)
     found = [difference(*cells) for cells in zip(one.cells, other.cells, strict=True)]
     tested = [
         place
@@ -86,8 +92,8 @@ def versus(made: Table, names: Sequence[str]) -> Versus:
         way = -1 if is_cost(column.metric) else direction(column.metric)
         gap = way * ((cells[0].mean or 0.0) - (cells[1].mean or 0.0))
         better = None if gap == 0 else int(gap < 0)
-        lines.append(Line(column.heading, cells, found[place], corrected.get(place), better))
-    return Versus((names[0], names[1]), tuple(lines), (settings(made, one), settings(made, other)))
+        lines.append(Line(column.metric, column.heading, cells, found[place], corrected.get(place), better))
+    return Versus((names[0], names[1]), places, tuple(lines), (settings(made, one), settings(made, other)))
 
 
 def settings(made: Table, row: Row) -> int:
@@ -98,9 +104,9 @@ def method(row: Row) -> object:
     return row.runs[0].names["method"] if row.runs else None
 
 
-def row_of(made: Table, name: str) -> Row:
+def place_of(made: Table, name: str) -> int:
     known = {value_text(value): row for row in made.rows for value in row.keys}
-    found = [row for row in made.rows if name in map(value_text, row.keys)]
+    found = [place for place, row in enumerate(made.rows) if name in map(value_text, row.keys)]
     if len(found) != 1:
         how = f"no row has it{nearest(name, known)}" if not found else f"{len(found)} rows have it"
         raise UserError(f"report.versus={name}: {how}; name two rows by a value that one of each has")
@@ -110,3 +116,17 @@ def row_of(made: Table, name: str) -> Row:
 def to_markdown(made: Versus) -> str:
     rules = [":--", "--:", "--:", "--:", ":--", ":--"]
     return f"{pipe_table([made.header, rules, *made.texts()])}\n\n{made.note}\n"
+
+
+def to_csv(made: Versus) -> str:
+    """A line a metric: raw values to the last bit, and the identity and folder of every run behind either side."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    sides = [f"{what}_{name}" for name in made.names for what in ("mean", "values", "seeds", "runs", "folders")]
+    writer.writerow(["metric", "difference", "low_95", "high_95", "p_holm", "better", *sides])
+    for line in made.lines:
+        gap = [line.found.mean, *line.found.interval] if line.found is not None else [None] * 3
+        better = "" if line.better is None else made.names[line.better]
+        behind = [text for cell in line.cells for text in (raw(cell.mean), *trail(cell.values, cell.runs))]
+        writer.writerow([line.metric, *map(raw, [*gap, line.p_value]), better, *behind])
+    return file.getvalue()
