@@ -192,6 +192,8 @@ def test_in_the_world_a_policys_kl_is_what_other_answers_of_it_say(policies: tup
     from prefsweep.data.sources import load
 
     config, policy, base = policies
+    with torch.no_grad():  # surer of itself, so that KL(π_ref ‖ π) is another number
+        policy.transformer.ln_f.weight.mul_(4)
     tokenizer = load_tokenizer(config.model, None)
     eos, pad, cap, each = tokenizer.eos_token_id, tokenizer.pad_token_id, 10, 250
     prompts = encode_prompts([row.prompt for row in load(config.dataset, "test")[:6]], tokenizer)

@@ -46,14 +46,13 @@ class Answering(TrainerCallback):
         self.context.history.say(state.global_step, {"answers": shown} if shown else {})
 
     def answers(self, model: Any) -> list[dict[str, str]]:
-        """Prompts of like length together; a prompt too long for the model loses its beginning."""
+        """Prompts of like length together; one too long for the model loses its beginning. The validation before it
+        has left the model in evaluation mode: no dropout, and no gradient checkpointing, which would keep no cache."""
         cap, batch = self.config.validation_tokens, self.context.runtime.forward_batch
         room = model.config.max_position_embeddings - cap
         prompts = [prompt[-room:] for prompt in self.prompts]
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         found: dict[int, dict[str, str]] = {}
-        training = model.training
-        model.eval()
         for first in range(0, len(order), batch):
             places = order[first : first + batch]
             uniform = decoding.uniforms([f"validation/{place}" for place in places], cap, self.config.seed)
@@ -64,7 +63,6 @@ class Answering(TrainerCallback):
                 )
             for place, prompt, answer in zip(places, self.decode(asked), self.decode(drawn), strict=True):
                 found[place] = {"prompt": prompt, "answer": answer}
-        model.train(training)
         return [found[place] for place in range(len(prompts))]
 
     def decode(self, rows: list[Ids]) -> list[str]:
