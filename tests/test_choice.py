@@ -4,6 +4,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from prefsweep.report.compare import diff
 from prefsweep.sweep.confirm import confirming
 from prefsweep.sweep.grid import expand
 from recorded import write_answers, write_run
+from workplace import Workplace
 
 
 def console() -> Console:
@@ -124,3 +126,44 @@ def test_the_words_of_best_and_confirm() -> None:
     ):
         with pytest.raises(UserError, match=message):
             cli.parse_choice(command, words)
+
+
+def test_the_commands_on_a_sweep_that_was_run(tmp_path: Path) -> None:
+    """`best` ranks by the histories and shows the first on test; `confirm` runs it alone on fresh seeds; `diff` takes
+    two of its runs."""
+    place = Workplace(tmp_path)
+    rates = ("1e-5", "1e-2")
+    done = place.run("-m", "method=sft", f"stages.sft.learning_rate={','.join(rates)}", "sweep=s", "tracking=off")
+    assert done.returncode == 0
+    runs = {run["config"]["stages"]["sft"]["learning_rate"]: run for run in runs_of(tmp_path / "multirun_sweeps/s")}
+    losses = {}
+    for rate, run in runs.items():
+        folder = tmp_path / "outputs/stages/sft" / run["stages"]["sft"]
+        rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        losses[rate] = [row["validation/loss"] for row in rows if "validation/loss" in row][-1]
+    first, second = sorted(losses, key=lambda rate: losses[rate])
+    chosen = place.command("best", "multirun_sweeps/s", "--by", "validation/loss")
+    assert chosen.returncode == 0, chosen.stderr
+    for number, rate in ((1, first), (2, second)):
+        assert f"{number}  validation/loss {losses[rate]:.4f}  sft.learning_rate {rate:g}" in chosen.stdout
+    assert f"{len(rates)} by validation/loss; below, what it reaches on test" in chosen.stdout
+
+    confirmed = place.command("confirm", "multirun_sweeps/s", "--by", "validation/loss", "--seeds", "2")
+    assert confirmed.returncode == 0, confirmed.stderr
+    fresh = runs_of(tmp_path / "multirun_sweeps/s-confirm")
+    assert {(run["config"]["seed"], run["config"]["stages"]["sft"]["learning_rate"]) for run in fresh} == {
+        (2, first),
+        (3, first),
+    }
+    table = (tmp_path / "multirun_sweeps/s-confirm/table.md").read_text()
+    assert "On fresh seeds: the best of 2 configurations of s by validation/loss." in table
+
+    one, other = sorted(path.parent for path in (tmp_path / "multirun_sweeps/s").glob("*/run.json"))
+    compared = place.command("diff", str(one), str(other))
+    assert compared.returncode == 0, compared.stderr
+    assert "stages.sft.learning_rate" in compared.stdout and "judge/mean" in compared.stdout
+    assert "A [" in compared.stdout and "B [" in compared.stdout
+
+
+def runs_of(sweep: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sweep.glob("*/run.json")]

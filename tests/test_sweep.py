@@ -164,6 +164,17 @@ def test_a_job_that_fails_costs_itself_alone(tmp_path: Path, how: str, status: s
         assert "Traceback" in log.read_text() and "saboteur.py" in log.read_text()
 
 
+def test_a_sweep_of_which_nothing_finished_has_its_report_too(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    words = ("-m", "method=sft", "seed=1,2", "sweep=s", "stages.sft._target_=saboteur.buggy", "tracking=off")
+    assert place.run(*words).returncode == 1
+    sweep = tmp_path / "multirun_sweeps/s"
+    assert {job["status"] for job in place.jobs("s").values()} == {"failed"}
+    page = (sweep / "report.html").read_text()
+    assert "0 of 2 runs finished" in page and page.count("a planted bug") >= 2 and "saboteur.py" in page
+    assert "0 of 2 (2 failed)" in (sweep / "table.md").read_text()
+
+
 def test_a_run_that_a_guard_stopped_is_judged_and_says_so(swept: Workplace, tmp_path: Path) -> None:
     shutil.copytree(swept.folder / "outputs", tmp_path / "outputs")
     place = Workplace(tmp_path)
