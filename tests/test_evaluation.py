@@ -265,6 +265,7 @@ def test_the_dpo_loss_and_perplexity_of_test_pairs(policies: tuple[Any, Any, Any
     }
     gains = {side: [a[0] - b[0] for a, b in zip(*sides[side], strict=True)] for side in sides}
     margins = [a - b for a, b in zip(gains["chosen"], gains["rejected"], strict=True)]
+    assert found["preference/accuracy"] == sum((m > 0) + (m == 0) / 2 for m in margins) / 6
     assert found["preference/margin"] == pytest.approx(sum(margins) / 6, abs=1e-4)
     assert found["preference/loss"] == pytest.approx(sum(math.log1p(math.exp(-0.3 * m)) for m in margins) / 6, abs=1e-4)
     for side in sides:

@@ -101,6 +101,17 @@ def test_a_bin_of_weights_is_the_same_model(
     assert scorer(folder).score(*asked) == scorer(as_bin(folder, tmp_path / "boxed")).score(*asked)
 
 
+def test_safetensors_are_taken_where_both_lie(
+    policy: Callable[[Path], Any], model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Even the other is not opened: it holds no model."""
+    folder = tmp_path / "both"
+    shutil.copytree(model_folders["gpt2"], folder)
+    (folder / "pytorch_model.bin").write_bytes(b"no weights at all")
+    plain, found = policy(model_folders["gpt2"]), policy(folder)
+    assert all(torch.equal(*pair) for pair in zip(plain.parameters(), found.parameters(), strict=True))
+
+
 def test_a_bin_with_code_in_it_is_refused_unopened(
     policy: Callable[[Path], Any],
     scorer: Callable[[Path], Any],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hub_layout import NAMES, TRAPS, words, write_dataset
 from prefsweep import cli
 from prefsweep.errors import UserError
 from prefsweep.show import histogram
@@ -38,23 +39,34 @@ def test_a_dataset_is_shown_as_the_model_reads_it(tmp_path: Path, model_folders:
     assert "whole rows do" in done.stdout and "#" * 40 in done.stdout
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_each_dataset_of_the_hub_is_shown(name: str, tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    """A folder in its layout, with its traps: what was dropped of it is said, and why."""
+    data = words(name, write_dataset(name, tmp_path / "data"))
+    done = shown(*data, "model=gpt2", f"model.path={model_folders['gpt2']}", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{name} train:" in done.stdout and "<|endoftext|>]]" in done.stdout
+    for reason, count in TRAPS[name].items():
+        assert f"{count} {reason}" in done.stdout
+
+
 def test_the_world_is_shown_with_the_tokenizer_its_base_would_learn(tmp_path: Path) -> None:
-    words = ("dataset.pretraining=300", "dataset.size=20", "dataset.validation=5", "dataset.test=5")
-    done = shown("test", *words, folder=tmp_path)
+    small = ("dataset.pretraining=300", "dataset.size=20", "dataset.validation=5", "dataset.test=5")
+    done = shown("test", *small, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "synthetic-reviews test: 5 rows" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("said", "told"),
     [
         (["trian"], "show: trian is no split.*train"),
         (["train", "test"], "one split at a time"),
     ],
 )
-def test_what_show_cannot_read_is_refused(words: list[str], told: str) -> None:
+def test_what_show_cannot_read_is_refused(said: list[str], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        cli.parse_show(words)
+        cli.parse_show(said)
 
 
 def test_a_bad_key_is_one_line(tmp_path: Path) -> None:

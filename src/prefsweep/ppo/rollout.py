@@ -59,11 +59,16 @@ class Words:
     decode: Decode
 
 
+def room(config: PPOConfig) -> int:
+    """Tokens that the longest response leaves for its query."""
+    return config.max_length - config.response_tokens[1]
+
+
 def clipped_query(query: Ids, name: str, config: PPOConfig) -> Ids:
     """Its first few tokens, their number drawn from `query_tokens`; else the whole, or as much of its end as fits."""
     if config.query_tokens is not None:
         return query[: Random(f"{config.seed}/query/{name}").randint(*config.query_tokens)]
-    return query[-(config.max_length - config.response_tokens[1]) :]
+    return query[-room(config) :]
 
 
 @dataclass

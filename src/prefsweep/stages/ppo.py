@@ -39,7 +39,7 @@ from prefsweep.pipeline.files import link
 from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo.guards import TrippedError
-from prefsweep.ppo.rollout import Rollouts, Score, Words
+from prefsweep.ppo.rollout import Rollouts, Score, Words, room
 from prefsweep.ppo.spending import Spending
 from prefsweep.ppo.trainer import Task, Trainer
 from prefsweep.ppo.update import Metrics
@@ -118,8 +118,7 @@ def prompts_of(examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Id
 
 def truncated(config: PPOConfig, queries: list[Ids]) -> int:
     """How many lose their beginning: nothing of those of which a few first tokens are asked."""
-    room = config.max_length - config.response_tokens[1]
-    return 0 if config.query_tokens is not None else sum(len(query) > room for query in queries)
+    return 0 if config.query_tokens is not None else sum(len(query) > room(config) for query in queries)
 
 
 def make_task(
