@@ -12,6 +12,7 @@ import pytest
 from hub_layout import words, write_dataset
 from prefsweep.job import prepare, store_of
 from prefsweep.stages import sample
+from prefsweep.stages.sample import read_rows
 from workplace import Workplace
 
 BY_ANOTHER = ("scorer@judge=deberta-v3",)
@@ -88,6 +89,9 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
         assert run["metrics"]["judge/mean"] != first[name]["metrics"]["judge/mean"]
         assert run["metrics"]["text/length"] == first[name]["metrics"]["text/length"]
     assert (tmp_path / "multirun_sweeps/first-by-trained/table.md").is_file()
+    one, other = (read_rows(folder / "validation.jsonl") for folder in place.stages("validate"))
+    assert [row["answer"] for row in one] == [row["answer"] for row in other]  # of dpo, by the one judge and the other
+    assert [row["judge"] for row in one] != [row["judge"] for row in other]
 
     done = place.command("judge", "multirun_sweeps/first", "stages.sample.prompts=12")
     assert done.returncode == 0, done.stderr
