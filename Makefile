@@ -13,15 +13,21 @@ help:  ## list the targets
 
 setup: $(READY)  ## make .venv and install everything, every version pinned
 
-# torch comes first and alone, so that no other package pulls in another build of it. Two thirds of the files that are
-# installed are never imported: only what is gets compiled, here, also where the environment would keep Python from it.
+# The lock names every package there is, so pip looks for none (nor for another build of torch): half of them a core. Two
+# thirds of the files are never imported: only what is gets compiled, here, also where the environment would keep Python
+# from it, the tables' and figures' libraries beside the trainers'.
+PIP := $(BIN)/pip install --quiet --no-compile --no-deps
+IMPORT := PYTHONDONTWRITEBYTECODE= $(BIN)/python -c
+
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefsweep needs Python 3.11 or newer; say make PYTHON=...")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/pip install --quiet --no-compile -r requirements.lock
-	$(BIN)/pip install --quiet --no-compile --no-deps --no-build-isolation -e .
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import prefsweep.sweep.preload, evaluate, matplotlib.pyplot, peft, pytest, scipy.stats'
+	awk 'NR % 2' requirements.lock > $(VENV)/odd.txt
+	awk 'NR % 2 == 0' requirements.lock > $(VENV)/even.txt
+	$(PIP) -r $(VENV)/odd.txt & odd=$$!; $(PIP) -r $(VENV)/even.txt && wait $$odd
+	$(PIP) --no-build-isolation -e .
+	$(IMPORT) 'import datasets, evaluate, matplotlib.pyplot, pytest, scipy.stats, wandb' & others=$$!; \
+	$(IMPORT) 'import prefsweep.sweep.preload, peft' && wait $$others
 	touch $(READY)
 
 demo: $(READY)  ## a small grid in the embedded world: no network, no GPU, no account; minutes on 2 cores
