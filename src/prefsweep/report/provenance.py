@@ -8,11 +8,13 @@ from prefsweep.report.answers import STAGE, Answers, stage_folder
 from prefsweep.report.columns import number
 from prefsweep.report.frame import Run
 
+BLEU = "text/bleu"
 SIGNATURES = "signatures.json"  # that evaluate left
 
 
-def provenance(runs: Sequence[Run], answers: Mapping[str, Answers | None]) -> str:
-    """Sweep, commit, data, judge with its accuracy, n, seeds and decoding, as far as the runs say them."""
+def provenance(runs: Sequence[Run], answers: Mapping[str, Answers | None], metrics: Sequence[str]) -> str:
+    """Sweep, commit, data, judge with its accuracy, n, seeds and decoding, as far as the runs say them; with BLEU among
+    the metrics, how that was counted."""
     left = [found for run in runs if (found := answers.get(run.identity)) is not None]
     parts = [
         named("Sweep", {run.folder.resolve().parent.name for run in runs}),
@@ -22,7 +24,7 @@ def provenance(runs: Sequence[Run], answers: Mapping[str, Answers | None]) -> st
         named("n", {f"{found.count} prompts" for found in left}),
         named("seeds", {str(run.seed) for run in runs}),
         decoding(runs),
-        *(f"BLEU {said}" for said in sorted(signatures(runs))),
+        *(f"BLEU {said}" for said in sorted(signatures(runs)) if any(each.startswith(BLEU) for each in metrics)),
     ]
     return "; ".join(part for part in parts if part) + "."
 
@@ -31,10 +33,10 @@ def signatures(runs: Sequence[Run]) -> set[str]:
     """sacrebleu's, where a run has BLEU; those of a table's runs are one, or it says both."""
     found = set[str]()
     for run in runs:
-        folder = stage_folder(run, STAGE) if "text/bleu" in run.metrics else None
+        folder = stage_folder(run, STAGE) if BLEU in run.metrics else None
         if folder is not None:
             with contextlib.suppress(OSError, ValueError, KeyError):
-                found.add(json.loads((folder / SIGNATURES).read_text())["text/bleu"])
+                found.add(json.loads((folder / SIGNATURES).read_text())[BLEU])
     return found
 
 

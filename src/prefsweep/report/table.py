@@ -143,7 +143,7 @@ def table(
     cells = [cell for row in made for cell in row.cells]
     unfinished = any(not run.has_result for run in runs)
     said = caption(runs, [*keys, *across], cells, found, unfinished)
-    return Table(keys, tuple(across), columns, tuple(made), found, said, provenance(runs, left))
+    return Table(keys, tuple(across), columns, tuple(made), found, said, provenance(runs, left, chosen))
 
 
 def read_all(runs: Sequence[Run]) -> Left:
