@@ -72,14 +72,14 @@ def values(
     return found
 
 
-def mean_kl(
-    policy: PreTrainedModel, reference: PreTrainedModel, rows: Sequence[dict[str, Any]], forward: Forward
-) -> float:
-    """Nats an answer of the policy's own; of a policy to itself 0, unread."""
-    if policy is reference:
-        return 0.0
-    found = values(policy, reference, reference, rows, forward, with_kl=True)
-    return fmean(said["kl/base"] for said in found)
+def of_start(
+    start: PreTrainedModel, base: PreTrainedModel, rows: Sequence[dict[str, Any]], forward: Forward, with_kl: bool
+) -> dict[str, float]:
+    """How far the start is from the base along its own answers, where `with_kl`; of a policy to itself 0, unread."""
+    if not with_kl:
+        return {}
+    said = values(start, base, base, rows, forward, with_kl) if start is not base else [{"kl/base": 0.0}]
+    return {"kl/start_to_base": fmean(row["kl/base"] for row in said)}
 
 
 def per_token(values: Values, rows: Sequence[dict[str, Any]]) -> dict[str, float]:

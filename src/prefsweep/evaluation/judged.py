@@ -65,15 +65,13 @@ def metrics(
     rows: Sequence[Row], start: Sequence[Row], base: Sequence[Row], means: dict[str, float], pairs: Measured
 ) -> dict[str, float]:
     """What is no mean over the result's answers."""
-    scores = column(rows)
     theirs = {(row["id"], row["sample"]): row for row in base}
     against_base = [(row, theirs[row["id"], row["sample"]]) for row in rows]
     against_chosen = [(row, pairs[row["id"]]) for row in rows if row["id"] in pairs]
     found = {
-        "judge/median": median(scores),
-        "judge/std": pstdev(scores),
-        **described("start", start),
-        **described("base", base),
+        **described("", rows),
+        **described("start_", start),
+        **described("base_", base),
         "judge/win_rate_length_controlled": length_controlled(
             [row["scores"]["score"] - other["scores"]["score"] for row, other in against_base],
             [len(row["answer_tokens"]) - len(other["answer_tokens"]) for row, other in against_base],
@@ -90,17 +88,13 @@ def metrics(
 
 
 def described(whose: str, rows: Sequence[Row]) -> dict[str, float]:
-    """What the judge says of the answers before the method, or before its training."""
-    scores = column(rows)
+    """The judge's scores of the result's answers, or of those before the method, or before its last training."""
+    scores = [row["scores"]["score"] for row in rows]
     return {
-        f"judge/{whose}_mean": fmean(scores),
-        f"judge/{whose}_median": median(scores),
-        f"judge/{whose}_std": pstdev(scores),
+        f"judge/{whose}mean": fmean(scores),
+        f"judge/{whose}median": median(scores),
+        f"judge/{whose}std": pstdev(scores),
     }
-
-
-def column(rows: Sequence[Row]) -> list[float]:
-    return [row["scores"]["score"] for row in rows]
 
 
 def length_controlled(differences: Sequence[float], lengths: Sequence[float]) -> float:

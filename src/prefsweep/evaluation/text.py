@@ -1,34 +1,30 @@
 """What is said of the answers' text alone: length, end, variety, and what they share with the dataset's own answer."""
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 from prefsweep.evaluation.overlap import bleu, rouge
-from prefsweep.evaluation.values import Values
+from prefsweep.evaluation.values import Values, means
 from prefsweep.evaluation.variety import distinct, repetition
 
 Row = dict[str, Any]
 
 
+def plain(row: Row) -> dict[str, float]:
+    """Of an answer by itself."""
+    tokens = row["answer_tokens"]
+    return {"length": float(len(tokens)), "ended": float(row["ended"]), "repetition": repetition(row["answer"])}
+
+
 def described(whose: str, rows: Sequence[Row]) -> dict[str, float]:
-    """What is said of the start's and of the base's answers: how long they are, how they end, how they repeat."""
-    return {
-        f"text/{whose}_length": fmean(len(row["answer_tokens"]) for row in rows),
-        f"text/{whose}_ended": fmean(row["ended"] for row in rows),
-        f"text/{whose}_repetition": fmean(repetition(row["answer"]) for row in rows),
-    }
+    """The start's or the base's answers by themselves."""
+    return means([{f"text/{whose}_{name}": value for name, value in plain(row).items()} for row in rows])
 
 
 def values(rows: Sequence[Row]) -> Values:
     overlaps = rouge([row["answer"] for row in rows], [row.get("chosen") for row in rows])
     return [
-        {
-            "text/length": float(len(row["answer_tokens"])),
-            "text/ended": float(row["ended"]),
-            "text/repetition": repetition(row["answer"]),
-            **overlap,
-        }
+        {f"text/{name}": value for name, value in plain(row).items()} | overlap
         for row, overlap in zip(rows, overlaps, strict=True)
     ]
 

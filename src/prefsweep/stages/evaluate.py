@@ -44,8 +44,7 @@ def run(
 
     Each answer is left with its `values`: what is a mean in the metrics is the mean of these.
     """
-    answers = {"base": base, "start": start, "result": result}
-    rows = {name: read_rows(place / SAMPLES) for name, place in answers.items()}
+    rows = {name: read_rows(at / SAMPLES) for name, at in {"base": base, "start": start, "result": result}.items()}
     tokenizer = load_tokenizer(model, policy)
     base_model, start_model, final = policies(model, (base_policy, start_policy, policy), device(context.runtime))
     forward = divergence.Forward(tokenizer.pad_token_id, context.runtime.forward_batch, config.precision)
@@ -53,24 +52,19 @@ def run(
     along = divergence.values(final, base_model, start_model, rows["result"], forward, config.temperature == 1)
     measured = read_measured(pairs)
     good_above = {"harmful": config.harmless_above, "helpful": config.helpful_above}
-    values = joined(
-        judged.values(rows["result"], rows["base"], measured, good_above), text.values(rows["result"]), along
-    )
+    said_by_judge = judged.values(rows["result"], rows["base"], measured, good_above)
+    values = joined(said_by_judge, text.values(rows["result"]), along)
     write_rows(folder / SAMPLES, [row | {"values": said} for row, said in zip(rows["result"], values, strict=True)])
     write_json(folder / SIGNATURES, {"text/bleu": overlap.signature()})
     metrics = means(values)
     metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics, measured)
     metrics |= text.metrics(rows["result"]) | divergence.per_token(along, rows["result"])
-    for whose in ("start", "base"):
-        metrics |= text.described(whose, rows[whose])
-    if config.temperature == 1:  # how far the start itself is from the base
-        metrics["kl/start_to_base"] = divergence.mean_kl(start_model, base_model, rows["start"], forward)
+    metrics |= text.described("start", rows["start"]) | text.described("base", rows["base"])
+    metrics |= divergence.of_start(start_model, base_model, rows["start"], forward, config.temperature == 1)
     if limit is not None:
-        metrics |= efficiency.metrics(
-            limit / BY_PROMPT, rows["result"], values, f"kl/{config.limit_of}", config.minimum_kl
-        )
-    if measured:
-        metrics |= judged.agreement(list(measured.values()))
+        axis = f"kl/{config.limit_of}"
+        metrics |= efficiency.metrics(limit / BY_PROMPT, rows["result"], values, axis, config.minimum_kl)
+    metrics |= judged.agreement(list(measured.values())) if measured else {}
     if dataset.pairs == "given":
         held_out = load(dataset, "test", tokenizer)[: config.pairs]
         metrics |= preference.metrics(final, start_model, held_out, tokenizer, config.max_length, forward, config.beta)
