@@ -148,7 +148,7 @@ def judged(run: Path, cap: dict[str, object]) -> None:
     """What the stage `validate` leaves of such a run: the judge's word on each of its validations."""
     record = json.loads((run / "run.json").read_text())
     (role,) = record["stages"]
-    record["config"]["stages"][role] |= cap
+    record["config"]["stages"][role] |= {"validation_prompts": 64, **cap}
     record["stages"]["validate"] = f"judged-{run.name}"
     stage = Path(record["config"]["runtime"]["outputs"]) / "stages/validate" / f"judged-{run.name}"
     stage.mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_the_judge_puts_methods_on_one_axis_where_answers_had_one_cap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for method, metric, cap in (
-        ("ppo", "score", {"response_tokens": [48, 48]}),
+        ("ppo", "score", {"response_tokens": [48, 48], "temperature": 1.0, "query_tokens": None}),
         ("dpo", "accuracy", {"validation_tokens": 48}),
         ("sft", "loss", {"validation_tokens": 20}),
     ):
@@ -172,9 +172,9 @@ def test_the_judge_puts_methods_on_one_axis_where_answers_had_one_cap(
     told.write_text("".join(json.dumps(row | ({"cost/labels": 60} if len(row) > 2 else {})) + "\n" for row in rows))
     curves = {run.value("method"): read_curve(run) for run in runs}
     assert {method: curve and curve.measure for method, curve in curves.items()} == {
-        "ppo": "judge, validation, at most 48 tokens",
-        "dpo": "judge, validation, at most 48 tokens",
-        "sft": "judge, validation, at most 20 tokens",
+        "ppo": "judge on 64 validation prompts, ≤ 48 tokens",
+        "dpo": "judge on 64 validation prompts, ≤ 48 tokens",
+        "sft": "judge on 64 validation prompts, ≤ 20 tokens",
     }
     assert all(curve and curve.values == [-1, -2, -3] and curve.taken["labels"] for curve in curves.values())
     drawn: list[Figure] = []
@@ -190,9 +190,24 @@ def test_the_judge_puts_methods_on_one_axis_where_answers_had_one_cap(
     axes = [axes for figure in drawn for axes in figure.axes]
     prices = ("labels", "FLOPs", "minutes")  # not tokens generated: nobody drew any
     assert [(each.get_title(loc="left"), each.get_xlabel(), len(each.lines)) for each in axes] == [
-        *(("judge, validation, at most 20 tokens", price, 1) for price in prices),
-        *(("judge, validation, at most 48 tokens", price, 2) for price in prices),
+        *(("judge on 64 validation prompts, ≤ 20 tokens", price, 1) for price in prices),
+        *(("judge on 64 validation prompts, ≤ 48 tokens", price, 2) for price in prices),
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"validation_prompts": 63}, "judge on 63 validation prompts, ≤ 48 tokens"),
+        ({"response_tokens": [4, 16]}, "judge on 64 validation prompts, ≤ 4–16 tokens"),
+        ({"query_tokens": [2, 7]}, "judge on 64 validation prompts, ≤ 48 tokens, cut to 2–7"),
+        ({"temperature": 0.7}, "judge on 64 validation prompts, ≤ 48 tokens, T = 0.7"),
+    ],
+)
+def test_who_answered_otherwise_has_a_panel_apart(tmp_path: Path, said: dict[str, object], words: str) -> None:
+    judged(trained(tmp_path / "s", "ppo", 1, "score"), {"response_tokens": [48, 48], **said})
+    (curve,) = map(read_curve, read_runs([tmp_path / "s"]))
+    assert curve is not None and curve.measure == words
 
 
 def test_figures_are_drawn_where_their_data_is(tmp_path: Path) -> None:

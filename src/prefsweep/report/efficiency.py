@@ -87,9 +87,16 @@ def read_curve(run: Run) -> Curve | None:
 
 
 def in_words(run: Run, role: str, metric: str) -> str:
-    """The judge's score is one measure for all methods whose answers had one cap of length."""
+    """The judge's score is one measure for all methods that answered as many prompts in one way: ppo may cut queries,
+    and answer at a temperature of its own."""
     if metric != JUDGED:
         return f"{role}: validation {metric.removeprefix(VALIDATION)}"
     stage = run.config["stages"][role.partition("/")[0]]
-    caps = stage.get("response_tokens") or [stage["validation_tokens"]]
-    return f"judge, validation, at most {'–'.join(map(str, dict.fromkeys(caps)))} tokens"
+    cap = bounds(stage.get("response_tokens") or [stage["validation_tokens"]])
+    said = f"judge on {stage['validation_prompts']} validation prompts, ≤ {cap} tokens"
+    said += f", cut to {bounds(stage['query_tokens'])}" if stage.get("query_tokens") else ""
+    return said + (f", T = {stage['temperature']:g}" if stage.get("temperature", 1) != 1 else "")
+
+
+def bounds(tokens: list[int]) -> str:
+    return "–".join(map(str, dict.fromkeys(tokens)))

@@ -24,9 +24,13 @@ def provenance(runs: Sequence[Run], answers: Mapping[str, Answers | None], metri
         named("n", {f"{found.count} prompts" for found in left}),
         named("seeds", {str(run.seed) for run in runs}),
         decoding(runs),
-        *(f"BLEU {said}" for said in sorted(signatures(runs)) if any(each.startswith(BLEU) for each in metrics)),
+        *(f"BLEU {said}" for said in (sorted(signatures(runs)) if any(map(is_bleu, metrics)) else ())),
     ]
     return "; ".join(part for part in parts if part) + "."
+
+
+def is_bleu(metric: str) -> bool:
+    return metric.startswith(BLEU)
 
 
 def signatures(runs: Sequence[Run]) -> set[str]:
