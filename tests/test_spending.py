@@ -172,9 +172,9 @@ def test_the_judge_puts_methods_on_one_axis_where_answers_had_one_cap(
     told.write_text("".join(json.dumps(row | ({"cost/labels": 60} if len(row) > 2 else {})) + "\n" for row in rows))
     curves = {run.value("method"): read_curve(run) for run in runs}
     assert {method: curve and curve.measure for method, curve in curves.items()} == {
-        "ppo": "judge on 64 validation prompts, ≤ 48 tokens",
-        "dpo": "judge on 64 validation prompts, ≤ 48 tokens",
-        "sft": "judge on 64 validation prompts, ≤ 20 tokens",
+        "ppo": "judge on 64 validation prompts,\nat most 48 tokens",
+        "dpo": "judge on 64 validation prompts,\nat most 48 tokens",
+        "sft": "judge on 64 validation prompts,\nat most 20 tokens",
     }
     assert all(curve and curve.values == [-1, -2, -3] and curve.taken["labels"] for curve in curves.values())
     drawn: list[Figure] = []
@@ -190,18 +190,18 @@ def test_the_judge_puts_methods_on_one_axis_where_answers_had_one_cap(
     axes = [axes for figure in drawn for axes in figure.axes]
     prices = ("labels", "FLOPs", "minutes")  # not tokens generated: nobody drew any
     assert [(each.get_title(loc="left"), each.get_xlabel(), len(each.lines)) for each in axes] == [
-        *(("judge on 64 validation prompts, ≤ 20 tokens", price, 1) for price in prices),
-        *(("judge on 64 validation prompts, ≤ 48 tokens", price, 2) for price in prices),
+        *(("judge on 64 validation prompts,\nat most 20 tokens", price, 1) for price in prices),
+        *(("judge on 64 validation prompts,\nat most 48 tokens", price, 2) for price in prices),
     ]
 
 
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"validation_prompts": 63}, "judge on 63 validation prompts, ≤ 48 tokens"),
-        ({"response_tokens": [4, 16]}, "judge on 64 validation prompts, ≤ 4–16 tokens"),
-        ({"query_tokens": [2, 7]}, "judge on 64 validation prompts, ≤ 48 tokens, cut to 2–7"),
-        ({"temperature": 0.7}, "judge on 64 validation prompts, ≤ 48 tokens, T = 0.7"),
+        ({"validation_prompts": 63}, "judge on 63 validation prompts,\nat most 48 tokens"),
+        ({"response_tokens": [4, 16]}, "judge on 64 validation prompts,\nat most 4–16 tokens"),
+        ({"query_tokens": [2, 7]}, "judge on 64 validation prompts,\nat most 48 tokens, cut to 2–7"),
+        ({"temperature": 0.7}, "judge on 64 validation prompts,\nat most 48 tokens, T = 0.7"),
     ],
 )
 def test_who_answered_otherwise_has_a_panel_apart(tmp_path: Path, said: dict[str, object], words: str) -> None:
