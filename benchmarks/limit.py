@@ -11,8 +11,8 @@ from random import Random
 
 import numpy as np
 
-from prefsweep.data.synthetic import _continue, preferences, true_reward
-from prefsweep.evaluation.limit import Array, gaussian_share, tilted
+from prefsweep.data.datasets.synthetic import _continue, preferences, true_reward
+from prefsweep.evaluation.frontier import Array, gaussian_share, tilted
 
 PROMPTS, TRUTH, TIMES = 32, 16_384, 16
 COUNTS, KLS = (16, 64, 256, 1024), (0.5, 1.0, 2.0, 3.0, 4.0)

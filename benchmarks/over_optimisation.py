@@ -18,7 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from prefsweep.compose import compose, composing
+from prefsweep.config.compose import compose, composing
 from prefsweep.models.loading import device
 from prefsweep.models.scorers import Scorer, load_scorer
 

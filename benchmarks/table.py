@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefsweep.compose import as_container, compose, composing
+from prefsweep.config.compose import as_container, compose, composing
 from prefsweep.report.answers import summarised
 
 SEEDS, PROMPTS, ANSWERS = 5, 500, 4

@@ -60,7 +60,7 @@ def one_way(way: str, work: Path) -> dict[str, Any]:
     from datasets import Dataset
     from transformers import AutoTokenizer
 
-    from prefsweep.compose import compose, composing
+    from prefsweep.config.compose import compose, composing
     from prefsweep.data.cache import Cache
     from prefsweep.data.sources import load
     from prefsweep.data.truncation import Truncation

@@ -16,7 +16,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from prefsweep.data.synthetic import reviews
+from prefsweep.data.datasets.synthetic import reviews
 
 ENCODERS = ("bert", "distilbert", "roberta", "deberta")
 DECODERS = ("gpt2", "opt")

@@ -32,7 +32,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """A byte-level BPE tokenizer like GPT-2's, trained on the world's reviews."""
-    from prefsweep.data.synthetic import reviews
+    from prefsweep.data.datasets.synthetic import reviews
     from prefsweep.models.tokenizers import train_tokenizer
 
     return train_tokenizer(reviews(400, seed=9, coherence=0.74), 600, 96)
@@ -73,7 +73,7 @@ def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def composed() -> Callable[..., Any]:
     """A checked config from words, as on the command line, with a small world."""
-    from prefsweep.compose import compose, composing
+    from prefsweep.config.compose import compose, composing
 
     def make(*words: str) -> Any:
         with composing():

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import HH_SUBSETS
-from prefsweep.data.synthetic import preferences, reviews
+from prefsweep.config.schema import HH_SUBSETS
+from prefsweep.data.datasets.synthetic import preferences, reviews
 
 NAMES = ("hh-rlhf", "ultrafeedback", "CulturalKaleidoscope", "imdb")
 # What each part of a dataset holds beside its good rows, by the words of the tally; `in test` is train's alone.

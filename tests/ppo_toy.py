@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
-from prefsweep.config import AdapterConfig, PPOConfig
+from prefsweep.config.stages import AdapterConfig, PPOConfig
 from prefsweep.models.adapters import with_adapters
 from prefsweep.models.logprobs import Ids
 from prefsweep.models.scorers import Measures

@@ -18,15 +18,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from killing import die_at
 from ppo_toy import TARGETS, make_task, make_trainer, tiny
 from prefsweep.__main__ import dispatch
-from prefsweep.config import PPOConfig
+from prefsweep.config.model_checks import LAYERS
+from prefsweep.config.stages import PPOConfig
 from prefsweep.errors import UserError
-from prefsweep.model_checks import LAYERS
 from prefsweep.models import adapters
 from prefsweep.models.loading import load_learner, load_policy
 from prefsweep.models.logprobs import answer_batch, answer_logprobs
 from prefsweep.pipeline.fingerprint import canonical
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import callbacks, dpo, ppo, reference, sft
+from prefsweep.stages import callbacks, dpo, ppo, reference_logps, sft
 
 SHORT = ("batch_size=8", "max_steps=4", "warmup_steps=0", "max_length=96", "learning_rate=1e-2")
 NAMES = ("gpt2", "opt")
@@ -99,7 +99,7 @@ def test_after_an_sft_of_all_weights_the_reference_is_the_sft_model(
 ) -> None:
     made = config(name, "stages.sft.lora=false")
     policy = run(sft, made)
-    logps = run(reference, made, policy=policy)
+    logps = run(reference_logps, made, policy=policy)
     context = new_context("dpo", log_every=1)
     result = run(dpo, made, context=context, policy=policy, reference=logps)
     assert next(context.history.rows())["loss"] == pytest.approx(math.log(2), abs=1e-6)
@@ -112,7 +112,7 @@ def test_after_an_sft_of_all_weights_the_reference_is_the_sft_model(
 def test_weights_that_a_run_made_are_linked_and_not_written_twice(config: Any, run: Stage) -> None:
     made = config("gpt2", "stages.sft.lora=false")
     policy = run(sft, made)
-    result = run(dpo, made, policy=policy, reference=run(reference, made, policy=policy))
+    result = run(dpo, made, policy=policy, reference=run(reference_logps, made, policy=policy))
     assert (result / "base/model.safetensors").samefile(policy / "model.safetensors")
     words = ("stages.dpo.evaluate_every=2", "stages.dpo.checkpoint=best", "stages.dpo.keep_every=2")
     best = run(dpo, config("gpt2", *words), "best", policy=policy, reference=policy.with_name("reference-artifact"))
@@ -131,7 +131,7 @@ def test_a_killed_training_of_adapters_ends_as_an_undisturbed_one(
     name = stage.__name__.rpartition(".")[2]
     words = (f"stages.{name}.evaluate_every=2", f"stages.{name}.checkpoint=best")
     made = config("gpt2", "model.adapter.dropout=0.1", *words)
-    inputs = {"reference": run(reference, made)} if stage is dpo else {}
+    inputs = {"reference": run(reference_logps, made)} if stage is dpo else {}
 
     def work(name: str) -> Path:
         return run(stage, made, name, new_context(name, log_every=1, save_every=2), **inputs)
@@ -301,7 +301,7 @@ def test_a_chain_of_adapters_adds_up(
     made = config(name, "model.adapter.dropout=0.2", "stages.dpo.adapter.r=3")
     first = run(sft, made)
     context = new_context("dpo", log_every=1)
-    second = run(dpo, made, context=context, policy=first, reference=run(reference, made, policy=first))
+    second = run(dpo, made, context=context, policy=first, reference=run(reference_logps, made, policy=first))
     assert next(context.history.rows())["loss"] == pytest.approx(math.log(2), abs=1e-6)
     left = sorted(file.relative_to(second).as_posix() for file in second.rglob("*.safetensors"))
     assert left == [f"adapters/0{place}/adapter_model.safetensors" for place in range(2)]
@@ -362,7 +362,7 @@ def test_an_exported_policy_is_read_by_transformers_and_peft(
 def test_what_cannot_be_exported_is_one_line(config: Any, run: Stage, tmp_path: Path) -> None:
     made = config("gpt2", "stages.sft.lora=false")
     policy = run(sft, made)
-    result = run(dpo, made, policy=policy, reference=run(reference, made, policy=policy))
+    result = run(dpo, made, policy=policy, reference=run(reference_logps, made, policy=policy))
     folder = ran(tmp_path, made, "dpo", result)
     for words, said in (
         ([folder, tmp_path / "new"], "say --merge"),

@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prefsweep.compose import compose, composing
-from prefsweep.data import synthetic
+from prefsweep.config.compose import compose, composing
+from prefsweep.data.datasets import synthetic
 from prefsweep.data.sources import load
 from prefsweep.data.views import encode_prompts
-from prefsweep.job import plan_of
+from prefsweep.jobs.job import plan_of
 from prefsweep.models import decoding
 from prefsweep.models.loading import load_policy
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import sft, validate
-from prefsweep.stages.sample import distinct_prompts, read_rows
+from prefsweep.stages import judge_validation, sft
+from prefsweep.stages.generate import distinct_prompts, read_rows
 from workplace import Workplace
 
 SHORT = ("batch_size=8", "max_steps=4", "warmup_steps=0", "max_length=96", "validation_prompts=6")
@@ -96,7 +96,9 @@ def test_the_judges_mean_by_step(config: Any, new_context: Any, tmp_path: Path) 
     (trained / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
     context = new_context("checkpoints")
     context.history.append(4, {"validation/judge": 9.0})  # of an attempt that was killed
-    found = validate.run(made.stages.validate, judge=made.judge, folder=folder, context=context, trained=trained)
+    found = judge_validation.run(
+        made.stages.validate, judge=made.judge, folder=folder, context=context, trained=trained
+    )
     truth = {text: synthetic.true_reward(pair.prompt + text) for text in texts}
     assert len(set(truth.values())) > 1
     expected = {step: fmean(truth[answer] for at, answer in rows if at == step) for step in (4, 8, 12)}

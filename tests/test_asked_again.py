@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from hub_layout import words, write_dataset
-from prefsweep.job import prepare, store_of
-from prefsweep.stages import sample
-from prefsweep.stages.sample import read_rows
+from prefsweep.jobs.job import prepare, store_of
+from prefsweep.stages import generate
+from prefsweep.stages.generate import read_rows
 from workplace import Workplace
 
 BY_ANOTHER = ("scorer@judge=deberta-v3",)
@@ -24,21 +24,21 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
     """And the rows are those of a stage that was asked for all of them at once."""
     config = composed("model=gpt2", f"model.path={model_folders['gpt2']}", "stages.sample.max_new_tokens=8")
     asked, drawn = list[int](), dict[str, int]()
-    real = sample.answers
+    real = generate.answers
 
     def counting(config: Any, answerer: Any, tokenizer: Any, rows: Any, runtime: Any) -> Any:
         asked.append(len(rows))
         return real(config, answerer, tokenizer, rows, runtime)
 
-    monkeypatch.setattr(sample, "answers", counting)
+    monkeypatch.setattr(generate, "answers", counting)
 
     def run(name: str, prompts: int, answers: int, *alike: str) -> list[dict[str, Any]]:
         context = replace(new_context(name), alike=lambda *fields: [tmp_path / other for other in alike])
         (tmp_path / name).mkdir(exist_ok=True)
         stage = replace(config.stages.sample, prompts=prompts, answers=answers)
-        sample.run(stage, model=config.model, dataset=config.dataset, folder=tmp_path / name, context=context)
+        generate.run(stage, model=config.model, dataset=config.dataset, folder=tmp_path / name, context=context)
         drawn[name] = context.cost.counts["tokens_generated"]
-        return sample.read_rows(tmp_path / name / "samples.jsonl")
+        return generate.read_rows(tmp_path / name / "samples.jsonl")
 
     few = run("few", 4, 1)
     more = run("more", 6, 2, "few")
@@ -49,7 +49,7 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
     tokens = {name: sum(len(row["answer_tokens"]) for row in rows) for name, rows in (("few", few), ("more", more))}
     assert drawn == {**tokens, "more": tokens["more"] - tokens["few"], "whole": tokens["more"], "fewer": 0}
     kept = new_context("killed").checkpoints / "samples.jsonl"
-    sample.write_rows(kept, more[:5])
+    generate.write_rows(kept, more[:5])
     assert run("killed", 6, 2) == more and asked[3:] == [7]
     assert drawn["killed"] == drawn["whole"]  # what the first attempt drew is this stage's own
 
@@ -57,7 +57,7 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
 def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     assert place.run("method=base", "tracking=off").returncode == 0
-    from prefsweep.compose import compose, composing
+    from prefsweep.config.compose import compose, composing
     from workplace import SMALL
 
     def alike(*more: str) -> list[Path]:
@@ -124,7 +124,7 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
     assert {name: value for name, value in found["metrics"].items() if "@" not in name} == alone["metrics"]
     assert {"judge/mean@imdb", "judge/win_rate@imdb", "kl/base@imdb", "text/length@imdb"} <= found["metrics"].keys()
     assert not any(name.startswith(("preference/", "judge/accuracy")) and "@" in name for name in found["metrics"])
-    rows = sample.read_rows(tmp_path / "outputs/stages/evaluate" / found["stages"]["evaluate/imdb"] / "samples.jsonl")
+    rows = generate.read_rows(tmp_path / "outputs/stages/evaluate" / found["stages"]["evaluate/imdb"] / "samples.jsonl")
     mean = sum(row["values"]["judge/mean"] for row in rows) / len(rows)
     assert found["metrics"]["judge/mean@imdb"] == pytest.approx(mean)
     assert json.loads(json.dumps(found["config"]["also"]))["imdb"]["path"] == str(other)

@@ -14,7 +14,7 @@ import pytest
 
 from prefsweep.data import cache as caches
 from prefsweep.data.cache import RECORD, ROWS, Cache, Columns
-from prefsweep.data.synthetic import preferences
+from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import answer_rows, pair_rows, text_rows
 

@@ -11,8 +11,8 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from prefsweep import cli
-from prefsweep.compose import composing
+from prefsweep.cli import parser
+from prefsweep.config.compose import composing
 from prefsweep.errors import UserError
 from prefsweep.report.choice import best, ranked
 from prefsweep.report.compare import diff
@@ -117,15 +117,15 @@ def test_diff_wants_two_runs(tmp_path: Path) -> None:
 
 
 def test_the_words_of_best_and_confirm() -> None:
-    assert cli.parse_choice("best", ["a", "--by", "validation/loss"]) == (Path("a"), "validation/loss", 5)
-    assert cli.parse_choice("confirm", ["--seeds=3", "a"]) == (Path("a"), None, 3)
+    assert parser.parse_choice("best", ["a", "--by", "validation/loss"]) == (Path("a"), "validation/loss", 5)
+    assert parser.parse_choice("confirm", ["--seeds=3", "a"]) == (Path("a"), None, 3)
     for command, words, message in (
         ("best", [], "needs one sweep"),
         ("best", ["a", "--seeds", "3"], "no such flag of best"),
         ("confirm", ["a", "--seeds", "no"], "must be a number of seeds"),
     ):
         with pytest.raises(UserError, match=message):
-            cli.parse_choice(command, words)
+            parser.parse_choice(command, words)
 
 
 def test_the_commands_on_a_sweep_that_was_run(tmp_path: Path) -> None:

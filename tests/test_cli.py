@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prefsweep import __main__, __version__, cli, config_folder
-from prefsweep.compose import compose, composing
+from prefsweep import __main__, __version__, config_folder
+from prefsweep.cli import parser
+from prefsweep.config.compose import compose, composing
 from prefsweep.errors import UserError
 from prefsweep.sweep.grid import expand
 
@@ -46,24 +47,24 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_multirun_may_stand_anywhere(flag: str, place: int) -> None:
     words = ["method=sft,dpo", "seed=1,2"]
-    line = cli.parse([*words[:place], flag, *words[place:]])
-    assert line == cli.Line(overrides=words, multirun=True)
+    line = parser.parse([*words[:place], flag, *words[place:]])
+    assert line == parser.Line(overrides=words, multirun=True)
 
 
 def test_other_flags_too_may_stand_anywhere() -> None:
-    line = cli.Line(overrides=["seed=1", "jobs=2"], cfg=True, resolve=True, config_dir=Path("mine"))
-    assert cli.parse(["seed=1", "--cfg", "job", "--config-dir", "mine", "jobs=2", "--resolve"]) == line
-    assert cli.parse(["--resolve", "-cd=mine", "-c=job", "seed=1", "jobs=2"]) == line
+    line = parser.Line(overrides=["seed=1", "jobs=2"], cfg=True, resolve=True, config_dir=Path("mine"))
+    assert parser.parse(["seed=1", "--cfg", "job", "--config-dir", "mine", "jobs=2", "--resolve"]) == line
+    assert parser.parse(["--resolve", "-cd=mine", "-c=job", "seed=1", "jobs=2"]) == line
 
 
 def test_a_value_may_hold_an_equals_sign_and_a_key_may_be_removed() -> None:
-    assert cli.parse(["a='b=c'", "~debug", "+x=1"]).overrides == ["a='b=c'", "~debug", "+x=1"]
+    assert parser.parse(["a='b=c'", "~debug", "+x=1"]).overrides == ["a='b=c'", "~debug", "+x=1"]
 
 
 @pytest.mark.parametrize(("word", "meant"), [("--multrun", "--multirun"), ("--verson", "--version"), ("-M", "")])
 def test_an_unknown_flag_is_refused_with_the_nearest_one(word: str, meant: str) -> None:
     with pytest.raises(UserError, match=rf"^{word}: no such flag.*{meant}"):
-        cli.parse([word])
+        parser.parse([word])
 
 
 def test_version_is_told(say: Say) -> None:
@@ -115,15 +116,15 @@ def test_help_shows_every_group_and_every_choice(say: Say) -> None:
 
 def test_help_shows_every_flag(say: Say) -> None:
     text = say("--help")
-    assert all(flag in text for flag in cli.FLAGS)
+    assert all(flag in text for flag in parser.FLAGS)
 
 
 def test_the_examples_in_help_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    examples = re.findall(r"^  prefsweep( .*?)?   +\S", cli.help_text().partition("Commands")[0], flags=re.MULTILINE)
+    examples = re.findall(r"^  prefsweep( .*?)?   +\S", parser.help_text().partition("Commands")[0], flags=re.MULTILINE)
     assert len(examples) >= 5
     for example in examples:
-        line = cli.parse([word for word in example.split() if example.split()[0] != "table"])
+        line = parser.parse([word for word in example.split() if example.split()[0] != "table"])
         with composing():
             if not any(word.startswith("experiment=") for word in line.overrides):
                 assert expand(line.overrides, line.multirun, None).jobs

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from prefsweep import __main__, config, config_folder
-from prefsweep.compose import compose, composing
-from prefsweep.job import prepare
+from prefsweep import __main__, config_folder
+from prefsweep.config import schema, stages
+from prefsweep.config.architectures import ARCHITECTURES, EncoderArchitecture
+from prefsweep.config.compose import compose, composing
+from prefsweep.config.stages import Stages
+from prefsweep.jobs.job import prepare
 from prefsweep.sweep.grid import expand
 
 CONF = config_folder()
-SOURCE = Path(config.__file__).parent
+SOURCE = Path(schema.__file__).parents[1]
 HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "wandb")
 Said = tuple[int, str, str]
 Say = Callable[..., Said]
@@ -144,14 +147,18 @@ def test_the_search_for_comments_sees_the_keys() -> None:
 # ----------------------------------------------------------------------------------------- no key that nothing reads
 
 
-SCHEMAS = ("config.py", "config_architectures.py", "config_stages.py")
+SCHEMAS = ("schema.py", "architectures.py", "stages.py")
 # Read whole, by no key's name: the first go to transformers as they are, the stages' keys are named by the method, and
 # the report's lie in sweep.json.
-READ_WHOLE = (*config.ARCHITECTURES.values(), config.EncoderArchitecture, config.Stages, config.ReportConfig)
+READ_WHOLE = (*ARCHITECTURES.values(), EncoderArchitecture, Stages, schema.ReportConfig)
 
 
 def schema_keys() -> set[str]:
-    kinds = [kind for _, kind in inspect.getmembers(config, dataclasses.is_dataclass) if kind not in READ_WHOLE]
+    members = [
+        *inspect.getmembers(schema, dataclasses.is_dataclass),
+        *inspect.getmembers(stages, dataclasses.is_dataclass),
+    ]
+    kinds = [kind for _, kind in members if kind not in READ_WHOLE]
     return {field.name for kind in kinds for field in dataclasses.fields(kind)}
 
 
@@ -384,8 +391,8 @@ def test_a_mistake_is_told_before_any_heavy_library_is_imported(line: str, tmp_p
     ("place", "bug"),
     [
         ("prefsweep.sweep.grid.prepare", KeyError("planted")),
-        ("prefsweep.compose.check", ValueError("planted")),
-        ("prefsweep.compose.refuse_unknown_keys", AssertionError("planted")),
+        ("prefsweep.config.compose.check", ValueError("planted")),
+        ("prefsweep.config.compose.refuse_unknown_keys", AssertionError("planted")),
     ],
 )
 def test_a_bug_is_never_taken_for_a_mistake(

@@ -17,7 +17,7 @@ import toy
 from prefsweep.models.flops import forward_flops, multiplied, training_flops
 from prefsweep.pipeline import gpu
 from prefsweep.pipeline.cost import COUNTS, POINTS, SPENT, TRACE, Cost, merged, read, rows, thinned, total, watched
-from prefsweep.ppo.spending import Spending
+from prefsweep.ppo.cost import Spending
 from prefsweep.stages import scoring
 
 # ------------------------------------------------------------------------------------------------------------- FLOPs

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 import hub_layout
-from prefsweep import kept
-from prefsweep.compose import compose, composing
-from prefsweep.config import HH_SUBSETS
+from prefsweep.config.compose import compose, composing
+from prefsweep.config.schema import HH_SUBSETS
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.tally import Examples, sentences
 from prefsweep.data.views import encode_prompts
 from prefsweep.errors import UserError
-from prefsweep.job import Job, prepare, store_of
+from prefsweep.jobs import dataset_summary
+from prefsweep.jobs.job import Job, prepare, store_of
 from workplace import Workplace
 
 SPLITS = ("train", "validation", "test")
@@ -219,7 +219,7 @@ def test_a_prompt_of_imdb_is_a_reviews_first_tokens(written: Written, tokenizer:
 
 
 def test_a_few_words_tell_where_the_first_tokens_end(tokenizer: Any) -> None:
-    from prefsweep.data.imdb import first_ends
+    from prefsweep.data.datasets.imdb import first_ends
 
     texts = ["  A review, of a plain film. " * 9, "x" * 400, "an" + "?!" * 90 + " odd one", "été 日本 " * 40, "short"]
     for text, places in zip(texts, first_ends(texts, tokenizer, 8), strict=True):
@@ -451,7 +451,7 @@ def test_what_no_stage_has_read_is_read_and_told_first(written: Written, tmp_pat
     def told(*words: str) -> list[str]:
         said = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), f"runtime.outputs={tmp_path}", *words]
         job = prepare(said, compose(said))
-        return list(kept.read_first(job.plan.stages, store_of(job.config.runtime)))
+        return list(dataset_summary.read_first(job.plan.stages, store_of(job.config.runtime)))
 
     assert told("method=base", "model=gpt2") == [
         "hh-rlhf: test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"
@@ -465,15 +465,15 @@ def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tm
     job = prepare(said, compose(said))
     another = prepare([], compose([*said, "dataset.limit=9"]))
     store = store_of(job.config.runtime)
-    assert list(kept.lines(job.plan.stages, store)) == ["hh-rlhf: not read yet"]
+    assert list(dataset_summary.lines(job.plan.stages, store)) == ["hh-rlhf: not read yet"]
     stages = {stage.role: stage for stage in job.plan.stages}
     for role, split in (("sft", "train"), ("sample/base", "test")):
         counts = load(job.config.dataset, split).metrics()
         store.build(stages[role], lambda _, counts=counts: counts)
-    assert list(kept.read_first(job.plan.stages, store)) == []
-    assert list(kept.lines(job.plan.stages, store)) == [
+    assert list(dataset_summary.read_first(job.plan.stages, store)) == []
+    assert list(dataset_summary.lines(job.plan.stages, store)) == [
         "hh-rlhf: train kept 40 of 53: 1 prompts disagree, 2 empty answers, 1 equal answers, 1 in test, 8 in "
         "validation; test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"
     ]
-    (line,) = kept.lines(another.plan.stages, store)
+    (line,) = dataset_summary.lines(another.plan.stages, store)
     assert line.startswith("hh-rlhf: test kept 16 of 20: "), "what evaluates reads the same rows under any limit"

@@ -19,7 +19,7 @@ from prefsweep.evaluation.metrics import Coherence, Ending, Overlap, Variety
 from prefsweep.evaluation.values import means
 from prefsweep.models import decoding
 from prefsweep.models.loading import load_policy, load_tokenizer
-from prefsweep.stages.sample import read_rows
+from prefsweep.stages.generate import read_rows
 from workplace import Workplace
 
 TEXTS = ["the cat sat on the mat", "a dog ran", "the cat sat on the cat sat on the cat"]

@@ -13,7 +13,7 @@ import pytest
 
 from hub_layout import words, write_dataset
 from prefsweep import config_folder
-from prefsweep.compose import compose, composing
+from prefsweep.config.compose import compose, composing
 from workplace import Workplace
 
 EXPERIMENTS = sorted(file.stem for file in (config_folder() / "experiment").glob("*.yaml"))

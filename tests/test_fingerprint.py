@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from prefsweep.config import setting
+from prefsweep.config.field import setting
 from prefsweep.pipeline.files import FileHashes, write_json
 from prefsweep.pipeline.fingerprint import LENGTH, canonical, fingerprint
 

@@ -9,9 +9,9 @@ import pytest
 from hydra.core.override_parser.types import QuotedString
 
 from prefsweep import __main__
-from prefsweep.compose import composing
+from prefsweep.config.compose import composing
 from prefsweep.errors import UserError
-from prefsweep.job import Job
+from prefsweep.jobs.job import Job
 from prefsweep.sweep import driver
 from prefsweep.sweep.grid import Grid, expand, parse, word
 

@@ -15,7 +15,7 @@ from workplace import Workplace
 CULTURAL = "SoftMINER-Group/CulturalKaleidoscope_Preference"
 BARRA = "BarraHome/ultrafeedback_binarized"
 FIRST_USE = (
-    "import sys; from prefsweep.compose import compose, composing; from prefsweep.job import prepare\n"
+    "import sys; from prefsweep.config.compose import compose, composing; from prefsweep.jobs.job import prepare\n"
     "from prefsweep.data.sources import load; from prefsweep.errors import UserError\n"
     "with composing(): config = compose(sys.argv[1:])\n"
     "try:\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hub_layout import write_dataset
-from prefsweep.compose import compose, composing
+from prefsweep.config.compose import compose, composing
 from prefsweep.report.before_after import Pair, cell, to_markdown
 from workplace import Workplace
 

@@ -11,11 +11,11 @@ from architectures import save_classifier
 from prefsweep.data.sources import load
 from prefsweep.data.splits import of_share
 from prefsweep.errors import UserError
-from prefsweep.job import prepare
+from prefsweep.jobs.job import prepare
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import judge_model, score, scoring
-from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
+from prefsweep.stages import judge_completions, judge_model, scoring
+from prefsweep.stages.generate import SAMPLES, read_rows, write_rows
 
 TRAINED = ("scorer@judge=trained", "stages.reward.share=[0,0.5]")
 
@@ -78,7 +78,9 @@ def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context
     write_rows(tmp_path / SAMPLES, [{"prompt": "The plot", "answer": f" was {word}."} for word in ("witty", "dull")])
     (tmp_path / "scored").mkdir()
     given = {"samples": tmp_path, "judge_model": tmp_path / "trained"}
-    score.run(made.stages.score, judge=made.judge, folder=tmp_path / "scored", context=new_context("scoring"), **given)
+    judge_completions.run(
+        made.stages.score, judge=made.judge, folder=tmp_path / "scored", context=new_context("scoring"), **given
+    )
     found = [row["scores"]["score"] for row in read_rows(tmp_path / "scored" / SAMPLES)]
     scorer = load_scorer(made.judge, torch.device("cpu"), tmp_path / "trained")
     assert found == scorer.score(["The plot"] * 2, [" was witty.", " was dull."])["score"]

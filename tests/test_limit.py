@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from scipy.optimize import bisect, minimize
 
-from prefsweep.data import synthetic
-from prefsweep.evaluation import efficiency, judged, limit
-from prefsweep.job import plan_of
+from prefsweep.data.datasets import synthetic
+from prefsweep.evaluation import efficiency, frontier, judged
+from prefsweep.jobs.job import plan_of
 from prefsweep.report.comparable import comparable_sets
 from prefsweep.report.figure import axis, distance, one_base
 from prefsweep.report.frame import read_runs
 from prefsweep.report.limits import limits
-from prefsweep.stages import limit as stage
-from prefsweep.stages.sample import write_rows
+from prefsweep.stages import frontier as stage
+from prefsweep.stages.generate import write_rows
 from recorded import write_run
 from workplace import Workplace
 
@@ -33,7 +33,7 @@ DRAWS = REWARD[:, [0, 0, 1, 2]]
 def test_a_tilt_is_the_closed_form_with_a_normaliser_per_prompt() -> None:
     """π* = π_ref exp(r/β) / Z(x), its KL and its reward by definition over the distinct answers."""
     for beta in (0.3, 1.0, 5.0):
-        kl, value = limit.tilt(DRAWS, DRAWS, 1 / beta)
+        kl, value = frontier.tilt(DRAWS, DRAWS, 1 / beta)
         for place, rewards in enumerate(REWARD):
             policy = REFERENCE * np.exp(rewards / beta)
             policy /= policy.sum()
@@ -58,26 +58,26 @@ def test_no_policy_has_more_reward_at_that_kl(kl: float) -> None:
     starts = (np.random.default_rng(seed).normal(size=6) * 0.3 for seed in range(5))
     found = [minimize(lambda x: -(policies(x) * REWARD).sum(1).mean(), x, constraints=[bound]) for x in starts]
     most = max(-each.fun for each in found if each.success)
-    kls, values = limit.tilted(DRAWS, DRAWS).mean()
+    kls, values = frontier.tilted(DRAWS, DRAWS).mean()
     assert np.interp(kl, kls, values) == pytest.approx(most, rel=2e-3)
 
 
 def test_kl_never_passes_log_n_and_rises_with_the_tilt() -> None:
     rewards = np.random.default_rng(0).normal(size=(5, 16))
-    kl, value = limit.tilted(rewards, rewards).mean()
+    kl, value = frontier.tilted(rewards, rewards).mean()
     assert (np.diff(kl) >= -1e-12).all() and (np.diff(value) >= -1e-9).all()
     assert kl[0] == 0 and value[0] == pytest.approx(rewards.mean())
     assert kl[-1] == pytest.approx(math.log(16), abs=0.01) and kl.max() <= math.log(16) + 1e-12
-    flat = limit.tilted(np.ones((2, 4)), rewards[:2, :4])
+    flat = frontier.tilted(np.ones((2, 4)), rewards[:2, :4])
     assert flat.kl.tolist() == [[0.0], [0.0]]  # nothing to prefer
 
 
 def test_what_n_answers_show_of_gaussian_rewards() -> None:
     """At KL 4 the truth is √8 = 2.83. Known: 82% of it at N = 64, 93% at 256, 97% at 1,024."""
     for count, share in ((64, 0.82), (256, 0.93), (1024, 0.97)):
-        assert limit.gaussian_share(count, 4.0) == pytest.approx(share, abs=0.012)
-        assert limit.gaussian_share(count, limit.trusted_kl(count, 0.9)) == pytest.approx(0.9, abs=0.01)
-    assert limit.trusted_kl(4, 0.01) <= math.log(4)
+        assert frontier.gaussian_share(count, 4.0) == pytest.approx(share, abs=0.012)
+        assert frontier.gaussian_share(count, frontier.trusted_kl(count, 0.9)) == pytest.approx(0.9, abs=0.01)
+    assert frontier.trusted_kl(4, 0.01) <= math.log(4)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
@@ -90,7 +90,7 @@ def test_best_of_n_is_the_mean_over_all_subsets(n: int) -> None:
         for row, worth in zip(rewards, values, strict=True)
         for chosen in combinations(range(7), n)
     ]
-    assert limit.best_of(rewards, values, n) == pytest.approx(np.mean(by_hand))
+    assert frontier.best_of(rewards, values, n) == pytest.approx(np.mean(by_hand))
 
 
 def test_best_of_ns_kl_by_definition() -> None:
@@ -101,9 +101,9 @@ def test_best_of_ns_kl_by_definition() -> None:
         chances = np.diff(edges**n)
         there = chances > 0
         kl = (chances[there] * np.log(chances[there] * count)).sum()
-        assert limit.best_of_kl(n) == pytest.approx(kl, abs=1e-4)
+        assert frontier.best_of_kl(n) == pytest.approx(kl, abs=1e-4)
         tied = np.diff(edges[:: count // 4] ** n)  # with four levels of reward, less is learned
-        assert (tied * np.log(tied * 4)).sum() <= limit.best_of_kl(n) + 1e-12
+        assert (tied * np.log(tied * 4)).sum() <= frontier.best_of_kl(n) + 1e-12
 
 
 # ------------------------------------------------------------------------------------------------------ the known world
@@ -125,11 +125,11 @@ def truth() -> tuple[list[str], np.ndarray]:
 
 def test_in_the_world_the_curve_is_the_truth_from_below(truth: tuple[list[str], np.ndarray]) -> None:
     prompts, scores = truth
-    kl, value = limit.tilted(scores, scores).mean()
+    kl, value = frontier.tilted(scores, scores).mean()
     shares = {}
     for count in (16, 256):
         pool = world(prompts, count * 12, count)
-        found = [limit.tilted(part, part).mean() for part in np.split(pool, 12, axis=1)]
+        found = [frontier.tilted(part, part).mean() for part in np.split(pool, 12, axis=1)]
         gains = [np.interp(1.5, kls, values - values[0]) for kls, values in found]
         shares[count] = np.mean(gains) / np.interp(1.5, kl, value - value[0])
     assert 0.88 < shares[16] < shares[256] < 1.01
@@ -141,7 +141,7 @@ def test_in_the_world_the_truth_is_the_tilt_of_the_distribution_of_rewards(truth
     β for all prompts, found by bisection where their mean KL is what was asked."""
     _, scores = truth
     known = [np.unique(row, return_counts=True) for row in scores]
-    kl, value = limit.tilted(scores, scores).mean()
+    kl, value = frontier.tilted(scores, scores).mean()
 
     def tilted(log_beta: float) -> np.ndarray:
         """Mean KL and mean reward."""
@@ -179,7 +179,7 @@ def test_in_the_world_win_rate_and_kl_of_the_best_of_four(truth: tuple[list[str]
     found = judged.values(rows, base, {}, {})
     rate = np.mean([value["judge/win_rate"] for value in found])
     assert rate == pytest.approx(np.mean(known), abs=3 * 0.5 / math.sqrt(len(rows)))
-    assert limit.best_of(scores[:, :2000], scores[:, :2000], 4) == pytest.approx(
+    assert frontier.best_of(scores[:, :2000], scores[:, :2000], 4) == pytest.approx(
         np.mean([row["scores"]["score"] for row in rows]), abs=0.04
     )
 
@@ -188,7 +188,7 @@ def test_in_the_world_win_rate_and_kl_of_the_best_of_four(truth: tuple[list[str]
 
 
 def kept(folder: Path, scores: np.ndarray) -> Path:
-    curve = limit.tilted(scores, scores)
+    curve = frontier.tilted(scores, scores)
     ids = [str(place) for place in range(len(scores))]
     np.savez(folder / "by_prompt.npz", ids=ids, groups=ids, kl=curve.kl, value=curve.value, trusted=3.0)
     return folder / "by_prompt.npz"
@@ -196,7 +196,7 @@ def kept(folder: Path, scores: np.ndarray) -> Path:
 
 def policy(kl: float, share: float, scores: np.ndarray) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
     """Rows of one that gains that share of what is to be had at that mean KL."""
-    curve = limit.tilted(scores, scores)
+    curve = frontier.tilted(scores, scores)
     place = int(np.searchsorted(curve.mean()[0], kl))
     rows = [{"id": str(number)} for number in range(len(scores))]
     values = [
@@ -234,7 +234,7 @@ def test_it_is_not_told_where_it_would_mean_nothing(tmp_path: Path) -> None:
 
 def test_its_interval_covers_new_prompts() -> None:
     """By groups: two prompts of one group are drawn together, and the weights sum to one."""
-    weights = limit.resampled(["a", "b", "a", "c"], 200)
+    weights = frontier.resampled(["a", "b", "a", "c"], 200)
     assert weights.shape == (201, 4)
     assert np.allclose(weights[0], 0.25) and np.allclose(weights.sum(1), 1)
     assert (weights[:, 0] == weights[:, 2]).all() and len({tuple(row) for row in weights}) > 5

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from architectures import save_classifier
 from prefsweep import hub
-from prefsweep.config import ModelConfig, PublishedConfig
+from prefsweep.config.schema import ModelConfig, PublishedConfig
 from prefsweep.errors import UserError
 from prefsweep.hub import Repository, check_models, pinned, repository
-from prefsweep.job import prepare, repositories
+from prefsweep.jobs.job import prepare, repositories
 from prefsweep.models.loading import load_policy, load_tokenizer
 from prefsweep.models.scorers import load_scorer
 from workplace import Workplace

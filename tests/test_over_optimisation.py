@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from prefsweep.data.synthetic import true_reward
+from prefsweep.data.datasets.synthetic import true_reward
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/over_optimisation.py"
 PROMPT = "The actor handled the climax beautifully, and"

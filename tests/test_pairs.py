@@ -12,13 +12,13 @@ import torch
 
 from architectures import save_classifier
 from killing import die_at_call
-from prefsweep.compose import compose, composing
-from prefsweep.config import Config
-from prefsweep.job import plan_of, prepare
+from prefsweep.config.compose import compose, composing
+from prefsweep.config.schema import Config
+from prefsweep.jobs.job import plan_of, prepare
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import dpo, pairs, reference
-from prefsweep.stages.sample import read_rows
+from prefsweep.stages import dpo, generate_pairs, reference_logps
+from prefsweep.stages.generate import read_rows
 
 
 def test_all_pairs_of_a_prompt_but_ties_and_equal_answers() -> None:
@@ -29,7 +29,7 @@ def test_all_pairs_of_a_prompt_but_ties_and_equal_answers() -> None:
     ]
     scored = [3.0, 1.0, 2.0, 0.0, *(1.0, 1.0, 1.0, 5.0), *(0.5, 0.5, 0.5, 0.5)]
     counts: Counter[str] = Counter()
-    found = pairs.ranked(rows, scored, {"a": "A", "b": "B", "c": "C"}, counts)
+    found = generate_pairs.ranked(rows, scored, {"a": "A", "b": "B", "c": "C"}, counts)
     said = [(pair["group"], pair["chosen"], pair["rejected"]) for pair in found]
     assert said[:6] == [("A", *pair) for pair in ("wx", "wy", "wz", "yx", "xz", "yz")]
     assert said[6:] == [("B", "u", "v"), ("B", "u", "v")]
@@ -54,7 +54,7 @@ def config(composed: Callable[..., Any], model_folders: dict[str, Path], tmp_pat
 def run(config: Config, folder: Path, context: Context) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     sections = {"model": config.model, "dataset": config.dataset, "reward": config.reward}
-    return pairs.run(config.stages.pairs, **sections, folder=folder, context=context)
+    return generate_pairs.run(config.stages.pairs, **sections, folder=folder, context=context)
 
 
 def test_the_reward_prefers_each_chosen_answer(config: Any, new_context: Any, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_dpo_learns_from_them_and_starts_at_ln_2(config: Any, new_context: Any, 
     made = config()
     run(made, tmp_path / "pairs", new_context("pairs"))
     sections = {"model": made.model, "dataset": made.dataset}
-    for stage in (reference, dpo):
+    for stage in (reference_logps, dpo):
         name = stage.__name__.rpartition(".")[2]
         folder, context = tmp_path / name, new_context(name, log_every=1)
         folder.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ppo_toy import EOS, PAD, QUERIES, WORDS, make_task, make_trainer, threes, tiny
-from prefsweep.config import PPOConfig
+from prefsweep.config.stages import PPOConfig
 from prefsweep.models.logprobs import answer_batch, answer_logits
 from prefsweep.ppo import trainer, update
 from prefsweep.ppo.batches import Split

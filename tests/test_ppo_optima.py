@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from ppo_toy import make_task, make_trainer, tiny, token_probabilities
-from prefsweep.config import PPOConfig
+from prefsweep.config.stages import PPOConfig
 
 Config = Callable[..., PPOConfig]
 

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prefsweep.errors import UserError
+from prefsweep.jobs.run import diverged
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo import update
 from prefsweep.ppo.trainer import Trainer
-from prefsweep.run import diverged
 from prefsweep.stages import callbacks, ppo
 
 SMALL = (

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prefsweep.config import HarmfulHelpful
+from prefsweep.config.stages import HarmfulHelpful
 from prefsweep.data.protocols import harmful_helpful, question
 from prefsweep.errors import UserError
 

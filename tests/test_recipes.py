@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from prefsweep.compose import compose, composing
-from prefsweep.config import Config
-from prefsweep.job import Job
+from prefsweep.config.compose import compose, composing
+from prefsweep.config.schema import Config
+from prefsweep.jobs.job import Job
 from prefsweep.sweep.grid import expand
 
 # What TRL's and transformers' trainers do where nothing is said.

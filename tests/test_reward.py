@@ -14,15 +14,15 @@ from transformers import AutoModel, AutoTokenizer
 
 from architectures import save_classifier
 from killing import die_at
+from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.sources import load
-from prefsweep.data.synthetic import preferences
 from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
-from prefsweep.job import prepare
+from prefsweep.jobs.job import prepare
 from prefsweep.models.heads import HEAD, REWARD, RewardModel
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import reward
+from prefsweep.stages import reward_model
 from prefsweep.stages.ppo import check_reward
 from prefsweep.stages.training import checkpoints
 from workplace import Workplace
@@ -53,18 +53,18 @@ def config(composed: Callable[..., Any], model_folders: dict[str, Path], encoder
 def run(config: Any, folder: Path, context: Context) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     sections = {name: getattr(config, name) for name in config.stages.reward.reads}
-    return reward.run(config.stages.reward, **sections, folder=folder, context=context)
+    return reward_model.run(config.stages.reward, **sections, folder=folder, context=context)
 
 
 def trainer_of(config: Any, context: Context, rows: int = 8, micro_batch: int = 64) -> Any:
     """A trainer over a few pairs of the world, with a head that says something; and its first batch."""
     stage = config.stages.reward
-    backbone, tokenizer = reward.start(stage, config.model, None)
-    pairs, _ = reward.pair_rows(preferences(rows, seed=1, coherence=0.7, noise=0.0), tokenizer, stage)
+    backbone, tokenizer = reward_model.start(stage, config.model, None)
+    pairs, _ = reward_model.pair_rows(preferences(rows, seed=1, coherence=0.7, noise=0.0), tokenizer, stage)
     model = RewardModel(backbone, stage.pooling)
     torch.manual_seed(1)
     torch.nn.init.normal_(model.head.weight, std=0.3)
-    trainer = reward.trainer_of(stage, model, tokenizer, pairs, pairs, context)
+    trainer = reward_model.trainer_of(stage, model, tokenizer, pairs, pairs, context)
     trainer.micro_batch = micro_batch
     return trainer, trainer._prepare_inputs(trainer.data_collator(list(pairs)))
 
@@ -296,7 +296,7 @@ def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
 def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
     found: dict[str, float], key: str | None, composed: Callable[..., Any]
 ) -> None:
-    with pytest.raises(UserError, match=f"^stages.ppo.{key}: " if key else "^reward.path: ") as refused:
+    with pytest.raises(UserError, match=f"^stages.ppo.{key}: " if key else "^reward_model.path: ") as refused:
         check_reward(composed().stages.ppo, found)
     assert "\n" not in str(refused.value)
     check_reward(composed(*NO_GATE).stages.ppo, found)

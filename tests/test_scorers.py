@@ -11,14 +11,14 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from architectures import DECODERS, ENCODERS, save_classifier
 from prefsweep import __main__
-from prefsweep.config import ClassifierConfig, PairInputConfig, TrainedConfig
+from prefsweep.config.schema import ClassifierConfig, PairInputConfig, TrainedConfig
 from prefsweep.data.frames import Frame, joined_rows, paired_rows, templated_rows
 from prefsweep.errors import UserError
 from prefsweep.models import scorers
 from prefsweep.models.heads import REWARD, RewardModel, pooled
 from prefsweep.models.scorers import load_scorer
-from prefsweep.stages import score
-from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
+from prefsweep.stages import judge_completions
+from prefsweep.stages.generate import SAMPLES, read_rows, write_rows
 
 CPU = torch.device("cpu")
 PROMPTS = ["This quiet drama", "", "My sister would never", "The actor handled the climax beautifully, and", "The"]
@@ -296,7 +296,9 @@ def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, c
     write_rows(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "answer": " No."}])
     (tmp_path / "scored").mkdir()
     settings = composed().stages.score
-    found = score.run(settings, judge=judge, folder=tmp_path / "scored", context=new_context(), samples=tmp_path)
+    found = judge_completions.run(
+        settings, judge=judge, folder=tmp_path / "scored", context=new_context(), samples=tmp_path
+    )
     scored = read_rows(tmp_path / "scored" / SAMPLES)
     expected = pair_input(Path(judge.path)).score(PROMPTS, ANSWERS)["score"]
     assert [row["scores"]["score"] for row in scored[:-1]] == pytest.approx(expected, abs=1e-5)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hub_layout import NAMES, TRAPS, words, write_dataset
-from prefsweep import cli
+from prefsweep.cli import parser
+from prefsweep.cli.preview import histogram
 from prefsweep.errors import UserError
-from prefsweep.show import histogram
 
 
 def shown(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -66,7 +66,7 @@ def test_the_world_is_shown_with_the_tokenizer_its_base_would_learn(tmp_path: Pa
 )
 def test_what_show_cannot_read_is_refused(said: list[str], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        cli.parse_show(said)
+        parser.parse_show(said)
 
 
 def test_a_bad_key_is_one_line(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from prefsweep.job import Job, plan_of
+from prefsweep.jobs.job import Job, plan_of
+from prefsweep.jobs.run import RunFile, learning
 from prefsweep.pipeline.cost import COUNTS, TRACE
 from prefsweep.report import efficiency, report
 from prefsweep.report.columns import decimals_for, heading, number
@@ -19,7 +20,6 @@ from prefsweep.report.efficiency import read_curve
 from prefsweep.report.frame import read_runs
 from prefsweep.report.table import default_metrics, table
 from prefsweep.report.versus import versus
-from prefsweep.run import RunFile, learning
 from recorded import write_run
 
 # ------------------------------------------------------------------------------------------------------------ run.json

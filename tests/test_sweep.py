@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from architectures import save_classifier
-from prefsweep.data.synthetic import preferences
+from prefsweep.data.datasets.synthetic import preferences
 from wandb_reader import read_run, run_folders
 from workplace import Workplace
 

@@ -5,8 +5,8 @@ from statistics import fmean
 
 import pytest
 
-from prefsweep.data.lexicon import CLASSES, OPINIONS, REMARKS, SENTIMENT
-from prefsweep.data.synthetic import PROMPT_WORDS, preferences, reviews, true_reward, well_formed_share
+from prefsweep.data.datasets.lexicon import CLASSES, OPINIONS, REMARKS, SENTIMENT
+from prefsweep.data.datasets.synthetic import PROMPT_WORDS, preferences, reviews, true_reward, well_formed_share
 
 GOOD = "The acting was wonderfully superb from start to finish."
 BAD = "The script in this movie was terribly dull."

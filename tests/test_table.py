@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from prefsweep import cli
+from prefsweep.cli import parser
 from prefsweep.errors import UserError
 from prefsweep.report import Layout, report, table_of
 from prefsweep.report.comparable import comparable_sets
@@ -274,7 +274,9 @@ def test_every_character_of_a_caption_is_one_that_latex_reads() -> None:
 
 
 def test_the_words_of_the_command() -> None:
-    line = cli.parse_table(["a", "b", "--rows", "method,model", "--metrics=judge/mean", "--format", "tex", "--out=x"])
+    line = parser.parse_table(
+        ["a", "b", "--rows", "method,model", "--metrics=judge/mean", "--format", "tex", "--out=x"]
+    )
     assert (line.folders, line.rows, line.metrics) == ([Path("a"), Path("b")], ["method", "model"], ["judge/mean"])
     assert (line.format, line.out, line.columns) == ("tex", Path("x"), [])
     for words, message in (
@@ -284,7 +286,7 @@ def test_the_words_of_the_command() -> None:
         (["a", "--out"], "--out: needs a value"),
     ):
         with pytest.raises(UserError, match=message):
-            cli.parse_table(words)
+            parser.parse_table(words)
 
 
 def test_a_format_goes_to_the_terminal_and_with_out_into_a_folder(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from prefsweep.config import TrackingConfig
+from prefsweep.config.schema import TrackingConfig
+from prefsweep.jobs.tracking import JobCard, Tracker, mode_without_asking, tracking
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Stage
-from prefsweep.tracking import JobCard, Tracker, mode_without_asking, tracking
 from wandb_reader import OfflineRun, read_only_run, read_run, run_folders
 
 KEY = "0123456789" * 4

@@ -16,16 +16,16 @@ from transformers import AutoModelForCausalLM
 
 import hub_layout
 from killing import die_at
-from prefsweep.config import DPO_LOSSES
+from prefsweep.config.stages import DPO_LOSSES
+from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.sources import load
-from prefsweep.data.synthetic import preferences
 from prefsweep.data.views import answer_rows, encode_prompts, pair_rows
 from prefsweep.errors import DivergedError
 from prefsweep.models.decoding import sample
 from prefsweep.models.loading import load_policy
 from prefsweep.models.logprobs import answer_batch, answer_logprobs
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import callbacks, dpo, reference, sft, trainers
+from prefsweep.stages import callbacks, dpo, reference_logps, sft, trainers
 from prefsweep.stages.training import checkpoints
 from workplace import Workplace
 
@@ -56,7 +56,7 @@ def run_dpo(config: Any, folder: Path, context: Context, logps: Path) -> dict[st
 def run_reference(config: Any, folder: Path, context: Context) -> Path:
     folder.mkdir(exist_ok=True)
     stage = config.stages.reference
-    reference.run(stage, model=config.model, dataset=config.dataset, folder=folder, context=context)
+    reference_logps.run(stage, model=config.model, dataset=config.dataset, folder=folder, context=context)
     return folder
 
 
@@ -129,7 +129,7 @@ def test_reference_log_probabilities_equal_an_independent_computation(
     folder = run_reference(made, tmp_path / "reference", new_context())
     rows, _ = pair_rows(load(made.dataset, "train"), tokenizer, 96)
     model = AutoModelForCausalLM.from_pretrained(made.model.path, dtype=torch.float32).eval()
-    stored = reference.read_reference(folder, "train", len(rows))
+    stored = reference_logps.read_reference(folder, "train", len(rows))
     with torch.no_grad():
         for side, column in enumerate(("chosen_ids", "rejected_ids")):
             batch = answer_batch(list(rows["prompt_ids"]), list(rows[column]), 1, model.device)
@@ -206,7 +206,7 @@ def test_rmsprop_is_the_dpo_papers(config: Any, new_context: Any, tmp_path: Path
 
 
 def test_who_learns_from_short_answers_stops(config: Any, new_context: Any, tmp_path: Path, tokenizer: Any) -> None:
-    from prefsweep.compose import compose, composing
+    from prefsweep.config.compose import compose, composing
 
     """Although some of the answers are too long and were cut."""
     pairs = tmp_path / "pairs.jsonl"

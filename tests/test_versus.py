@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from prefsweep.compose import compose, composing
+from prefsweep.config.compose import compose, composing
 from prefsweep.errors import UserError
 from prefsweep.report import report
 from prefsweep.report.frame import read_runs

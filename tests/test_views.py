@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.synthetic import preferences
 from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import IGNORED, answer_rows, encode_answers, encode_prompts, pair_rows, text_rows
 

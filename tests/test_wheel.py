@@ -18,7 +18,7 @@ COMPOSE_ALL = """
 import sys
 from pathlib import Path
 import prefsweep
-from prefsweep.compose import compose, composing
+from prefsweep.config.compose import compose, composing
 
 print(prefsweep.__file__)
 conf = prefsweep.config_folder()

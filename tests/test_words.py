@@ -7,7 +7,7 @@ import pytest
 
 from architectures import bert_tokenizer, byte_tokenizer
 from prefsweep.data import words
-from prefsweep.data.synthetic import reviews
+from prefsweep.data.datasets.synthetic import reviews
 
 TRAPS = [
     "",

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import setting
+from prefsweep.config.field import setting
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import FileHashes, write_json
 from prefsweep.pipeline.history import Row

@@ -11,7 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
-from prefsweep import __version__, cli
+from prefsweep import __version__
+from prefsweep.cli import parser
 from prefsweep.errors import DivergedError, UserError
 
 
@@ -48,9 +49,9 @@ def dispatch(argv: list[str]) -> int:
         return export(argv[1:])
     if argv and argv[0] == "show":
         return show(argv[1:])
-    line = cli.parse(argv)
+    line = parser.parse(argv)
     if line.help:
-        print(cli.help_text())
+        print(parser.help_text())
     elif line.version:
         print(f"prefsweep {__version__}")
     elif line.completion is not None:
@@ -62,9 +63,9 @@ def dispatch(argv: list[str]) -> int:
     return 0
 
 
-def run(line: cli.Line) -> int:
+def run(line: parser.Line) -> int:
     """One job, or a sweep where the line or its experiment says so."""
-    from prefsweep.compose import composing
+    from prefsweep.config.compose import composing
     from prefsweep.sweep.grid import expand
 
     with composing(line.config_dir):
@@ -74,15 +75,15 @@ def run(line: cli.Line) -> int:
 
             return sweep(grid)
     (job,) = grid.jobs
-    from prefsweep import console
-    from prefsweep.job import store_of
-    from prefsweep.unused import refuse_unused
+    from prefsweep.jobs import console
+    from prefsweep.jobs.job import store_of
+    from prefsweep.jobs.unused_overrides import refuse_unused
 
     refuse_unused(job)
     console.show_plan(job.plan, store_of(job.config.runtime), job.name)
     if job.config.runtime.dry_run:
         return 0
-    from prefsweep.run import execute, terminated
+    from prefsweep.jobs.run import execute, terminated
     from prefsweep.sweep.devices import gpus, least_used, see_only
 
     see_only(least_used(gpus(), []))
@@ -94,10 +95,10 @@ def run(line: cli.Line) -> int:
 
 
 def table(words: list[str]) -> int:
-    from prefsweep.console import console
+    from prefsweep.jobs.console import console
     from prefsweep.report import Layout, report, table_of
 
-    line = cli.parse_table(words)
+    line = parser.parse_table(words)
     if words == [str(line.folders[0])]:  # nothing but a sweep: all that its end would have written
         report(line.folders[0], console)
         return 0
@@ -108,16 +109,16 @@ def table(words: list[str]) -> int:
 
 
 def export(words: list[str]) -> int:
-    from prefsweep.export import export as write
+    from prefsweep.cli.export import export as write
 
-    run, target, merge = cli.parse_export(words)
+    run, target, merge = parser.parse_export(words)
     write(run, target, merge)
     print(f"{target}: written")
     return 0
 
 
 def diff(words: list[str]) -> int:
-    from prefsweep.console import console
+    from prefsweep.jobs.console import console
     from prefsweep.report.compare import diff as show
 
     if len(words) != 2 or any(word.startswith("-") for word in words):
@@ -128,10 +129,10 @@ def diff(words: list[str]) -> int:
 
 def choose(command: str, words: list[str]) -> int:
     """The best configuration of a sweep; `confirm` runs it on fresh seeds."""
-    from prefsweep.console import console
+    from prefsweep.jobs.console import console
     from prefsweep.report.choice import best
 
-    folder, by, seeds = cli.parse_choice(command, words)
+    folder, by, seeds = parser.parse_choice(command, words)
     if command == "best" and by is None:
         raise UserError("best: say by which validation metric, as in: prefsweep best SWEEP --by validation/loss")
     chosen, count = best(folder, by, console)
@@ -144,16 +145,16 @@ def choose(command: str, words: list[str]) -> int:
     )
     words = confirming(chosen, folder, seeds, why)
     console.print(" ".join(["prefsweep -m", *words]), soft_wrap=True, markup=False)
-    return run(cli.Line(overrides=words, multirun=True))
+    return run(parser.Line(overrides=words, multirun=True))
 
 
 def judge(words: list[str]) -> int:
     """The runs of a sweep by another judge."""
-    from prefsweep.compose import composing
+    from prefsweep.config.compose import composing
     from prefsweep.sweep.driver import sweep
-    from prefsweep.sweep.judge import judged_again
+    from prefsweep.sweep.rescore import judged_again
 
-    folder, overrides, config_dir = cli.parse_judge(words)
+    folder, overrides, config_dir = parser.parse_judge(words)
     with composing(config_dir):
         grid = judged_again(folder, overrides, config_dir)
         return sweep(grid)
@@ -161,13 +162,13 @@ def judge(words: list[str]) -> int:
 
 def show(words: list[str]) -> int:
     """A dataset as the model reads it."""
-    from prefsweep.compose import compose, composing
+    from prefsweep.config.compose import compose, composing
 
-    overrides, split, config_dir = cli.parse_show(words)
+    overrides, split, config_dir = parser.parse_show(words)
     with composing(config_dir):
         config = compose(overrides, config_dir)
-    from prefsweep.console import console
-    from prefsweep.show import show as draw
+    from prefsweep.cli.preview import show as draw
+    from prefsweep.jobs.console import console
 
     draw(config, split, console)
     return 0
@@ -175,9 +176,9 @@ def show(words: list[str]) -> int:
 
 def score(words: list[str]) -> int:
     """What a scorer says of one text: a look at it before a run depends on it."""
-    from prefsweep.compose import compose, composing
+    from prefsweep.config.compose import compose, composing
 
-    overrides, prompt, answer, config_dir = cli.parse_score(words)
+    overrides, prompt, answer, config_dir = parser.parse_score(words)
     with composing(config_dir):
         config = compose(overrides, config_dir)
     from prefsweep.hub import pinned
@@ -190,10 +191,10 @@ def score(words: list[str]) -> int:
     return 0
 
 
-def show_config(line: cli.Line) -> None:
+def show_config(line: parser.Line) -> None:
     from omegaconf import OmegaConf
 
-    from prefsweep.compose import compose, compose_raw, composing
+    from prefsweep.config.compose import compose, compose_raw, composing
 
     if line.multirun:
         raise UserError("--cfg: shows the config of one job; leave out -m and give each key one value")
@@ -206,12 +207,13 @@ def complete(what: str) -> None:
     """Hydra's own tab completion, over our config; files that others are made of are left out."""
     import hydra
 
-    from prefsweep import config, config_folder
+    from prefsweep import config_folder
+    from prefsweep.config import schema
 
     command = os.environ.get("COMP_LINE", "").split()[1:2]
-    if what.startswith("query") and command and command[0] in cli.OF_FOLDERS:
+    if what.startswith("query") and command and command[0] in parser.OF_FOLDERS:
         return  # folders: the shell completes them itself
-    config.register()
+    schema.register()
     sys.argv = [sys.argv[0], "-sc", what]
     said = io.StringIO()
     with contextlib.redirect_stdout(said):

@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from prefsweep.config import EncoderConfig, HubDatasetConfig, ModelConfig, PublishedConfig
+from prefsweep.config.schema import HubDatasetConfig, ModelConfig, PublishedConfig
+from prefsweep.config.stages import EncoderConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_json
 

@@ -23,7 +23,7 @@ from datasets import Dataset
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from prefsweep.config import RuntimeConfig
+from prefsweep.config.schema import RuntimeConfig
 from prefsweep.data.parts import in_order
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.truncation import Ids, Truncation

@@ -6,7 +6,7 @@ A loader names its files without their endings, as in `harmless-base/train`; `*`
 import re
 from pathlib import Path
 
-from prefsweep.config import FileDatasetConfig, HubDatasetConfig
+from prefsweep.config.schema import FileDatasetConfig, HubDatasetConfig
 from prefsweep.data.files import READERS, format_of
 from prefsweep.errors import UserError
 from prefsweep.hub import commit_said, snapshot

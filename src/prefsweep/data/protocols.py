@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from prefsweep.config import HarmfulHelpful
+from prefsweep.config.stages import HarmfulHelpful
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.errors import UserError
 

@@ -5,8 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import DatasetConfig, FileDatasetConfig, SyntheticReviewsConfig
-from prefsweep.data import synthetic
+from prefsweep.config.schema import DatasetConfig, FileDatasetConfig, SyntheticReviewsConfig
+from prefsweep.data.datasets import synthetic
 from prefsweep.data.layout import local_files
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.tally import Examples, Tally

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 
-from prefsweep.config import FileDatasetConfig
+from prefsweep.config.schema import FileDatasetConfig
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.tally import Examples, Tally
 from prefsweep.errors import UserError

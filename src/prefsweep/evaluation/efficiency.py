@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prefsweep.evaluation.limit import Curve, interval, resampled
+from prefsweep.evaluation.frontier import Curve, interval, resampled
 from prefsweep.evaluation.values import Values
 
 RESAMPLES = 1000

@@ -11,15 +11,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from prefsweep.config import (
-    Architecture,
-    DPOConfig,
-    EncoderConfig,
-    ModelConfig,
-    PPOConfig,
-    RuntimeConfig,
-    SFTConfig,
-)
+from prefsweep.config.architectures import Architecture
+from prefsweep.config.schema import ModelConfig, RuntimeConfig
+from prefsweep.config.stages import DPOConfig, EncoderConfig, PPOConfig, SFTConfig
 from prefsweep.errors import UserError
 from prefsweep.hub import Repository, hub_answers, unreachable
 from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters

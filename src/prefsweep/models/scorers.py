@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from prefsweep.config import (
+from prefsweep.config.schema import (
     ClassifierConfig,
     OracleConfig,
     PairInputConfig,
@@ -24,13 +24,13 @@ from prefsweep.config import (
     ScorerConfig,
     TrainedConfig,
 )
-from prefsweep.data import synthetic
+from prefsweep.data.datasets import synthetic
 from prefsweep.data.frames import Rows, joined_rows, paired_rows, templated_rows
 from prefsweep.errors import UserError, nearest
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
 from prefsweep.models.loading import from_pretrained, load_fp32, longest_row
-from prefsweep.models.stand_ins import stand_in
+from prefsweep.models.random_models import stand_in
 
 BATCH_TOKENS = 8192  # of one forward, padding included: 16 texts of 512
 NOT_A_TOKEN = -1

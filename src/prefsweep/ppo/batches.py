@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from prefsweep.config import PPOConfig
+from prefsweep.config.stages import PPOConfig
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from prefsweep.config import PPOConfig
+from prefsweep.config.stages import PPOConfig
 
 
 class TrippedError(Exception):

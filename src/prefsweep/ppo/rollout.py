@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefsweep.config import PPOConfig
+from prefsweep.config.stages import PPOConfig
 from prefsweep.models import decoding
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import AnswerBatch, Ids, answer_batch

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefsweep.config import PPOConfig
+from prefsweep.config.stages import PPOConfig
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import Ids
 from prefsweep.ppo import tensors

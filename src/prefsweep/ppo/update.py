@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from prefsweep.config import PPOConfig
+from prefsweep.config.stages import PPOConfig
 from prefsweep.models.loading import autocast
 from prefsweep.ppo import tensors
 from prefsweep.ppo.batches import Minibatch

@@ -9,15 +9,16 @@ from typing import Any
 
 import trl
 
-from prefsweep.config import DatasetConfig, DPOConfig, ModelConfig
+from prefsweep.config.schema import DatasetConfig, ModelConfig
+from prefsweep.config.stages import DPOConfig
 from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load
 from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.answering import Answering
-from prefsweep.stages.pairs import load_pairs
-from prefsweep.stages.reference import REFERENCE_COLUMNS, read_reference
+from prefsweep.stages.generate_pairs import load_pairs
+from prefsweep.stages.generation_callback import Answering
+from prefsweep.stages.reference_logps import REFERENCE_COLUMNS, read_reference
 from prefsweep.stages.trainers import PairTrainer
 from prefsweep.stages.training import arguments, seeded, train
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import DatasetConfig, EvaluateConfig, ModelConfig
+from prefsweep.config.schema import DatasetConfig, ModelConfig
+from prefsweep.config.stages import EvaluateConfig
 from prefsweep.data.sources import load
 from prefsweep.evaluation import divergence, efficiency, judged, overlap, preference, text
 from prefsweep.evaluation.values import joined, means
@@ -13,9 +14,9 @@ from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.pipeline.store import RECORD
-from prefsweep.stages.judge import PAIRS
-from prefsweep.stages.limit import BY_PROMPT
-from prefsweep.stages.sample import SAMPLES, read_rows, write_rows
+from prefsweep.stages.frontier import BY_PROMPT
+from prefsweep.stages.generate import SAMPLES, read_rows, write_rows
+from prefsweep.stages.judge_accuracy import PAIRS
 
 SIGNATURES = "signatures.json"  # how sacrebleu counted, in its own words; a table with BLEU says it
 

@@ -6,9 +6,9 @@ reward, so that a policy which has found the reward's mistakes does not find the
 
 from typing import Any
 
-from prefsweep.config import RewardConfig
-from prefsweep.stages import reward
+from prefsweep.config.stages import RewardConfig
+from prefsweep.stages import reward_model
 
 
 def run(config: RewardConfig, **given: Any) -> dict[str, Any]:
-    return reward.run(config, **given, name="judge_model")
+    return reward_model.run(config, **given, name="judge_model")

@@ -26,7 +26,8 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel
 
-from prefsweep.config import DatasetConfig, ModelConfig, PPOConfig, RuntimeConfig, ScorerConfig, TrainedConfig
+from prefsweep.config.schema import DatasetConfig, ModelConfig, RuntimeConfig, ScorerConfig, TrainedConfig
+from prefsweep.config.stages import PPOConfig
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
 from prefsweep.data.truncation import Ids
@@ -38,14 +39,14 @@ from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import link
 from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Context
+from prefsweep.ppo.cost import Spending
 from prefsweep.ppo.guards import TrippedError
 from prefsweep.ppo.rollout import Rollouts, Score, Words, room
-from prefsweep.ppo.spending import Spending
 from prefsweep.ppo.trainer import Task, Trainer
 from prefsweep.ppo.update import Metrics
-from prefsweep.stages import several
+from prefsweep.stages import distributed
 from prefsweep.stages.callbacks import Choice, Schedule, save
-from prefsweep.stages.sample import distinct_prompts
+from prefsweep.stages.generate import distinct_prompts
 from prefsweep.stages.training import checkpoints, step_of
 
 SHOWN = 8  # training answers in a table
@@ -65,10 +66,10 @@ def run(
     if isinstance(reward, TrainedConfig):
         trained = reward_model or Path(str(reward.path))
         check_reward(config, json.loads((trained / REWARD).read_text())["metrics"])
-    if several.wanted(context):
+    if distributed.wanted(context):
         sections = {"config": config, "model": model, "dataset": dataset, "reward": reward}
         inputs = {"policy": policy, "reward_model": reward_model}
-        return several.run(run, {**sections, **inputs, "folder": folder}, context)
+        return distributed.run(run, {**sections, **inputs, "folder": folder}, context)
     accelerator = new_accelerator(context.runtime)
     tokenizer = load_tokenizer(model, policy)
     scorer = load_scorer(reward, accelerator.device, reward_model)

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import DatasetConfig, ModelConfig, PretrainConfig, positions
+from prefsweep.config.architectures import positions
+from prefsweep.config.schema import DatasetConfig, ModelConfig
+from prefsweep.config.stages import PretrainConfig
 from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.views import text_rows

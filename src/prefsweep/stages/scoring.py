@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 
 from prefsweep.models.scorers import Measures, Scorer, flops_of
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.sample import read_whole_lines
+from prefsweep.stages.generate import read_whole_lines
 
 FLOPS = "flops"  # of a text's share of its part: kept with its scores, so that a later attempt knows them
 AT_ONCE = 512  # texts between two looks at the progress: enough to put those of like length together

@@ -6,13 +6,14 @@ The loss of a batch is the mean over its learned tokens, however the batch is sp
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config import DatasetConfig, ModelConfig, SFTConfig
+from prefsweep.config.schema import DatasetConfig, ModelConfig
+from prefsweep.config.stages import SFTConfig
 from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load
 from prefsweep.data.views import answer_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.answering import Answering
+from prefsweep.stages.generation_callback import Answering
 from prefsweep.stages.trainers import token_trainer
 from prefsweep.stages.training import seeded, train
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from transformers import Trainer, set_seed
 
-from prefsweep.config import RuntimeConfig, TrainingConfig
+from prefsweep.config.schema import RuntimeConfig
+from prefsweep.config.stages import TrainingConfig
 from prefsweep.errors import DivergedError
 from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.flops import training_flops
@@ -28,8 +29,8 @@ from prefsweep.models.loading import device
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import link, write_json
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.answering import Answering
 from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
+from prefsweep.stages.generation_callback import Answering
 
 Batch = dict[str, Tensor]
 COUNTS = "counts.json"  # of a checkpoint: what the steps up to it have cost

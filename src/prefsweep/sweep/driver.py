@@ -17,16 +17,16 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from prefsweep.config import TrackingConfig
-from prefsweep.console import console, say, show_plan
-from prefsweep.job import Job, store_of
+from prefsweep.config.schema import TrackingConfig
+from prefsweep.jobs.console import console, say, show_plan
+from prefsweep.jobs.job import Job, store_of
+from prefsweep.jobs.run import RunFile, execute
+from prefsweep.jobs.tracking import JobCard, tracking
 from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.runner import missing
-from prefsweep.run import RunFile, execute
 from prefsweep.sweep.devices import gpus, least_used
 from prefsweep.sweep.grid import Grid
 from prefsweep.sweep.worker import LOG, work
-from prefsweep.tracking import JobCard, tracking
 
 MANIFEST = "sweep.json"  # which jobs are the sweep's, in order: an older grid's jobs may lie in the same folder
 

@@ -16,12 +16,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import OverrideParseException
 
-from prefsweep.complaints import one_line
-from prefsweep.compose import compose
+from prefsweep.config.compose import compose
+from prefsweep.config.hydra_errors import one_line
 from prefsweep.errors import UserError
-from prefsweep.job import Job, prepare
+from prefsweep.jobs.job import Job, prepare
+from prefsweep.jobs.unused_overrides import refuse_used_by_none
 from prefsweep.pipeline.fingerprint import fingerprint
-from prefsweep.unused import refuse_used_by_none
 
 BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line, unless it is
 NOT_A_STRING = "null|true|false|nan|inf"  # in Hydra's grammar

@@ -8,11 +8,3 @@ import torch  # noqa: F401
 import transformers  # noqa: F401
 import trl  # noqa: F401
 import wandb  # noqa: F401
-
-import prefsweep.stages.dpo
-import prefsweep.stages.evaluate
-import prefsweep.stages.ppo
-import prefsweep.stages.pretrain
-import prefsweep.stages.reference
-import prefsweep.stages.sample
-import prefsweep.stages.score  # noqa: F401

@@ -7,8 +7,8 @@ import traceback
 from pathlib import Path
 
 from prefsweep.errors import DivergedError, UserError
-from prefsweep.job import Job
-from prefsweep.run import execute, terminated
+from prefsweep.jobs.job import Job
+from prefsweep.jobs.run import execute, terminated
 from prefsweep.sweep.devices import see_only
 
 LOG = "job.log"

@@ -1,0 +1,87 @@
+"""The typed shapes of models from nothing, each in transformers' own names."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefsweep.config.field import setting
+
+
+@dataclass
+class Architecture:
+    """A transformer from nothing, in transformers' own names; `model_type` is transformers' name of its kind."""
+
+    model_type: str = setting(absent_equals="gpt2")
+
+
+@dataclass
+class GPT2Architecture(Architecture):
+    n_embd: int = setting(at_least=1)
+    n_layer: int = setting(at_least=1)
+    n_head: int = setting(at_least=1)
+    n_positions: int = setting(at_least=8)
+    vocab_size: int = setting(at_least=259)
+
+
+@dataclass
+class OPTArchitecture(Architecture):
+    hidden_size: int = setting(at_least=1)
+    word_embed_proj_dim: int = setting(at_least=1)
+    do_layer_norm_before: bool = setting()
+    ffn_dim: int = setting(at_least=1)
+    num_hidden_layers: int = setting(at_least=1)
+    num_attention_heads: int = setting(at_least=1)
+    max_position_embeddings: int = setting(at_least=8)
+    vocab_size: int = setting(at_least=260)
+
+
+@dataclass
+class EncoderArchitecture(Architecture):
+    """A bidirectional one, with a vocabulary of bytes. `labels`: its outputs, in their order; none for a backbone."""
+
+    labels: list[str] = setting()
+    max_position_embeddings: int = setting(at_least=8)
+    initializer_range: float = setting(above=0)
+
+
+@dataclass
+class BERTArchitecture(EncoderArchitecture):
+    hidden_size: int = setting(at_least=1)
+    intermediate_size: int = setting(at_least=1)
+    num_hidden_layers: int = setting(at_least=1)
+    num_attention_heads: int = setting(at_least=1)
+
+
+@dataclass
+class DistilBERTArchitecture(EncoderArchitecture):
+    dim: int = setting(at_least=1)
+    hidden_dim: int = setting(at_least=1)
+    n_layers: int = setting(at_least=1)
+    n_heads: int = setting(at_least=1)
+
+
+@dataclass
+class DeBERTaArchitecture(BERTArchitecture):
+    relative_attention: bool = setting()
+    pos_att_type: list[str] = setting()
+    position_buckets: int = setting(at_least=1)
+    share_att_key: bool = setting()
+    norm_rel_ebd: str = setting()
+    position_biased_input: bool = setting()
+
+
+def positions(architecture: Any) -> int:
+    """The longest sequence it can read, by whichever name transformers has for it."""
+    found: int = getattr(architecture, "n_positions", None) or architecture.max_position_embeddings
+    return found
+
+
+# By their model_type, and where one may stand: each is read by the schema that its own model_type names.
+ARCHITECTURES: dict[str, type[Architecture]] = {
+    "gpt2": GPT2Architecture,
+    "opt": OPTArchitecture,
+    "bert": BERTArchitecture,
+    "roberta": BERTArchitecture,
+    "distilbert": DistilBERTArchitecture,
+    "deberta-v2": DeBERTaArchitecture,
+}
+WITH_ARCHITECTURE = ("model", "reward", "judge", "stages.reward.encoder", "stages.judge_model.encoder")

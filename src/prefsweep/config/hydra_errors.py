@@ -1,0 +1,118 @@
+"""What Hydra and OmegaConf say in many lines, in one: the key, what is wrong with it, what to type instead."""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from prefsweep import config_folder
+from prefsweep.config import schema
+from prefsweep.config.architectures import ARCHITECTURES, WITH_ARCHITECTURE
+from prefsweep.config.schema import Config
+from prefsweep.errors import nearest
+
+
+def unknown_key(key: str) -> str:
+    known = known_keys()
+    if key in known and re.match(r".*\b(architecture|small)\.", key):
+        return f"{key}: no such key here: the architecture is null, or of another model_type"
+    if key in known:  # of another dataset or scorer
+        return f"{key}: no such key in this {key.partition('.')[0]}, only in another"
+    return f"{key}: no such key{nearest(key, known)}"
+
+
+def known_keys() -> set[str]:
+    """Every key of the schema, full and dotted; a dataset's are those of all datasets, and so are a scorer's and
+    an architecture's."""
+    kinds: list[tuple[type, str]] = [(Config, "")]
+    kinds += [(kind, "dataset.") for kind in schema.DATASETS.values()]
+    kinds += [(kind, f"{role}.") for kind in schema.SCORERS.values() for role in ("reward", "judge")]
+    shapes = [f"{place}.{name}." for place in WITH_ARCHITECTURE for name in ("architecture", "small")]
+    kinds += [(kind, shape) for kind in ARCHITECTURES.values() for shape in shapes]
+    return {key for kind, prefix in kinds for key in keys_of(kind, prefix)}
+
+
+def keys_of(kind: Any, prefix: str) -> Iterator[str]:
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        yield prefix + field.name
+        for inner in (hints[field.name], *typing.get_args(hints[field.name])):
+            if dataclasses.is_dataclass(inner):
+                yield from keys_of(inner, f"{prefix}{field.name}.")
+
+
+def one_line(error: Exception, overrides: list[str]) -> str:
+    """What Hydra or OmegaConf said in many lines, in one: the key, what is wrong with it, what to type instead."""
+    if isinstance(error, MissingConfigException):
+        return unknown_choice(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as key=value; put quotes around values with special characters"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    text = str(cause)
+    found = re.search(r"full_key: (\S+)", text)
+    key = found.group(1) if found else ""
+    # "In 'stage/dpo': ConfigKeyError raised while composing config:" names the file that is wrong
+    where = re.match(r"In '(.+?)': ", text)
+    place = f"{where.group(1)}.yaml: " if where else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    what = lines[1] if "raised while composing" in lines[0] else lines[0].removeprefix(where.group(0) if where else "")
+    return place + explain(what, key, text)
+
+
+def explain(what: str, key: str, text: str) -> str:
+    if re.match(r"Key '.*' (not in|is not in struct)", what):
+        return unknown_key(key)
+    if "missing mandatory value" in what.lower():
+        missing = what.partition("Missing mandatory value: ")[2] or key
+        return f"{missing}: has no value; say {missing}=..."
+    if broken := re.match(r"Interpolation key '(.+)' not found", what):
+        return f"{key}: {what}{nearest(broken.group(1), known_keys())}"
+    if "is not a ListConfig" in what:
+        return f"{key}: must be a list, as in {key}=[...]"
+    if "is not a subclass of" in what:
+        return f"{key}: holds keys of its own; say {key}.<key>=..., or choose a whole one by its group"
+    quoted = what.split("'")[1] if "'" in what else key
+    if what.startswith("Ambiguous value"):
+        return f"{quoted}: several values make a sweep; add -m"
+    if what.startswith("Could not append"):
+        return f"{quoted}: is there already; say it without the +"
+    if what.startswith("Could not override"):
+        return unknown_group(quoted, text)
+    return f"{key}: {what}" if key else what
+
+
+def unknown_group(group: str, text: str) -> str:
+    meant = re.search(r"Did you mean to override (?:one of )?(.+?)\?", text)
+    return f"{group}: no such group" + (f" (nearest: {meant.group(1)})" if meant else nearest(group, groups()))
+
+
+def untyped_complaint(error: Exception, overrides: list[str]) -> str:
+    """Composing is Hydra's code alone, so these too are about what was said."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"{mark.name}, line {mark.line + 1}: " if mark else ""
+        return f"{place}not YAML ({error.problem or error.context})"
+    if str(error).startswith("Config group override must be a string"):  # method=null; it does not say which
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        said = [word for word in parsed if word.key_or_group in groups() and not isinstance(word.value(), (str, list))]
+        lines = " ".join(str(word.input_line) for word in said)
+        return f"{lines}: a group takes the name of one of its choices; `prefsweep --help` lists them"
+    return str(error).splitlines()[0]
+
+
+def groups() -> list[str]:
+    return [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
+
+
+def unknown_choice(error: MissingConfigException) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    choices = [option for option in error.options or [] if not option.startswith("_")]
+    if not group or not choices:
+        return str(error).splitlines()[0]
+    return f"{group}={choice}: no such {group}{nearest(choice, choices)}; there are: {', '.join(choices)}"

@@ -1,0 +1,228 @@
+"""An offline world of short movie reviews whose true reward is known exactly.
+
+A review has a mood, positive or negative with equal chance, and three or four sentences. Each sentence agrees with
+the mood, is neutral or disagrees; it fills one template of `lexicon`. Because the grammar is that
+list of templates and nothing else, a text can be checked exactly, and a policy that gains reward by breaking the
+grammar is seen doing so: only complete, well-formed sentences earn anything.
+
+Equal arguments give equal output on every machine: all randomness comes from `random.Random.random`, the one
+generator method whose sequence Python promises to keep, and no result depends on the order of a set.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from random import Random
+from typing import TypeVar
+
+from prefsweep.data.datasets.lexicon import CLASSES, OPINIONS, REMARKS, SENTIMENT
+from prefsweep.data.schema import PreferenceExample
+
+T = TypeVar("T")
+
+SENTENCES = (3, 4)
+PROMPT_WORDS = (4, 5, 6)
+NEAR_TIE = 0.2  # two answers whose true rewards differ by less are not worth a label
+NEUTRAL_TO_OPPOSITE = 10 / 3  # at coherence .74 this gives .74 same, .20 neutral, .06 opposite
+
+SIGN: dict[str, int] = {
+    word: sign for lists in SENTIMENT.values() for sign, words in zip((1, -1), lists, strict=True) for word in words
+}
+NEGATORS = frozenset(CLASSES["not"])
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A template written out: for every position, the words that may stand there.
+
+    A word carries its capital and its punctuation, so a sentence is exactly its words joined by single spaces.
+    """
+
+    positions: tuple[tuple[str, ...], ...]
+
+    def starts(self, words: Sequence[str]) -> bool:
+        """Whether `words` begin a sentence of this shape (or are one, if there are as many words as positions)."""
+        return len(words) <= len(self.positions) and all(
+            word in position for word, position in zip(words, self.positions, strict=False)
+        )
+
+    def chance(self, words: Sequence[str]) -> float:
+        """The probability that a sentence of this shape begins with `words`, given that it can."""
+        return prod(1 / len(position) for position in self.positions[: len(words)])
+
+
+def _options(piece: str, polarity: int) -> tuple[str, ...]:
+    """All words one piece of a template stands for, punctuation included; polarity 0 takes both sentiments."""
+    match = re.fullmatch(r"\{(-?)(\w+)\}(\W?)", piece)
+    if match is None:
+        return (piece,)
+    minus, name, tail = match.groups()
+    if name in CLASSES:
+        words = CLASSES[name]
+    else:
+        positive, negative = SENTIMENT[name]
+        words = {0: positive + negative, 1: positive, -1: negative}[-polarity if minus else polarity]
+    return tuple(word + tail for word in words)
+
+
+def _shape(template: str, polarity: int) -> Shape:
+    first, *rest = (_options(piece, polarity) for piece in template.split())
+    return Shape((tuple(word[0].upper() + word[1:] for word in first), *rest))
+
+
+WRITTEN: dict[int, tuple[Shape, ...]] = {
+    polarity: tuple(_shape(template, polarity) for template in (OPINIONS if polarity else REMARKS))
+    for polarity in (1, 0, -1)
+}
+GRAMMAR = tuple(_shape(template, 0) for template in OPINIONS + REMARKS)
+
+
+# --- judging a text ---------------------------------------------------------------------------------------------
+
+
+def _sentences(text: str) -> list[str]:
+    """The sentences of a text; joined by single spaces they are the text again."""
+    *complete, last = text.split(". ")
+    return [sentence + "." for sentence in complete] + [last]
+
+
+@lru_cache(maxsize=100_000)
+def _well_formed(sentence: str) -> bool:
+    words = sentence.split(" ")
+    return any(len(words) == len(shape.positions) and shape.starts(words) for shape in GRAMMAR)
+
+
+def well_formed_share(text: str) -> float:
+    """The share of a text's sentences that fit a template exactly, from 0 to 1.
+
+    A sentence that praises and blames at once is well-formed, although the world's own sentences never do both.
+    A last sentence without its full stop counts as a sentence and is not well-formed: a policy that never finishes
+    should be seen. So is anything else that is not exactly a sentence, such as the rest after a doubled space.
+    An empty text scores 0.
+    """
+    sentences = _sentences(text)
+    return sum(map(_well_formed, sentences)) / len(sentences)
+
+
+def _judgements(sentence: str) -> set[tuple[str, int]]:
+    """The sentiment words of a sentence with their signs; a negator flips the sign of the next one."""
+    found: set[tuple[str, int]] = set()
+    flip = 1
+    for word in re.findall(r"\w+", sentence.lower()):
+        if word in NEGATORS:
+            flip = -1
+        elif word in SIGN:
+            found.add((word, flip * SIGN[word]))
+            flip = 1
+    return found
+
+
+def true_reward(text: str) -> float:
+    """How favourable a review is: (p - n) / (p + n + 1), strictly between -1 and 1.
+
+    p and n count the distinct words said in praise and in blame, over the well-formed sentences alone. Saying a
+    word again earns nothing, and neither does word salad.
+    """
+    judgements = {found for part in _sentences(text) if _well_formed(part) for found in _judgements(part)}
+    praise = sum(sign > 0 for _, sign in judgements)
+    blame = len(judgements) - praise
+    return (praise - blame) / (praise + blame + 1)
+
+
+# --- drawing a text ---------------------------------------------------------------------------------------------
+
+
+def _pick(rng: Random, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
+    return rng.choices(options, weights)[0]  # `choices` is built on `random` alone, `choice` is not
+
+
+def _polarity_chances(mood: int, coherence: float) -> dict[int, float]:
+    """How likely a sentence of a review in this mood is positive, neutral and negative."""
+    opposite = (1 - coherence) / (1 + NEUTRAL_TO_OPPOSITE)
+    return {mood: coherence, 0: NEUTRAL_TO_OPPOSITE * opposite, -mood: opposite}
+
+
+def _fill(rng: Random, shape: Shape, words: Sequence[str] = ()) -> str:
+    """A sentence of this shape that begins with `words`."""
+    return " ".join([*words, *(_pick(rng, position) for position in shape.positions[len(words) :])])
+
+
+def _sentence(rng: Random, mood: int, coherence: float) -> str:
+    chances = _polarity_chances(mood, coherence)
+    polarity = _pick(rng, tuple(chances), tuple(chances.values()))
+    return _fill(rng, _pick(rng, WRITTEN[polarity]))
+
+
+def _review(rng: Random, first: str, mood: int, coherence: float) -> str:
+    """A whole review in this mood whose first sentence is already written."""
+    more = _pick(rng, SENTENCES) - 1
+    return " ".join([first, *(_sentence(rng, mood, coherence) for _ in range(more))])
+
+
+@lru_cache(maxsize=10_000)
+def _first_sentences(prompt: str, coherence: float) -> tuple[tuple[tuple[int, Shape], ...], tuple[float, ...]]:
+    """Every (mood, shape) the first sentence may have once it begins with `prompt`, with Bayes' weights."""
+    words = prompt.split(" ")
+    weighted = [
+        ((mood, shape), chance * shape.chance(words) / len(WRITTEN[polarity]))
+        for mood in (1, -1)
+        for polarity, chance in _polarity_chances(mood, coherence).items()
+        for shape in WRITTEN[polarity]
+        if shape.starts(words)
+    ]
+    causes, weights = zip(*weighted, strict=True)
+    return causes, weights
+
+
+def _continue(rng: Random, prompt: str, coherence: float) -> str:
+    """A whole review drawn from the world on the condition that it begins with `prompt`."""
+    mood, shape = _pick(rng, *_first_sentences(prompt, coherence))
+    return _review(rng, _fill(rng, shape, prompt.split(" ")), mood, coherence)
+
+
+def _checked(count: int, **shares: float) -> int:
+    if count < 0:
+        raise ValueError(f"count must not be negative, got {count}")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} must lie between 0 and 1, got {share}")
+    return count
+
+
+def reviews(count: int, *, seed: int, coherence: float) -> list[str]:
+    """`count` whole reviews, every one of them well-formed; more of them begin with the same ones.
+
+    `coherence` is the chance that a sentence agrees with its review's mood; the rest are neutral rather than
+    opposite, ten to three.
+    """
+    rng = Random(f"reviews {seed}")  # a string is hashed with SHA-512, so it seeds alike everywhere
+    drawn: list[str] = []
+    for _ in range(_checked(count, coherence=coherence)):
+        mood = _pick(rng, (1, -1))
+        drawn.append(_review(rng, _sentence(rng, mood, coherence), mood, coherence))
+    return drawn
+
+
+def preferences(count: int, *, seed: int, coherence: float, noise: float) -> list[PreferenceExample]:
+    """`count` prompts, each with two answers of the world ranked by the true reward of prompt and answer together.
+
+    A prompt is the first four to six words of a review and both answers are independent draws of how it goes on.
+    Near-ties are redrawn. With probability `noise` a label is flipped; `noise` changes nothing else, so rows of two
+    noise levels differ only in which answer is called chosen.
+    """
+    rng = Random(f"preferences {seed}")
+    rows: list[PreferenceExample] = []
+    _checked(count, coherence=coherence, noise=noise)
+    while len(rows) < count:
+        words = _sentence(rng, _pick(rng, (1, -1)), coherence).split(" ")
+        prompt = " ".join(words[: _pick(rng, PROMPT_WORDS)])
+        better, worse = sorted((_continue(rng, prompt, coherence) for _ in "ab"), key=true_reward, reverse=True)
+        if true_reward(better) - true_reward(worse) < NEAR_TIE:
+            continue
+        if rng.random() < noise:
+            better, worse = worse, better
+        answers = (better.removeprefix(prompt), worse.removeprefix(prompt))
+        rows.append(PreferenceExample(f"synthetic-{seed}-{len(rows)}", prompt, prompt, *answers))
+    return rows

@@ -1,0 +1,48 @@
+"""judge: the judge's scores of the test pairs' own answers, and how often it agrees with whoever preferred one.
+
+Shared by all runs that it judges on these data. Beside its accuracy stands that of length alone: a judge that is no
+better says little about answers that differ in length.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from prefsweep.config.schema import DatasetConfig, ScorerConfig
+from prefsweep.config.stages import JudgeConfig
+from prefsweep.data.sources import load
+from prefsweep.evaluation import judged
+from prefsweep.models.loading import device
+from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.stage import Context
+from prefsweep.stages.generate import write_rows
+from prefsweep.stages.scoring import measures
+
+PAIRS = "pairs.jsonl"
+SIDES = ("chosen", "rejected")
+
+
+def run(
+    config: JudgeConfig,
+    *,
+    dataset: DatasetConfig,
+    judge: ScorerConfig,
+    folder: Path,
+    context: Context,
+    judge_model: Path | None = None,
+) -> dict[str, Any]:
+    examples = load(dataset, "test")
+    pairs = [pair for pair in examples[: config.pairs] if pair.chosen is not None and pair.rejected is not None]
+    scorer = load_scorer(judge, device(context.runtime), judge_model)
+    prompts = [pair.prompt for pair in pairs]
+    texts = {side: [pair.answer(side) for pair in pairs] for side in SIDES}
+    scores = {side: measures(scorer, prompts, texts[side], side, context)["score"] for side in SIDES}
+    rows = [
+        {
+            "id": pair.id,
+            **{side: scores[side][place] for side in SIDES},
+            **{f"{side}_length": len(pair.answer(side)) for side in SIDES},
+        }
+        for place, pair in enumerate(pairs)
+    ]
+    write_rows(folder / PAIRS, rows)
+    return judged.agreement(rows) | examples.metrics()

@@ -1,0 +1,173 @@
+"""reward: a reward model from pairs, −log σ(r(x, y_w) − r(x, y_l)) (Bradley and Terry 1952).
+
+transformers' Trainer, not TRL's RewardTrainer: that one drops what is too long, needs an EOS that encoders lack, and
+pools by the pad token's id. Each text here is read alone, cut as it will be when it is scored.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from transformers import AutoModel, AutoTokenizer, TrainingArguments
+
+from prefsweep.config.schema import DatasetConfig, ModelConfig
+from prefsweep.config.stages import RewardConfig
+from prefsweep.data.cache import Cache, Columns
+from prefsweep.data.frames import templated_rows
+from prefsweep.data.schema import PreferenceExample
+from prefsweep.data.sources import load
+from prefsweep.data.splits import of_share
+from prefsweep.data.truncation import Truncation
+from prefsweep.data.views import IN_MEMORY
+from prefsweep.errors import UserError
+from prefsweep.evaluation import ranking
+from prefsweep.models.adapters import is_adapted
+from prefsweep.models.heads import REWARD, RewardModel, pad_right
+from prefsweep.models.loading import from_pretrained, load_fp32, load_policy, load_tokenizer, longest_row, place
+from prefsweep.models.random_models import stand_in
+from prefsweep.pipeline.stage import Context
+from prefsweep.stages.callbacks import STEPS
+from prefsweep.stages.training import Batch, SteadyTrainer, arguments, seeded, train, trimmed
+
+SIDES = ("chosen", "rejected")
+
+
+def run(
+    config: RewardConfig,
+    *,
+    dataset: DatasetConfig,
+    folder: Path,
+    context: Context,
+    model: ModelConfig | None = None,
+    policy: Path | None = None,
+    name: str = "reward",
+) -> dict[str, Any]:
+    """`name` is whose settings these are: `stages.reward` or `stages.judge_model`."""
+    seeded(config)
+    backbone, tokenizer = start(config, model, policy, name)
+    if config.max_length > longest_row(backbone):
+        raise UserError(
+            f"stages.{name}.max_length={config.max_length}: the backbone has {longest_row(backbone)} positions"
+        )
+    examples = of_share(load(dataset, "train", tokenizer), config.share, f"stages.{name}.share")
+    cache = Cache.of(context.runtime)
+    train_rows, cut = pair_rows(examples, tokenizer, config, cache)
+    told = cut.metrics() | examples.metrics()
+    del examples  # all its texts, in memory no longer
+    held_out = load(dataset, "validation", tokenizer)
+    validation, _ = pair_rows(held_out, tokenizer, config, cache)
+    trainer = trainer_of(config, RewardModel(backbone, config.pooling), tokenizer, train_rows, validation, context)
+    trainer.length_accuracy = ranking.length_accuracy(
+        *([len(pair.answer(side)) for pair in held_out] for side in SIDES)
+    )
+    metrics = train(trainer, config, folder, context, name) | told
+    asked = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
+    (folder / REWARD).write_text(json.dumps({**asked, "metrics": metrics}, indent=2) + "\n")
+    for kept in folder.glob(f"{STEPS}/*"):  # reward models too, but what was measured is the result's
+        (kept / REWARD).write_text(json.dumps({**asked, "metrics": {}}, indent=2) + "\n")
+    return metrics
+
+
+def start(
+    config: RewardConfig, model: ModelConfig | None, policy: Path | None, name: str = "reward"
+) -> tuple[Any, Any]:
+    """The backbone before training, and its tokenizer."""
+    if config.backbone == "policy":
+        assert model is not None  # checked with the config
+        if is_adapted(policy):
+            return load_policy(model, policy).base_model, load_tokenizer(model, policy)
+        where, options = place(model, policy)
+        return load_fp32(AutoModel, where, options), load_tokenizer(model, policy)
+    if config.encoder.architecture is not None and config.encoder.path is None:
+        return stand_in(AutoModel, config.encoder.architecture)
+    where, options = place(config.encoder, None)
+    key = f"stages.{name}.encoder.path"
+    return load_fp32(AutoModel, where, options, key), from_pretrained(AutoTokenizer, where, options, key)
+
+
+def pair_rows(
+    examples: Sequence[PreferenceExample], tokenizer: Any, config: RewardConfig, cache: Cache = IN_MEMORY
+) -> tuple[Dataset, Truncation]:
+    """Two rows of ids a pair. Nothing is dropped; what is cut is counted, a text at a time."""
+
+    def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
+        answers = [example.answer(side) for side in SIDES for example in part]
+        prompts = [example.prompt for example in part] * 2
+        rows = templated_rows(prompts, answers, tokenizer, config.template, config.max_length)
+        cut.add(rows.cut)
+        return {"chosen": rows.ids[: len(part)], "rejected": rows.ids[len(part) :]}
+
+    view = {"name": "judged", "template": config.template, "max_length": config.max_length}
+    return cache.rows(view, examples, tokenizer, make)
+
+
+class Collator:
+    """Chosen stacked on rejected: row i and row pairs + i are one pair."""
+
+    def __init__(self, pad: int | None):
+        self.pad = pad
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
+        ids, attention = pad_right([row[side] for side in SIDES for row in rows], self.pad)
+        return {"input_ids": ids, "attention_mask": attention}
+
+
+class RewardTrainer(SteadyTrainer):
+    micro_batch: int
+    control: Any
+    reads_labels = True
+    length_accuracy: float  # on the validation pairs: what a reward model must beat to be worth its name
+
+    def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
+        pairs = len(inputs["input_ids"]) // 2
+        for first in range(0, pairs, self.micro_batch):
+            last = min(first + self.micro_batch, pairs)
+            rows = [*range(first, last), *range(pairs + first, pairs + last)]
+            part = {name: value[rows] for name, value in inputs.items()}
+            yield trimmed(part, ("input_ids", "attention_mask")), (last - first) / pairs
+
+    def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Tensor:
+        return -logsigmoid(margins(model, inputs)).mean()
+
+    @torch.no_grad()
+    def evaluate(self, *rest: Any, **options: Any) -> dict[str, float]:
+        """Over all validation pairs at once: calibration is no mean over batches."""
+        self.model.eval()
+        found = []
+        for batch in self.get_eval_dataloader():
+            with self.compute_loss_context_manager():
+                found.append(margins(self.model, self._prepare_inputs(batch)).cpu())
+        measured = ranking.metrics(torch.cat(found)) | {"length_accuracy": self.length_accuracy}
+        metrics = {f"eval_{name}": value for name, value in measured.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def margins(model: Any, inputs: Batch) -> Tensor:
+    """[pairs] r(chosen) − r(rejected)."""
+    chosen, rejected = model(**inputs).chunk(2)
+    margin: Tensor = chosen - rejected
+    return margin
+
+
+def trainer_of(
+    config: RewardConfig, model: RewardModel, tokenizer: Any, train_rows: Dataset, validation: Dataset, context: Context
+) -> RewardTrainer:
+    settings = arguments(config, context.runtime, len(train_rows), context.checkpoints)
+    del settings["max_length"]  # TRL's word; our rows are cut already
+    trainer = RewardTrainer(
+        model=model,
+        args=TrainingArguments(**settings, remove_unused_columns=False),
+        data_collator=Collator(tokenizer.pad_token_id),
+        train_dataset=train_rows,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+    )
+    trainer.micro_batch = context.runtime.micro_batch
+    return trainer
