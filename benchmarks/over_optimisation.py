@@ -1,6 +1,6 @@
 """The reward that PPO optimised beside another scorer's, over its iterations: a table, and docs/over-optimisation.png.
 
-    prefsweep -m method=ppo stages.ppo.beta=0,.02,.12 stages.ppo.iterations=32 stages.ppo.schedule=constant \\
+    prefsweep -m method=ppo stages.ppo.kl_coef=0,.02,.12 stages.ppo.iterations=32 stages.ppo.schedule=constant \\
       stages.ppo.evaluate_every=4 stages.ppo.validation_prompts=128 sweep=over
     python benchmarks/over_optimisation.py multirun_sweeps/over docs/over-optimisation.png
 
@@ -42,7 +42,7 @@ def curve(run: dict[str, Any], other: Scorer) -> Curve:
     measures: dict[str, list[float]] = {}
     for step in steps:
         at = [row for row in rows if row["step"] == step]
-        said = other.score([row["prompt"] for row in at], [row["answer"] for row in at])
+        said = other.score([row["prompt"] for row in at], [row["completion"] for row in at])
         (kl,) = (row["validation/kl"] for row in history if row["step"] == step and "validation/kl" in row)
         values = {"learned": [row["score"] for row in at], **said, "KL": [kl]}
         for name, each in values.items():
@@ -77,7 +77,7 @@ def draw(curves: list[Curve], other: str, picture: Path) -> None:
 
 def main(sweep: str, picture: str, name: str = "oracle", *settings: str) -> None:
     with composing():
-        config = compose([f"scorer@judge={name}", *(f"judge.{setting}" for setting in settings)])
+        config = compose([f"scorer@judge={name}", *(f"judge.{config_field}" for config_field in settings)])
     other = load_scorer(config.judge, device(config.runtime))
     runs = [json.loads(path.read_text()) for path in Path(sweep).glob("*/run.json")]
     built = [run for run in runs if run["status"] in ("finished", "diverged")]

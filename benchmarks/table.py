@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.compose import as_container, compose, composing
-from prefsweep.report.answers import summarised
+from prefsweep.report.completions import summarised
 
-SEEDS, PROMPTS, ANSWERS = 5, 500, 4
+from prefsweep.config.compose import as_container, compose, composing
+
+SEEDS, PROMPTS, COMPLETIONS = 5, 500, 4
 NAMES = ("judge/mean", "judge/win_rate", "kl/base", "kl/start", "text/length", "text/ended")
 COMMAND = [sys.executable, "-m", "prefsweep", "table", "sweep", "--format", "md", "--out", "out"]
 
@@ -50,20 +51,20 @@ def record(work: Path, config: dict[str, Any], number: int) -> None:
     folder = work / "outputs/stages/evaluate" / identity
     folder.mkdir(parents=True)
     sums = dict.fromkeys(NAMES, 0.0)
-    with (folder / "samples.jsonl").open("w") as file:
-        for place in range(PROMPTS * ANSWERS):
+    with (folder / "completions.jsonl").open("w") as file:
+        for place in range(PROMPTS * COMPLETIONS):
             values = {name: rng.choice((0.0, 1.0)) if "rate" in name else rng.gauss(beta, 1) for name in NAMES}
             sums = {name: total + values[name] for name, total in sums.items()}
-            asked = place // ANSWERS
-            row = {"id": f"p{asked}", "group": f"p{asked}", "sample": place % ANSWERS, "prompt": f"Prompt {asked}?"}
-            file.write(json.dumps({**row, "answer": " So it is." * 20, "values": values}) + "\n")
+            asked = place // COMPLETIONS
+            row = {"id": f"p{asked}", "group": f"p{asked}", "sample": place % COMPLETIONS, "prompt": f"Prompt {asked}?"}
+            file.write(json.dumps({**row, "completion": " So it is." * 20, "values": values}) + "\n")
     (folder / "record.json").write_text(json.dumps({"commit": "0" * 40, "sections": {"dataset": config["dataset"]}}))
-    summarised(folder / "samples.jsonl")
+    summarised(folder / "completions.jsonl")
     run = {
         "status": "finished",
         "name": f"gpt2_hh-rlhf_dpo_seed{seed}-{identity[-8:]}",
         "identity": identity,
-        "metrics": {name: total / (PROMPTS * ANSWERS) for name, total in sums.items()},
+        "metrics": {name: total / (PROMPTS * COMPLETIONS) for name, total in sums.items()},
         "cost": {"seconds": 1.0, "stages": {}},
         "stages": {"evaluate": identity},
         "config": config,

@@ -77,12 +77,12 @@ def one_way(way: str, work: Path) -> dict[str, Any]:
         eos = [tokenizer.eos_token_id]
         prompts = tokenizer([example.prompt for example in examples])["input_ids"]
         chosen, rejected = (
-            [row + eos for row in tokenizer([example.answer(side) for example in examples])["input_ids"]]
+            [row + eos for row in tokenizer([example.completion(side) for example in examples])["input_ids"]]
             for side in ("chosen", "rejected")
         )
-        for whole, *answers in zip(prompts, chosen, rejected, strict=True):
-            prompt, answers = cut.fit(whole, answers, MAX_LENGTH, tokenizer.eos_token_id)
-            for column, ids in zip(columns.values(), (prompt, *answers), strict=True):
+        for whole, *completions in zip(prompts, chosen, rejected, strict=True):
+            prompt, completions = cut.fit(whole, completions, MAX_LENGTH, tokenizer.eos_token_id)
+            for column, ids in zip(columns.values(), (prompt, *completions), strict=True):
                 column.append(ids)
         rows = Dataset.from_dict(columns)
     else:

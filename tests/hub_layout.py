@@ -62,8 +62,8 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 # --------------------------------------------------------------------------------------------------------- hh-rlhf
 
 
-def transcript(question: str, answer: str, *, turns: str = "") -> str:
-    return f"\n\nHuman: {question}\n\nAssistant:{turns}{answer}"
+def transcript(question: str, completion: str, *, turns: str = "") -> str:
+    return f"\n\nHuman: {question}\n\nAssistant:{turns}{completion}"
 
 
 TURNS = (
@@ -82,8 +82,11 @@ def write_hh(folder: Path, rows: int, test_rows: int) -> None:
         }
         for part, good in questions.items():
             found = [
-                {side: transcript(question, answer, turns=turns) for side, answer in zip(SIDES, answers, strict=True)}
-                for (question, *answers), turns in zip(good, itertools.cycle(TURNS), strict=False)
+                {
+                    side: transcript(question, completion, turns=turns)
+                    for side, completion in zip(SIDES, completions, strict=True)
+                }
+                for (question, *completions), turns in zip(good, itertools.cycle(TURNS), strict=False)
             ]
             first, better, worse = good[0]
             other = questions["test"][0]
@@ -97,8 +100,8 @@ def write_hh(folder: Path, rows: int, test_rows: int) -> None:
                 turns = " Why?\n\nHuman: Just so.\n\nAssistant:"
                 found.append(
                     {
-                        side: transcript(other[0], answer, turns=turns)
-                        for side, answer in zip(SIDES, other[1:], strict=True)
+                        side: transcript(other[0], completion, turns=turns)
+                        for side, completion in zip(SIDES, other[1:], strict=True)
                     }
                 )
             write_jsonl(folder / subset / f"{part}.jsonl.gz", found)
@@ -114,13 +117,13 @@ def turn(role: str, content: str) -> dict[str, str]:
 
 
 def preferred(asked: list[dict[str, str]], better: str, worse: str, scores: tuple[float, float]) -> dict[str, Any]:
-    answered = [[*asked, turn("assistant", answer.strip())] for answer in (better, worse)]
+    generate_completions = [[*asked, turn("assistant", completion.strip())] for completion in (better, worse)]
     return {
         "prompt": asked[-1]["content"],
         "prompt_id": "0" * 64,
-        "chosen": answered[0],
-        "rejected": answered[1],
-        "messages": answered[0],
+        "chosen": generate_completions[0],
+        "rejected": generate_completions[1],
+        "messages": generate_completions[0],
         "score_chosen": scores[0],
         "score_rejected": scores[1],
     }

@@ -12,7 +12,7 @@ from prefsweep.config.stages import AdapterConfig, PPOConfig
 from prefsweep.models.adapters import with_adapters
 from prefsweep.models.logprobs import Ids
 from prefsweep.models.scorers import Measures
-from prefsweep.ppo.rollout import Words
+from prefsweep.ppo.rollout import TextCodec
 from prefsweep.ppo.trainer import Task, Trainer
 
 EOS, PAD, VOCABULARY = 0, 1, 12
@@ -36,11 +36,14 @@ def tiny(name: str, vocabulary: int = VOCABULARY, seed: int = 0, width: int = 16
 
 
 QUERIES: list[Ids] = [[2 + (3 * row + place) % 10 for place in range(1 + row % 6)] for row in range(40)]
-WORDS = Words(EOS, PAD, lambda rows: [" ".join(map(str, row)) for row in rows])
+WORDS = TextCodec(EOS, PAD, lambda rows: [" ".join(map(str, row)) for row in rows])
 
 
-def threes(prompts: list[str], answers: list[str]) -> list[float]:
-    return [answer.split().count("3") - 0.1 * len(prompt) for prompt, answer in zip(prompts, answers, strict=True)]
+def threes(prompts: list[str], completions: list[str]) -> list[float]:
+    return [
+        completion.split().count("3") - 0.1 * len(prompt)
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
 
 
 def make_task(
@@ -48,8 +51,8 @@ def make_task(
 ) -> Task:
     """With `lora` the reference is the policy itself, its adapters off. `score` says one number an answer."""
 
-    def measured(prompts: list[str], answers: list[str]) -> Measures:
-        return {"score": score(prompts, answers)}
+    def measured(prompts: list[str], completions: list[str]) -> Measures:
+        return {"score": score(prompts, completions)}
 
     policy, reference = tiny(name), tiny(name).eval()
     if lora:

@@ -1,4 +1,4 @@
-"""A table of run.json and samples.jsonl recomputed from scratch: no code of ours, no arrays, the definitions alone."""
+"""A table of run.json and completions.jsonl recomputed from scratch: no code of ours, no arrays, the definitions alone."""
 
 import json
 import math
@@ -33,16 +33,16 @@ def recomputed(sweep: Path, metric: str, decimals: int, rate: bool) -> dict[str,
         run = json.loads(path.read_text())
         samples = Path(run["config"]["runtime"]["outputs"], "stages/evaluate", run["stages"]["evaluate"])
         by_group: dict[str, list[float]] = {}
-        for row in map(json.loads, (samples / "samples.jsonl").read_text().splitlines()):
+        for row in map(json.loads, (samples / "completions.jsonl").read_text().splitlines()):
             by_group.setdefault(row["group"], []).append(row["values"][metric])
         rows.setdefault(run["config"]["method"]["name"], []).append(by_group)
     shown = {}
     for method, seeds in rows.items():
         mean, error, degrees = interval(seeds)
-        quantile, answers = t.ppf(0.975, degrees), sum(map(len, seeds[0].values())) * len(seeds)
+        quantile, completions = t.ppf(0.975, degrees), sum(map(len, seeds[0].values())) * len(seeds)
         shown[method] = f"{mean:.{decimals}f} ± {quantile * error:.{decimals}f}"
         if rate:
-            n, z = min(mean * (1 - mean) / error**2, answers), quantile**2
+            n, z = min(mean * (1 - mean) / error**2, completions), quantile**2
             centre, half = (mean + z / 2 / n), math.sqrt(z * (mean * (1 - mean) / n + z / 4 / n / n))
             low, high = ((centre + sign * half) / (1 + z / n) for sign in (-1, 1))
             shown[method] = f"{mean:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"

@@ -40,8 +40,8 @@ def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | Non
     return folder
 
 
-def write_answers(
-    run: Path, values: Mapping[str, Sequence[float]], groups: Sequence[str] | None = None, answers: int = 1
+def write_completions(
+    run: Path, values: Mapping[str, Sequence[float]], groups: Sequence[str] | None = None, completions: int = 1
 ) -> Path:
     """The samples of the run's evaluate stage: row i answers prompt i // `answers`. Its metrics become their means."""
     store, record = run.parents[1] / "outputs", json.loads((run / "run.json").read_text())
@@ -54,20 +54,20 @@ def write_answers(
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for place in range(len(next(iter(values.values())))):
-        prompt = place // answers
+        prompt = place // completions
         rows.append(
             {
                 "id": f"p{prompt}",
                 "group": groups[prompt] if groups else f"p{prompt}",
-                "sample": place % answers,
+                "sample": place % completions,
                 "prompt": f"Is {prompt} <b>odd</b>?",
-                "answer": f" Answer {place} of {record['name']}.",
+                "completion": f" Answer {place} of {record['name']}.",
                 "ended": True,
                 "scores": {"score": next(iter(values.values()))[place]},
                 "values": {name: column[place] for name, column in values.items()},
             }
         )
-    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sections = {"dataset": {"name": record["config"]["dataset"]["name"]}}
     (folder / "record.json").write_text(json.dumps({"commit": "c0ffee" * 6, "sections": sections}))
     return folder

@@ -23,7 +23,7 @@ from prefsweep.config.stages import PPOConfig
 from prefsweep.errors import UserError
 from prefsweep.models import adapters
 from prefsweep.models.loading import load_learner, load_policy
-from prefsweep.models.logprobs import answer_batch, answer_logprobs
+from prefsweep.models.logprobs import completion_batch, completion_logprobs
 from prefsweep.pipeline.fingerprint import canonical
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import callbacks, dpo, ppo, reference_logps, sft
@@ -65,9 +65,9 @@ def run(new_context: Any, tmp_path: Path) -> Stage:
 
 
 def logprobs(model: Any) -> torch.Tensor:
-    batch = answer_batch([[5, 6, 7], [8, 9]], [[20, 21, 0], [22, 23, 24, 0]], 0, torch.device("cpu"))
+    batch = completion_batch([[5, 6, 7], [8, 9]], [[20, 21, 0], [22, 23, 24, 0]], 0, torch.device("cpu"))
     with torch.no_grad():
-        return answer_logprobs(model.eval(), batch)
+        return completion_logprobs(model.eval(), batch)
 
 
 # -------------------------------------------------------------------------------------- what is left, and read again
@@ -114,7 +114,7 @@ def test_weights_that_a_run_made_are_linked_and_not_written_twice(config: Any, r
     policy = run(sft, made)
     result = run(dpo, made, policy=policy, reference=run(reference_logps, made, policy=policy))
     assert (result / "base/model.safetensors").samefile(policy / "model.safetensors")
-    words = ("stages.dpo.evaluate_every=2", "stages.dpo.checkpoint=best", "stages.dpo.keep_every=2")
+    words = ("stages.dpo.evaluate_every=2", "stages.dpo.checkpoint=best", "stages.dpo.save_every=2")
     best = run(dpo, config("gpt2", *words), "best", policy=policy, reference=policy.with_name("reference-artifact"))
     for kept in (best, best / "steps/2", best / "steps/4"):
         assert (kept / "base/model.safetensors").samefile(policy / "model.safetensors")
@@ -181,8 +181,12 @@ def logprobs_of_words(model: Any) -> torch.Tensor:
 
 
 class Vowels:
-    def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
-        return {"score": [sum(letter in "aeiou" for letter in answer) / (1 + len(answer)) for answer in answers]}
+    def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
+        return {
+            "score": [
+                sum(letter in "aeiou" for letter in completion) / (1 + len(completion)) for completion in completions
+            ]
+        }
 
 
 @pytest.mark.parametrize("name", NAMES)

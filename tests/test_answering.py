@@ -28,7 +28,7 @@ SHORT = ("batch_size=8", "max_steps=4", "warmup_steps=0", "max_length=96", "vali
 @pytest.fixture
 def config(composed: Callable[..., Any], model_folders: dict[str, Path]) -> Callable[..., Any]:
     def make(*words: str, model: str = "gpt2") -> Any:
-        said = [f"stages.sft.{word}" for word in (*SHORT, "validation_tokens=12", "evaluate_every=2", *words)]
+        said = [f"stages.sft.{word}" for word in (*SHORT, "validation_max_new_tokens=12", "evaluate_every=2", *words)]
         return composed("model=gpt2", f"model.path={model_folders[model]}", *said)
 
     return make
@@ -59,7 +59,7 @@ def test_they_are_the_policys_own_to_the_first_validation_prompts(
         uniform = decoding.uniforms([f"validation/{place}"], 12, made.stages.sft.seed)
         prompts = encode_prompts([example.prompt], tokenizer)
         (drawn,) = decoding.sample(policy, prompts, uniform, tokenizer.eos_token_id, tokenizer.pad_token_id, 1.0)
-        assert row["answer"] == tokenizer.decode(drawn, skip_special_tokens=True)
+        assert row["completion"] == tokenizer.decode(drawn, skip_special_tokens=True)
         assert row["prompt"] == example.prompt
 
 
@@ -88,24 +88,26 @@ def test_the_draws_are_those_of_every_validation(config: Any, new_context: Any, 
 def test_the_judges_mean_by_step(config: Any, new_context: Any, tmp_path: Path) -> None:
     made, trained, folder = config(), tmp_path / "trained", tmp_path / "validate"
     pair = synthetic.preferences(1, seed=3, coherence=0.74, noise=0.0)[0]
-    texts = [pair.answer("chosen"), pair.answer("rejected"), " Film the."]
+    texts = [pair.completion("chosen"), pair.completion("rejected"), " Film the."]
     rows = [(4, texts[0]), (4, texts[1]), (8, texts[0]), (8, texts[0]), (12, texts[2]), (12, texts[1])]
     for place in (trained, folder):
         place.mkdir()
-    told = [{"step": step, "prompt": pair.prompt, "answer": answer} for step, answer in rows]
+    told = [{"step": step, "prompt": pair.prompt, "completion": completion} for step, completion in rows]
     (trained / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
     context = new_context("checkpoints")
     context.history.append(4, {"validation/judge": 9.0})  # of an attempt that was killed
     found = judge_validation.run(
-        made.stages.validate, judge=made.judge, folder=folder, context=context, trained=trained
+        made.stages.judge_validation, judge=made.judge, folder=folder, context=context, trained=trained
     )
     truth = {text: synthetic.true_reward(pair.prompt + text) for text in texts}
     assert len(set(truth.values())) > 1
-    expected = {step: fmean(truth[answer] for at, answer in rows if at == step) for step in (4, 8, 12)}
+    expected = {step: fmean(truth[completion] for at, completion in rows if at == step) for step in (4, 8, 12)}
     told = [(row["step"], row["validation/judge"]) for row in context.history.rows()]
     assert told == [(step, pytest.approx(mean)) for step, mean in expected.items()]
-    assert [row["judge"] for row in read_rows(folder / "validation.jsonl")] == [truth[answer] for _, answer in rows]
-    assert found == {"answers": 6, "validations": 3}
+    assert [row["judge"] for row in read_rows(folder / "validation.jsonl")] == [
+        truth[completion] for _, completion in rows
+    ]
+    assert found == {"completions": 6, "validations": 3}
 
 
 @pytest.mark.parametrize(
@@ -128,9 +130,9 @@ def test_how_many_tokens_matters_to_nobody_who_answers_none(composed: Callable[.
     def identity(*said: str) -> str:
         return plan_of(composed("method=sft", *said)).identity
 
-    assert identity("stages.sft.validation_tokens=20") != identity()
+    assert identity("stages.sft.validation_max_new_tokens=20") != identity()
     none = "stages.sft.validation_prompts=0"
-    assert identity(none, "stages.sft.validation_tokens=20") == identity(none)
+    assert identity(none, "stages.sft.validation_max_new_tokens=20") == identity(none)
 
 
 def test_a_sweep_chosen_by_what_the_judge_said_on_validation(tmp_path: Path) -> None:

@@ -22,23 +22,23 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
     composed: Callable[..., Any], new_context: Callable[..., Any], model_folders: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """And the rows are those of a stage that was asked for all of them at once."""
-    config = composed("model=gpt2", f"model.path={model_folders['gpt2']}", "stages.sample.max_new_tokens=8")
+    config = composed("model=gpt2", f"model.path={model_folders['gpt2']}", "stages.generate.max_new_tokens=8")
     asked, drawn = list[int](), dict[str, int]()
-    real = generate.answers
+    real = generate.completions
 
-    def counting(config: Any, answerer: Any, tokenizer: Any, rows: Any, runtime: Any) -> Any:
+    def counting(config: Any, generator: Any, tokenizer: Any, rows: Any, runtime: Any) -> Any:
         asked.append(len(rows))
-        return real(config, answerer, tokenizer, rows, runtime)
+        return real(config, generator, tokenizer, rows, runtime)
 
-    monkeypatch.setattr(generate, "answers", counting)
+    monkeypatch.setattr(generate, "completions", counting)
 
-    def run(name: str, prompts: int, answers: int, *alike: str) -> list[dict[str, Any]]:
-        context = replace(new_context(name), alike=lambda *fields: [tmp_path / other for other in alike])
+    def run(name: str, prompts: int, completions: int, *find_similar: str) -> list[dict[str, Any]]:
+        context = replace(new_context(name), find_similar=lambda *fields: [tmp_path / other for other in find_similar])
         (tmp_path / name).mkdir(exist_ok=True)
-        stage = replace(config.stages.sample, prompts=prompts, answers=answers)
+        stage = replace(config.stages.generate, prompts=prompts, completions=completions)
         generate.run(stage, model=config.model, dataset=config.dataset, folder=tmp_path / name, context=context)
         drawn[name] = context.cost.counts["tokens_generated"]
-        return generate.read_rows(tmp_path / name / "samples.jsonl")
+        return generate.read_rows(tmp_path / name / "completions.jsonl")
 
     few = run("few", 4, 1)
     more = run("more", 6, 2, "few")
@@ -46,9 +46,9 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
     assert more == run("whole", 6, 2)
     assert [row for row in more if row in few] == few
     assert run("fewer", 2, 1, "more", "few") == few[:2] and asked == [4, 8, 12]  # nothing left to ask
-    tokens = {name: sum(len(row["answer_tokens"]) for row in rows) for name, rows in (("few", few), ("more", more))}
+    tokens = {name: sum(len(row["completion_tokens"]) for row in rows) for name, rows in (("few", few), ("more", more))}
     assert drawn == {**tokens, "more": tokens["more"] - tokens["few"], "whole": tokens["more"], "fewer": 0}
-    kept = new_context("killed").checkpoints / "samples.jsonl"
+    kept = new_context("killed").checkpoints / "completions.jsonl"
     generate.write_rows(kept, more[:5])
     assert run("killed", 6, 2) == more and asked[3:] == [7]
     assert drawn["killed"] == drawn["whole"]  # what the first attempt drew is this stage's own
@@ -60,18 +60,18 @@ def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Pa
     from prefsweep.config.compose import compose, composing
     from workplace import SMALL
 
-    def alike(*more: str) -> list[Path]:
+    def find_similar(*more: str) -> list[Path]:
         with composing():
             job = prepare([], compose([*SMALL, "method=base", f"runtime.outputs={tmp_path / 'outputs'}", *more]))
-        stage = next(stage for stage in job.plan.stages if stage.role == "sample/result")
-        return list(store_of(job.config.runtime).alike(stage, "prompts", "answers"))
+        stage = next(stage for stage in job.plan.stages if stage.role == "generate/result")
+        return list(store_of(job.config.runtime).find_similar(stage, "prompts", "completions"))
 
     (built,) = place.stages("sample")
-    assert alike("stages.sample.prompts=12") == alike() == [built]
-    assert alike("stages.sample.prompts=12", "stages.sample.seed=1") == []
-    assert alike("stages.sample.prompts=12", "dataset.seed=1") == []
-    (built / "samples.jsonl").write_text("")
-    assert alike("stages.sample.prompts=12") == []  # damaged: nobody's answers
+    assert find_similar("stages.generate.prompts=12") == find_similar() == [built]
+    assert find_similar("stages.generate.prompts=12", "stages.generate.seed=1") == []
+    assert find_similar("stages.generate.prompts=12", "dataset.seed=1") == []
+    (built / "completions.jsonl").write_text("")
+    assert find_similar("stages.generate.prompts=12") == []  # damaged: nobody's answers
 
 
 def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
@@ -90,10 +90,12 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
         assert run["metrics"]["text/length"] == first[name]["metrics"]["text/length"]
     assert (tmp_path / "multirun_sweeps/first-by-trained/table.md").is_file()
     one, other = (read_rows(folder / "validation.jsonl") for folder in place.stages("validate"))
-    assert [row["answer"] for row in one] == [row["answer"] for row in other]  # of dpo, by the one judge and the other
+    assert [row["completion"] for row in one] == [
+        row["completion"] for row in other
+    ]  # of dpo, by the one judge and the other
     assert [row["judge"] for row in one] != [row["judge"] for row in other]
 
-    done = place.command("judge", "multirun_sweeps/first", "stages.sample.prompts=12")
+    done = place.command("judge", "multirun_sweeps/first", "stages.generate.prompts=12")
     assert done.returncode == 0, done.stderr
     assert {name: place.stages(name) for name in ("pretrain", "dpo")} == {k: trained[k] for k in ("pretrain", "dpo")}
     (tmp_path / "outputs/stages/dpo" / trained["dpo"][0].name / "model.safetensors").write_text("")
@@ -112,7 +114,11 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
     place = Workplace(tmp_path)
     own, other = (write_dataset(name, tmp_path / name) for name in ("hh-rlhf", "imdb"))
     line = ["model=gpt2", *words("hh-rlhf", own), "method=dpo", "debug=smoke", "runtime=cpu", "tracking=off"]
-    more = ["stages.evaluate.also=[imdb]", f"also.imdb.path={other}", "also.imdb.validation=8"]
+    more = [
+        "stages.evaluate.other_datasets=[imdb]",
+        f"other_datasets.imdb.path={other}",
+        "other_datasets.imdb.validation=8",
+    ]
     assert place.command(*line).returncode == 0
     alone = place.single()
     (tmp_path / "outputs/runs" / alone["name"]).rename(tmp_path / "before")
@@ -124,7 +130,9 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
     assert {name: value for name, value in found["metrics"].items() if "@" not in name} == alone["metrics"]
     assert {"judge/mean@imdb", "judge/win_rate@imdb", "kl/base@imdb", "text/length@imdb"} <= found["metrics"].keys()
     assert not any(name.startswith(("preference/", "judge/accuracy")) and "@" in name for name in found["metrics"])
-    rows = generate.read_rows(tmp_path / "outputs/stages/evaluate" / found["stages"]["evaluate/imdb"] / "samples.jsonl")
+    rows = generate.read_rows(
+        tmp_path / "outputs/stages/evaluate" / found["stages"]["evaluate/imdb"] / "completions.jsonl"
+    )
     mean = sum(row["values"]["judge/mean"] for row in rows) / len(rows)
     assert found["metrics"]["judge/mean@imdb"] == pytest.approx(mean)
     assert json.loads(json.dumps(found["config"]["also"]))["imdb"]["path"] == str(other)
@@ -135,16 +143,22 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (["stages.evaluate.also=[imbd]"], "no such dataset (nearest: imdb)"),
-        (["stages.evaluate.also=[synthetic-reviews]"], "is the run's own dataset"),
-        (["also.imdb.path=x"], "names no dataset of stages.evaluate.also"),
-        (["stages.evaluate.also=[imdb]"], "knows the synthetic world alone"),
+        (["stages.evaluate.other_datasets=[imbd]"], "no such dataset (nearest: imdb)"),
+        (["stages.evaluate.other_datasets=[synthetic-reviews]"], "is the run's own dataset"),
+        (["other_datasets.imdb.path=x"], "names no dataset of stages.evaluate.other_datasets"),
+        (["stages.evaluate.other_datasets=[imdb]"], "knows the synthetic world alone"),
         (
-            ["stages.evaluate.also=[imdb]", *BY_ANOTHER, "also.imdb.path=nowhere"],
-            "also.imdb.path=nowhere: no such file",
+            ["stages.evaluate.other_datasets=[imdb]", *BY_ANOTHER, "other_datasets.imdb.path=nowhere"],
+            "other_datasets.imdb.path=nowhere: no such file",
         ),
-        (["stages.evaluate.also=[imdb]", *BY_ANOTHER, "also.imdb.pth=x"], "also.imdb.pth: no such key (nearest: "),
-        (["stages.sample.temperature=0", "stages.sample.answers=2"], "say stages.sample.answers=1"),
+        (
+            ["stages.evaluate.other_datasets=[imdb]", *BY_ANOTHER, "other_datasets.imdb.pth=x"],
+            "other_datasets.imdb.pth: no such key (nearest: ",
+        ),
+        (
+            ["stages.generate.temperature=0", "stages.generate.completions_per_prompt=2"],
+            "say stages.generate.completions_per_prompt=1",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_said_in_one_line(tmp_path: Path, said: list[str], message: str) -> None:

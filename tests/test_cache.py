@@ -16,7 +16,7 @@ from prefsweep.data import cache as caches
 from prefsweep.data.cache import RECORD, ROWS, Cache, Columns
 from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.truncation import Truncation
-from prefsweep.data.views import answer_rows, pair_rows, text_rows
+from prefsweep.data.views import completion_rows, pair_rows, text_rows
 
 EXAMPLES = preferences(30, seed=4, coherence=0.74, noise=0.0)
 
@@ -33,7 +33,7 @@ def test_cached_rows_are_those_made_in_memory(
     monkeypatch.setattr(caches, "AT_ONCE", at_once)
     for _ in range(2):  # made, then read
         rows, cut = pair_rows(EXAMPLES, tokenizer, 40, Cache(tmp_path, workers=workers))
-        assert rows.to_list() == expected[0].to_list() and cut == expected[1] and cut.answers
+        assert rows.to_list() == expected[0].to_list() and cut == expected[1] and cut.completions
     assert len(kept(tmp_path)) == 1
 
 
@@ -57,8 +57,8 @@ def test_what_changes_the_rows_changes_the_name(tokenizer: Any, tmp_path: Path) 
     pair_rows(EXAMPLES, other, 96, store)
     pair_rows(changed, tokenizer, 96, store)
     pair_rows(EXAMPLES[1:], tokenizer, 96, store)
-    for learn in ("answer", "all"):
-        answer_rows(EXAMPLES, tokenizer, 96, learn, store)
+    for learn in ("completion", "all"):
+        completion_rows(EXAMPLES, tokenizer, 96, learn, store)
     text_rows([row.prompt for row in EXAMPLES], tokenizer, 96, store)
     assert len(kept(tmp_path)) == 8
     tokenizer(["a", "b b"], padding=True, truncation=True, max_length=2)  # what one call asks for is no other tokenizer

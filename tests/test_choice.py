@@ -18,7 +18,7 @@ from prefsweep.report.choice import best, ranked
 from prefsweep.report.compare import diff
 from prefsweep.sweep.confirm import confirming
 from prefsweep.sweep.grid import expand
-from recorded import write_answers, write_run
+from recorded import write_completions, write_run
 from workplace import Workplace
 
 
@@ -95,8 +95,8 @@ def test_two_runs_side_by_side_are_paired_over_prompts(tmp_path: Path) -> None:
     first, second = rng.standard_normal((2, 30))
     a = write_run(tmp_path / "s", "dpo", 1, {"kl/base": 1.0})
     b = write_run(tmp_path / "s", "dpo", 2, {"kl/base": 3.0}, **{"stages.dpo.beta": 0.25})
-    write_answers(a, {"judge/mean": first.tolist()})
-    write_answers(b, {"judge/mean": second.tolist()})
+    write_completions(a, {"judge/mean": first.tolist()})
+    write_completions(b, {"judge/mean": second.tolist()})
     where = console()
     diff(a, b, where)
     found = re.search(r"judge/mean .* (−?[\d.]+) ± ([\d.]+)", printed(where))

@@ -17,7 +17,7 @@ import toy
 from prefsweep.models.flops import forward_flops, multiplied, training_flops
 from prefsweep.pipeline import gpu
 from prefsweep.pipeline.cost import COUNTS, POINTS, SPENT, TRACE, Cost, merged, read, rows, thinned, total, watched
-from prefsweep.ppo.cost import Spending
+from prefsweep.ppo.cost import CostTracker
 from prefsweep.stages import scoring
 
 # ------------------------------------------------------------------------------------------------------------- FLOPs
@@ -59,34 +59,34 @@ class Reader:
 
     flops = 0
 
-    def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
-        self.flops += 1000 * len(answers)
-        return {"score": ppo_toy.threes(prompts, answers)}
+    def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
+        self.flops += 1000 * len(completions)
+        return {"score": ppo_toy.threes(prompts, completions)}
 
 
 @pytest.mark.parametrize("buys_labels", [True, False])
 def test_what_an_iteration_costs_is_the_sum_of_its_parts(buys_labels: bool, ppo_config: Callable[..., Any]) -> None:
     """In the first, 24 answers to set the scale are drawn and scored too; in the second, none."""
-    scorer, config = Reader(), ppo_config(score_normalisation="start", max_approx_kl=None)
+    scorer, config = Reader(), ppo_config(score_normalisation="start", target_kl=None)
     trainer = ppo_toy.make_trainer(config, ppo_toy.make_task(score=lambda *texts: scorer.score(*texts)["score"]))
-    spending = Spending(trainer, scorer, buys_labels)
+    spending = CostTracker(trainer, scorer, buys_labels)
     size = sum(each.numel() for each in multiplied(trainer.task.policy))
-    for answered in (48, 24):
+    for generate_completions in (48, 24):
         before = trainer.sampler.read, trainer.sampler.generated
         _, rollouts, cost = spending.iterate()
         read, generated = trainer.sampler.read - before[0], trainer.sampler.generated - before[1]
         tokens = sum(map(len, rollouts.queries)) + sum(map(len, rollouts.responses))
         assert (read, generated) >= (tokens, sum(map(len, rollouts.responses)))
-        if answered == 24:
+        if generate_completions == 24:
             assert (read, generated) == (tokens, sum(map(len, rollouts.responses)))
         head = trainer.model.value_head.weight.numel() + 1
         looks = 2 * (size + head) * tokens + 2 * size * tokens
         assert cost == {
-            "labels": answered if buys_labels else 0,
+            "labels": generate_completions if buys_labels else 0,
             "episodes": 24,
             "tokens_generated": generated,
             "tokens_trained": config.epochs * tokens,
-            "flops": 2 * size * read + looks + 1000 * answered + 6 * (size + head) * config.epochs * tokens,
+            "flops": 2 * size * read + looks + 1000 * generate_completions + 6 * (size + head) * config.epochs * tokens,
         }
     tally = spending.read()
     trainer.validate(ppo_toy.QUERIES[:4])
@@ -96,10 +96,10 @@ def test_what_an_iteration_costs_is_the_sum_of_its_parts(buys_labels: bool, ppo_
 
 def test_what_an_earlier_attempt_scored_is_in_the_cost(new_context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Reader):
-        def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+        def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
             if self.flops:
                 raise RuntimeError
-            return super().score(prompts, answers)
+            return super().score(prompts, completions)
 
     monkeypatch.setattr(scoring, "AT_ONCE", 2)
     texts = ["5"] * 5, ["3", "3 3", "4", "3", "2"]
@@ -172,7 +172,7 @@ def test_what_several_processes_spent_is_one_stages(tmp_path: Path) -> None:
     assert (found["flops"], found["gpu_hours"], found["energy_joules"], found["power_watts"]) == (7, 2.0, 20.0, 2.0)
     assert found["peak_memory_bytes"] == 2**60 + 1
     (tmp_path / "artifact").mkdir()
-    cost.hand_over(tmp_path / "artifact")
+    cost.export_to(tmp_path / "artifact")
     assert [row["step"] for row in rows(tmp_path / "artifact" / TRACE)] == [0]
 
 
@@ -188,7 +188,7 @@ def test_what_several_processes_spent_in_vain_is_counted_once(tmp_path: Path) ->
             cost.join()
         assert cost.spent()["gpu_seconds"] == 100.0 * attempt
         assert cost.counts["flops"] == 7 * attempt
-    cost.hand_over(tmp_path / "artifact")
+    cost.export_to(tmp_path / "artifact")
     assert [row["step"] for row in rows(tmp_path / "artifact" / TRACE)] == [1, 2, 3]
     alone = Cost(tmp_path)  # the next attempt may be by one process
     assert alone.spent()["gpu_seconds"] == 300.0
@@ -321,7 +321,7 @@ def test_a_driver_that_complains_stops_nothing(card: Card, monkeypatch: pytest.M
     with watched(Cost(tmp_path)) as cost:
         card.allocations[0] += 1
     assert cost.record()["energy_left_out"] == "NVML: the driver is gone"
-    cost.hand_over(tmp_path / "nowhere")  # nothing was traced, so no file is written
+    cost.export_to(tmp_path / "nowhere")  # nothing was traced, so no file is written
 
 
 def test_a_short_stage_is_looked_at_once(card: Card, tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_a_thread_watches_while_the_work_is_done(card: Card, monkeypatch: pytest
             time.sleep(0.01)
         cost.reached(7)
     (tmp_path / "artifact").mkdir()
-    cost.hand_over(tmp_path / "artifact")
+    cost.export_to(tmp_path / "artifact")
     left = list(rows(tmp_path / "artifact" / TRACE))
     assert left[0]["step"] == 7
     assert left[-1]["watts"] == 250.0

@@ -91,7 +91,9 @@ def test_the_same_rows_in_the_same_order_each_time_and_others_with_another_seed(
 
 @pytest.mark.parametrize("name", hub_layout.NAMES)
 def test_a_limit_is_a_sample_of_training_rows_that_a_larger_one_holds(name: str, written: Written) -> None:
-    whole, large, small = (splits(name, written(name), f"dataset.limit={limit}") for limit in ("null", 20, 5))
+    whole, large, small = (
+        splits(name, written(name), f"dataset.max_train_samples={limit}") for limit in ("null", 20, 5)
+    )
     assert (len(large["train"]), len(small["train"])) == (20, 5)
     assert small["train"] == large["train"][:5] == whole["train"][:5]
     assert small["train"].tally.dropped["over the limit"] == len(whole["train"]) - 5
@@ -103,7 +105,7 @@ def test_a_limit_is_a_sample_of_training_rows_that_a_larger_one_holds(name: str,
 
 
 def test_the_worlds_limit_is_every_datasets() -> None:
-    whole, few = (compose([f"dataset.limit={limit}", "dataset.size=40"]).dataset for limit in ("null", 7))
+    whole, few = (compose([f"dataset.max_train_samples={limit}", "dataset.size=40"]).dataset for limit in ("null", 7))
     assert load(few, "train") == load(whole, "train")[:7]
     assert all(load(few, split) == load(whole, split) for split in ("validation", "test"))
 
@@ -138,9 +140,9 @@ def test_a_dialogue_parts_at_its_last_assistant(written: Written) -> None:
     for example in splits("hh-rlhf", folder)["train"]:
         row = raw[int(example.id.rpartition("-")[2]) - 1]
         for side in ("chosen", "rejected"):
-            answer = example.answer(side)
-            assert example.prompt + answer == row[side]
-            assert answer.startswith(" ") and "Assistant:" not in answer and answer.strip()
+            completion = example.completion(side)
+            assert example.prompt + completion == row[side]
+            assert completion.startswith(" ") and "Assistant:" not in completion and completion.strip()
         assert example.prompt.endswith("\n\nAssistant:")
         assert example.group == row["chosen"].split("\n\n")[1].removeprefix("Human: ")
         assert example.kind == "harmful"
@@ -167,7 +169,9 @@ def test_messages_become_plain_text(written: Written) -> None:
     assert several.prompt.startswith("\n\nSystem: Be brief.\n\nHuman: Hello.\n\nAssistant: Hello!\n\nHuman: How would")
     for example in found["train"]:
         assert example.prompt.endswith("?\n\nAssistant:") or example.prompt.endswith("\n\nAssistant:")
-        assert all(example.answer(side)[:1] == " " != example.answer(side)[1:2] for side in ("chosen", "rejected"))
+        assert all(
+            example.completion(side)[:1] == " " != example.completion(side)[1:2] for side in ("chosen", "rejected")
+        )
 
 
 def test_surer_pairs_are_those_whose_scores_differ_more(written: Written) -> None:
@@ -209,11 +213,11 @@ def test_a_prompt_of_imdb_is_a_reviews_first_tokens(written: Written, tokenizer:
         assert {2, 8} <= set(lengths) or split != "train"
         assert set(lengths) <= set(range(2, 9))
         for example, uncut in zip(examples, load(dataset, split), strict=True):
-            assert example.prompt + example.answer("chosen") == example.group == uncut.chosen
+            assert example.prompt + example.completion("chosen") == example.group == uncut.chosen
             assert example.rejected is None and uncut.prompt == ""
             assert "<br" not in example.group and "  " not in example.group
     whole, limited = (
-        load(configured("imdb", written("imdb"), f"dataset.limit={n}"), "train", tokenizer) for n in (30, 4)
+        load(configured("imdb", written("imdb"), f"dataset.max_train_samples={n}"), "train", tokenizer) for n in (30, 4)
     )
     assert limited == whole[:4]  # the cut is the review's own
 
@@ -262,13 +266,13 @@ def test_a_file_of_ones_own_in_every_format(ending: str, tmp_path: Path) -> None
 def test_prompts_alone_do_where_pairs_are_sampled(tmp_path: Path) -> None:
     hub_layout.write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Q{number}?"} for number in range(12)])
     sizes = ("dataset.test=2", "dataset.validation=3")
-    found = splits("local", tmp_path / "p.jsonl", *sizes, "dataset.pairs=sampled")
+    found = splits("local", tmp_path / "p.jsonl", *sizes, "dataset.pairs=generated")
     assert {(example.chosen, example.rejected) for example in found["train"]} == {(None, None)}
     with pytest.raises(UserError, match="has no chosen answer, which this method learns from"):
-        found["train"][0].answer("chosen")
-    with pytest.raises(UserError, match=r"p\.jsonl, line 1: .* say dataset\.pairs=sampled"):
+        found["train"][0].completion("chosen")
+    with pytest.raises(UserError, match=r"p\.jsonl, line 1: .* say dataset\.pairs=generated"):
         splits("local", tmp_path / "p.jsonl", *sizes)
-    ppo = [*hub_layout.words("local", tmp_path / "p.jsonl"), *sizes, "dataset.pairs=sampled", "method=ppo"]
+    ppo = [*hub_layout.words("local", tmp_path / "p.jsonl"), *sizes, "dataset.pairs=generated", "method=ppo"]
     ppo.append(f"runtime.outputs={tmp_path / 'out'}")
     with pytest.raises(UserError, match="scorer@reward=trained: dataset=local has no pairs to train it on"):
         prepare(ppo, compose(ppo))
@@ -435,7 +439,7 @@ def test_a_command_over_bad_data_ends_in_one_line_before_anything_is_built(kind:
     (tmp_path / "my.jsonl").write_text(good + (end or ""))
     sizes = ("dataset.test=10", f"dataset.validation={30 if kind == 'few' else 10}")
     place = Workplace(tmp_path)
-    method = ("method=sft", "dataset.pairs=sampled") if kind == "prompts" else ("method=dpo",)
+    method = ("method=sft", "dataset.pairs=generated") if kind == "prompts" else ("method=dpo",)
     small = ("debug=smoke", "tracking=off", "runtime=cpu")
     done = place.command("dataset=local", "dataset.path=my.jsonl", *sizes, *method, *small)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -451,26 +455,26 @@ def test_what_no_stage_has_read_is_read_and_told_first(written: Written, tmp_pat
     def told(*words: str) -> list[str]:
         said = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), f"runtime.outputs={tmp_path}", *words]
         job = prepare(said, compose(said))
-        return list(dataset_summary.read_first(job.plan.stages, store_of(job.config.runtime)))
+        return list(dataset_summary.validate_datasets(job.plan.stages, store_of(job.config.runtime)))
 
     assert told("method=base", "model=gpt2") == [
         "hh-rlhf: test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"
     ]
-    (line,) = told("method=sft", "dataset.limit=9")
+    (line,) = told("method=sft", "dataset.max_train_samples=9")
     assert line.startswith("hh-rlhf: train kept 9 of 53: ") and "; test kept 16 of 20: " in line
 
 
 def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tmp_path: Path) -> None:
     said = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), "method=sft", f"runtime.outputs={tmp_path}"]
     job = prepare(said, compose(said))
-    another = prepare([], compose([*said, "dataset.limit=9"]))
+    another = prepare([], compose([*said, "dataset.max_train_samples=9"]))
     store = store_of(job.config.runtime)
     assert list(dataset_summary.lines(job.plan.stages, store)) == ["hh-rlhf: not read yet"]
     stages = {stage.role: stage for stage in job.plan.stages}
-    for role, split in (("sft", "train"), ("sample/base", "test")):
+    for role, split in (("sft", "train"), ("generate/base", "test")):
         counts = load(job.config.dataset, split).metrics()
         store.build(stages[role], lambda _, counts=counts: counts)
-    assert list(dataset_summary.read_first(job.plan.stages, store)) == []
+    assert list(dataset_summary.validate_datasets(job.plan.stages, store)) == []
     assert list(dataset_summary.lines(job.plan.stages, store)) == [
         "hh-rlhf: train kept 40 of 53: 1 prompts disagree, 2 empty answers, 1 equal answers, 1 in test, 8 in "
         "validation; test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"

@@ -45,20 +45,20 @@ def test_an_answer_does_not_depend_on_its_batch(model: Any) -> None:
 def test_each_token_is_the_one_its_number_points_at(model: Any) -> None:
     """Against a loop without cache, padding or batch."""
     numbers = uniforms(["a", "b", "c"], 12, seed=5)
-    answers = sample(model, prompts(3), numbers, EOS, PAD, 1.0)
-    for prompt, answer, row in zip(prompts(3), answers, numbers, strict=True):
-        for step, token in enumerate(answer):
+    completions = sample(model, prompts(3), numbers, EOS, PAD, 1.0)
+    for prompt, completion, row in zip(prompts(3), completions, numbers, strict=True):
+        for step, token in enumerate(completion):
             with torch.no_grad():
-                logits = model(torch.tensor([prompt + answer[:step]])).logits[:, -1]
+                logits = model(torch.tensor([prompt + completion[:step]])).logits[:, -1]
             assert token == int(draw(logits, row[[step]], 1.0))
 
 
 def test_answers_end_at_the_first_eos_or_at_the_cap(model: Any) -> None:
-    answers = sample(model, prompts(200), uniforms([str(row) for row in range(200)], 15, 1), EOS, PAD, 3.0)
-    assert any(answer[-1] == EOS and len(answer) < 15 for answer in answers)
-    for answer in answers:
-        assert EOS not in answer[:-1]
-        assert answer[-1] == EOS or len(answer) == 15
+    completions = sample(model, prompts(200), uniforms([str(row) for row in range(200)], 15, 1), EOS, PAD, 3.0)
+    assert any(completion[-1] == EOS and len(completion) < 15 for completion in completions)
+    for completion in completions:
+        assert EOS not in completion[:-1]
+        assert completion[-1] == EOS or len(completion) == 15
 
 
 def test_a_row_has_its_own_stream_of_numbers() -> None:
@@ -70,8 +70,8 @@ def test_a_row_has_its_own_stream_of_numbers() -> None:
 
 
 def test_temperature_0_is_greedy_as_transformers_does_it(model: Any) -> None:
-    answers = sample(model, prompts(6), uniforms([str(row) for row in range(6)], 12, 1), EOS, PAD, 0)
-    for prompt, answer in zip(prompts(6), answers, strict=True):
+    completions = sample(model, prompts(6), uniforms([str(row) for row in range(6)], 12, 1), EOS, PAD, 0)
+    for prompt, completion in zip(prompts(6), completions, strict=True):
         options = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": EOS, "pad_token_id": PAD}
         (whole,) = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), **options)
-        assert answer == whole[len(prompt) :].tolist()
+        assert completion == whole[len(prompt) :].tolist()

@@ -38,9 +38,9 @@ def test_a_perfect_match_scores_full_marks_and_nothing_in_common_none() -> None:
 
 def test_bleu_1_is_clipped_precision_times_the_brevity_penalty() -> None:
     """Papineni et al. 2002, section 2: two of "the the the the" count, and a short answer pays."""
-    answers, references = ["the the the the", "a dog"], ["the cat on the mat", "a dog ran off"]
+    completions, references = ["the the the the", "a dog"], ["the cat on the mat", "a dog ran off"]
     precision, brevity = (2 + 2) / 6, math.exp(1 - 9 / 6)
-    assert overlap.bleu(answers, references)["text/bleu1"] == pytest.approx(100 * precision * brevity)
+    assert overlap.bleu(completions, references)["text/bleu1"] == pytest.approx(100 * precision * brevity)
     assert "nrefs:1" in overlap.signature()
 
 
@@ -63,7 +63,7 @@ def test_variety_by_hand() -> None:
 def test_they_are_metrics_of_evaluate_too() -> None:
     tokens = [[5, 7, 0], [5, 7, 9], [0]]
     all_three = evaluate.combine([Overlap(), Variety(), Ending(eos=0)])
-    found = all_three.compute(predictions=TEXTS, references=TEXTS, answer_tokens=tokens)
+    found = all_three.compute(predictions=TEXTS, references=TEXTS, completion_tokens=tokens)
     assert found["length"] == pytest.approx(7 / 3) and found["ended"] == pytest.approx(2 / 3)
     assert found["rougeL"] == 1 and found["bleu"] == pytest.approx(100)
     assert found["distinct1"] == variety.distinct(TEXTS, 1)
@@ -80,25 +80,25 @@ def test_a_run_says_the_same_of_the_base_of_the_start_and_of_the_result(tmp_path
     stages = tmp_path / "outputs/stages"
     found, metrics = {}, run["metrics"]
     for whose in ("base", "start", "result"):
-        rows = found[whose] = read_rows(stages / "score" / run["stages"][f"score/{whose}"] / "samples.jsonl")
+        rows = found[whose] = read_rows(stages / "score" / run["stages"][f"score/{whose}"] / "completions.jsonl")
         scores = np.array([row["scores"]["score"] for row in rows])
         prefix = "" if whose == "result" else f"{whose}_"
         said = [metrics[f"judge/{prefix}{name}"] for name in ("mean", "median", "std")]
         assert said == pytest.approx([scores.mean(), np.quantile(scores, 0.5), scores.std()])
-        tokens = [row["answer_tokens"] for row in rows]
-        ending = Ending(load_tokenizer_of(run, stages).eos_token_id).compute(answer_tokens=tokens)
+        tokens = [row["completion_tokens"] for row in rows]
+        ending = Ending(load_tokenizer_of(run, stages).eos_token_id).compute(completion_tokens=tokens)
         assert ending["length"] == pytest.approx(metrics[f"text/{prefix}length"])
         assert ending["ended"] == pytest.approx(metrics[f"text/{prefix}ended"])
-        variety = Variety().compute(predictions=[row["answer"] for row in rows])
+        variety = Variety().compute(predictions=[row["completion"] for row in rows])
         assert variety["repetition"] == pytest.approx(metrics[f"text/{prefix}repetition"])
     assert metrics["kl/start_to_base"] == pytest.approx(before["metrics"]["kl/base"])
     assert metrics["kl/start_to_base"] > 0
     assert len({metrics[f"judge/{name}"] for name in ("mean", "start_mean", "base_mean")}) == 3
     assert before["metrics"]["kl/start_to_base"] == 0
     base = AutoModelForCausalLM.from_pretrained(stages / "pretrain" / run["stages"]["pretrain"])
-    keys = ("prompt_tokens", "answer_tokens")
+    keys = ("prompt_tokens", "completion_tokens")
     columns = {key: [row[key] for row in found["result"]] for key in keys}
-    texts = {"predictions": [row["answer"] for row in rows], "references": [row["chosen"] for row in rows]}
+    texts = {"predictions": [row["completion"] for row in rows], "references": [row["chosen"] for row in rows]}
     together = evaluate.combine([Coherence(base, batch=3), Overlap()]).compute(**texts, **columns)
     assert together["coherence"] == pytest.approx(metrics["text/coherence"], rel=1e-5)
     for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "bleu1"):
@@ -114,7 +114,7 @@ def load_tokenizer_of(run: dict[str, Any], stages: Path) -> Any:
 
 def row(number: int, score: float, length: int = 5, kind: str | None = None) -> dict[str, Any]:
     tokens = [1] * length
-    return {"id": f"p{number}", "sample": 0, "scores": {"score": score}, "answer_tokens": tokens, "kind": kind}
+    return {"id": f"p{number}", "sample": 0, "scores": {"score": score}, "completion_tokens": tokens, "kind": kind}
 
 
 def test_wins_ties_and_thresholds() -> None:
@@ -162,8 +162,10 @@ def test_a_win_rate_that_is_all_length_is_none_at_equal_length() -> None:
     found = judged.metrics(longer, base, base, {}, {})
     assert found["judge/win_rate_length_controlled"] == pytest.approx(0.5, abs=0.05)
     assert "judge/win_rate_chosen_length_controlled" not in found
-    chosen = {row["id"]: {"chosen": row["scores"]["score"], "chosen_length": len(row["answer_tokens"])} for row in base}
-    longer = [{**row, "answer": "." * len(row["answer_tokens"])} for row in longer]
+    chosen = {
+        row["id"]: {"chosen": row["scores"]["score"], "chosen_length": len(row["completion_tokens"])} for row in base
+    }
+    longer = [{**row, "completion": "." * len(row["completion_tokens"])} for row in longer]
     found = judged.metrics(longer, base, base, {}, chosen)
     assert found["judge/win_rate_chosen_length_controlled"] == pytest.approx(0.5, abs=0.05)
 
@@ -214,14 +216,17 @@ def test_in_the_world_a_policys_kl_is_what_other_answers_of_it_say(policies: tup
         )
         with torch.no_grad():
             ours, theirs = (model(out).logits.log_softmax(-1)[:, len(prompt) - 1 : -1] for model in (policy, base))
-        answers = out[:, len(prompt) :, None]
-        ended = (answers.squeeze(-1) == eos).cumsum(-1)
-        mask = (ended - (answers.squeeze(-1) == eos).long()) == 0
-        sampled += (((ours - theirs).gather(-1, answers).squeeze(-1)) * mask).sum(-1).tolist()
+        completions = out[:, len(prompt) :, None]
+        ended = (completions.squeeze(-1) == eos).cumsum(-1)
+        mask = (ended - (completions.squeeze(-1) == eos).long()) == 0
+        sampled += (((ours - theirs).gather(-1, completions).squeeze(-1)) * mask).sum(-1).tolist()
     uniform = decoding.uniforms([f"{place}/{number}" for place in range(6) for number in range(each)], cap, 3)
     asked = [prompt for prompt in prompts for _ in range(each)]
     drawn = decoding.sample(policy, asked, uniform, eos, pad, 1.0)
-    rows = [{"prompt_tokens": prompt, "answer_tokens": answer} for prompt, answer in zip(asked, drawn, strict=True)]
+    rows = [
+        {"prompt_tokens": prompt, "completion_tokens": completion}
+        for prompt, completion in zip(asked, drawn, strict=True)
+    ]
     said = divergence.values(policy, base, base, rows, divergence.Forward(pad, 64, "fp32"), True)
     found = [row["kl/base"] for row in said]
     errors = [np.std(column) / math.sqrt(len(column)) for column in (found, sampled)]
@@ -231,16 +236,16 @@ def test_in_the_world_a_policys_kl_is_what_other_answers_of_it_say(policies: tup
 
 def test_coherence_is_the_bases_mean_surprise(policies: tuple[Any, Any, Any]) -> None:
     _, policy, base = policies
-    rows = [{"prompt_tokens": [5, 6], "answer_tokens": [7, 8, 0]}, {"prompt_tokens": [9], "answer_tokens": [4]}]
+    rows = [{"prompt_tokens": [5, 6], "completion_tokens": [7, 8, 0]}, {"prompt_tokens": [9], "completion_tokens": [4]}]
     forward = divergence.Forward(0, 2, "fp32")
     for with_kl in (True, False):
         said = divergence.values(policy, base, base, rows, forward, with_kl)
         assert ("kl/base" in said[0]) == with_kl
         for one, found in zip(rows, said, strict=True):
-            whole = torch.tensor([one["prompt_tokens"] + one["answer_tokens"]])
+            whole = torch.tensor([one["prompt_tokens"] + one["completion_tokens"]])
             with torch.no_grad():
                 logs = base(whole).logits.log_softmax(-1)[0, len(one["prompt_tokens"]) - 1 : -1]
-            chosen = [float(logs[place, token]) for place, token in enumerate(one["answer_tokens"])]
+            chosen = [float(logs[place, token]) for place, token in enumerate(one["completion_tokens"])]
             assert found["text/coherence"] == pytest.approx(-sum(chosen) / len(chosen), abs=1e-5)
 
 
@@ -253,14 +258,14 @@ def test_the_dpo_loss_and_perplexity_of_test_pairs(policies: tuple[Any, Any, Any
     forward = divergence.Forward(tokenizer.pad_token_id, 4, "fp32")
     found = preference.metrics(policy, start, pairs, tokenizer, 96, forward, beta=0.3)
 
-    def logprob(model: Any, prompt: str, answer: str) -> tuple[float, int]:
-        head, tail = tokenizer(prompt)["input_ids"], [*tokenizer(answer)["input_ids"], tokenizer.eos_token_id]
+    def logprob(model: Any, prompt: str, completion: str) -> tuple[float, int]:
+        head, tail = tokenizer(prompt)["input_ids"], [*tokenizer(completion)["input_ids"], tokenizer.eos_token_id]
         with torch.no_grad():
             logs = model(torch.tensor([head + tail])).logits.log_softmax(-1)[0, len(head) - 1 : -1]
         return float(sum(logs[place, token] for place, token in enumerate(tail))), len(tail)
 
     sides = {
-        side: [[logprob(m, p.prompt, p.answer(side)) for p in pairs] for m in (policy, start)]
+        side: [[logprob(m, p.prompt, p.completion(side)) for p in pairs] for m in (policy, start)]
         for side in ("chosen", "rejected")
     }
     gains = {side: [a[0] - b[0] for a, b in zip(*sides[side], strict=True)] for side in sides}

@@ -145,8 +145,8 @@ def undocumented(runs: list[dict[str, Any]]) -> set[str]:
 def test_the_defaults_are_those_that_are_documented() -> None:
     with composing():
         config = compose(["model=gpt2", "dataset=hh-rlhf"])
-    assert (config.stages.sample.prompts, config.stages.sample.answers) == (500, 4)
-    assert config.stages.limit_samples.answers == 256
+    assert (config.stages.generate.prompts, config.stages.generate.completions) == (500, 4)
+    assert config.stages.frontier_samples.completions == 256
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_the_demo_runs_at_smoke_size(tmp_path: Path) -> None:
 
 
 def test_the_papers_protocol_asks_its_prompts_greedily_and_has_no_kl(tmp_path: Path) -> None:
-    protocol = "stages.sample.protocol={harmful:3,helpful:2,words:[],whole_words:false,seed:100}"
+    protocol = "stages.generate.protocol={harmful:3,helpful:2,words:[],whole_words:false,seed:100}"
     runs = run("opt350m-hh", Workplace(tmp_path), protocol, "grid=[{method:[sft+dpo]}]")
     (job,) = runs
     metrics = job["metrics"]

@@ -16,7 +16,7 @@ from prefsweep.pipeline.cost import TRACE
 from prefsweep.report import curves, drawing, effects, figure, spending
 from prefsweep.report.frame import read_runs
 from prefsweep.report.table import table
-from recorded import write_answers, write_run
+from recorded import write_completions, write_run
 
 Draw = Callable[[Path], Figure]
 
@@ -138,7 +138,7 @@ def test_dots_bars_and_intervals_are_those_of_the_table(tmp_path: Path, drawn: l
     for method, centre in (("dpo", 0.6), ("ppo", 0.2)):
         for seed in (1, 2, 3):
             run = write_run(tmp_path / "s", method, seed, {"kl/base": centre * 10 + seed})
-            write_answers(run, {"judge/mean": list(centre + rng.normal(scale=0.1, size=40))})
+            write_completions(run, {"judge/mean": list(centre + rng.normal(scale=0.1, size=40))})
     runs = read_runs([tmp_path / "s"])
     data = table(runs, ["judge/mean"])
     figure.draw(runs, tmp_path / "figure")

@@ -13,35 +13,35 @@ from typing import Any
 
 import pytest
 
-from prefsweep.config.field import setting
+from prefsweep.config.field import config_field
 from prefsweep.pipeline.files import FileHashes, write_json
 from prefsweep.pipeline.fingerprint import LENGTH, canonical, fingerprint
 
 
 @dataclass
 class Inner:
-    weight: float = setting()
+    weight: float = config_field()
 
 
 @dataclass
 class Typed:
-    rate: float = setting()
-    maybe: float | None = setting()
-    several: list[float] = setting()
-    perhaps_several: list[float] | None = setting()
-    rows: list[list[float]] = setting()
-    named: dict[str, float] = setting()
-    perhaps_named: dict[str, float] | None = setting()
+    rate: float = config_field()
+    maybe: float | None = config_field()
+    several: list[float] = config_field()
+    perhaps_several: list[float] | None = config_field()
+    rows: list[list[float]] = config_field()
+    named: dict[str, float] = config_field()
+    perhaps_named: dict[str, float] | None = config_field()
     inner: Inner = field(default_factory=Inner)
 
 
 @dataclass
 class Pinned:
-    steps: int = setting()
-    nickname: str = setting(in_identity=False)
-    id: str | None = setting(unless="path")
-    path: str | None = setting(is_content=True)
-    trick: bool = setting(absent_equals=False)
+    steps: int = config_field()
+    nickname: str = config_field(hashed=False)
+    id: str | None = config_field(unless="path")
+    path: str | None = config_field(is_content=True)
+    trick: bool = config_field(legacy_default=False)
 
 
 def no_content(path: Path) -> str:
@@ -139,12 +139,12 @@ def test_what_has_no_canonical_form_raises(value: Any, wrap: Any) -> None:
 def test_a_field_added_later_is_absent_at_the_old_behaviour_and_counts_at_any_other() -> None:
     @dataclass
     class Before:
-        steps: int = setting()
+        steps: int = config_field()
 
     @dataclass
     class After(Before):
-        trick: bool = setting(absent_equals=False)
-        weights: list[float] = setting(absent_equals=[1.0])
+        trick: bool = config_field(legacy_default=False)
+        weights: list[float] = config_field(legacy_default=[1.0])
 
     assert named(After(3, False, [1])) == named(Before(3))
     assert len({named(Before(3)), named(After(3, True, [1.0])), named(After(3, False, [2.0]))}) == 3

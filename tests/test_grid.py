@@ -54,19 +54,21 @@ def test_a_key_of_a_stage_multiplies_only_the_jobs_that_run_it(sweep: Sweep) -> 
 
 
 def test_a_learning_curve_has_its_base_answered_and_its_judge_tried_once(sweep: Sweep) -> None:
-    grid = sweep("model=gpt2", "dataset=hh-rlhf", "runtime.dry_run=true", "method=base,dpo", "dataset.limit=10,100")
-    assert [job.resolved["dataset"]["limit"] for job in grid.jobs] == [None, 10, 100]
+    grid = sweep(
+        "model=gpt2", "dataset=hh-rlhf", "runtime.dry_run=true", "method=base,dpo", "dataset.max_train_samples=10,100"
+    )
+    assert [job.resolved["dataset"]["max_train_samples"] for job in grid.jobs] == [None, 10, 100]
     roles = [{stage.role: stage.identity for stage in job.plan.stages} for job in grid.jobs]
-    for role in ("judge", "sample/base", "score/base"):
+    for role in ("judge", "generate/base", "judge_completions/base"):
         assert len({stages[role] for stages in roles}) == 1
     assert roles[1]["reference"] != roles[2]["reference"]
 
 
 def test_a_learning_curve_in_the_synthetic_world_has_its_base_trained_once(sweep: Sweep) -> None:
     """It reads the world's reviews, which no limit limits."""
-    grid = sweep("method=dpo", "dataset.limit=null,64,128")
+    grid = sweep("method=dpo", "dataset.max_train_samples=null,64,128")
     roles = [{stage.role: stage.identity for stage in job.plan.stages} for job in grid.jobs]
-    for role in ("pretrain", "sample/base", "score/base"):
+    for role in ("pretrain", "generate/base", "judge_completions/base"):
         assert len({stages[role] for stages in roles}) == 1
     for role in ("reference", "dpo"):
         assert len({stages[role] for stages in roles}) == 3
@@ -77,9 +79,9 @@ def test_jobs_share_the_stages_that_they_have_in_common(sweep: Sweep) -> None:
     assert len(grid.jobs) == 4
     trained = identities(grid, "sft")
     assert trained["sft", 1] == trained["sft+dpo", 1] != trained["sft", 2] == trained["sft+dpo", 2]
-    assert len(set(identities(grid, "sample/base").values())) == len(set(identities(grid, "pretrain").values())) == 1
-    answers = identities(grid, "sample/start")
-    assert answers["sft+dpo", 1] == identities(grid, "sample/result")["sft", 1]
+    assert len(set(identities(grid, "generate/base").values())) == len(set(identities(grid, "pretrain").values())) == 1
+    completions = identities(grid, "generate/start")
+    assert completions["sft+dpo", 1] == identities(grid, "generate/result")["sft", 1]
 
 
 def test_equal_jobs_run_once(sweep: Sweep) -> None:

@@ -20,7 +20,7 @@ FIRST_USE = (
     "with composing(): config = compose(sys.argv[1:])\n"
     "try:\n"
     "    job = prepare(sys.argv[1:], config)\n"
-    "    print(job.plan.identity, job.config.dataset.commit, len(load(job.config.dataset, 'test')))\n"
+    "    print(job.plan.identity, job.config.dataset.revision, len(load(job.config.dataset, 'test')))\n"
     "except UserError as error: print(error)\n"
 )
 
@@ -71,9 +71,9 @@ def test_another_repository_is_not_read_at_the_pinned_ones_commit(datasets: dict
         found = use(tmp_path, address, *words)
         assert found[1:] == [commit(BARRA), "16"]
         assert not [path for path in asked if "3949bf" in path]
-        pinned = use(tmp_path, address, *words, f"dataset.commit={commit(BARRA)}")
+        pinned = use(tmp_path, address, *words, f"dataset.revision={commit(BARRA)}")
         assert pinned == found
-        assert "has no such commit" in " ".join(use(tmp_path, address, *words, "dataset.commit=" + "0" * 40))
+        assert "has no such commit" in " ".join(use(tmp_path, address, *words, "dataset.revision=" + "0" * 40))
 
 
 def test_only_the_files_that_are_read_are_fetched(tmp_path: Path) -> None:

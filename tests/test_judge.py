@@ -17,7 +17,7 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.stages import judge_completions, judge_model, scoring
 from prefsweep.stages.generate import SAMPLES, read_rows, write_rows
 
-TRAINED = ("scorer@judge=trained", "stages.reward.share=[0,0.5]")
+TRAINED = ("scorer@judge=trained", "stages.reward_model.share=[0,0.5]")
 
 
 @pytest.fixture
@@ -55,31 +55,40 @@ def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatc
         def __init__(self) -> None:
             self.read: list[str] = []
 
-        def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
+        def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
             if len(self.read) >= 4 and not self.read.count("whole"):
                 raise KeyboardInterrupt
-            self.read += answers
-            return {"score": [float(len(answer)) for answer in answers], "truncated": [0.0] * len(answers)}
+            self.read += completions
+            return {
+                "score": [float(len(completion)) for completion in completions],
+                "truncated": [0.0] * len(completions),
+            }
 
     monkeypatch.setattr(scoring, "AT_ONCE", 2)
-    answers = ["a" * number for number in range(7)]
+    completions = ["a" * number for number in range(7)]
     scorer = Counting()
     with pytest.raises(KeyboardInterrupt):
-        scoring.measures(scorer, [""] * 7, answers, "answers", new_context())
+        scoring.measures(scorer, [""] * 7, completions, "completions", new_context())
     scorer.read.append("whole")
-    found = scoring.measures(scorer, [""] * 7, answers, "answers", new_context())
+    found = scoring.measures(scorer, [""] * 7, completions, "completions", new_context())
     assert found == {"score": [float(number) for number in range(7)], "truncated": [0.0] * 7}
-    assert scorer.read == [*answers[:4], "whole", *answers[4:]]
+    assert scorer.read == [*completions[:4], "whole", *completions[4:]]
 
 
 def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context: Any, tmp_path: Path) -> None:
     made = config()
     run(made, tmp_path / "trained", new_context())
-    write_rows(tmp_path / SAMPLES, [{"prompt": "The plot", "answer": f" was {word}."} for word in ("witty", "dull")])
+    write_rows(
+        tmp_path / SAMPLES, [{"prompt": "The plot", "completion": f" was {word}."} for word in ("witty", "dull")]
+    )
     (tmp_path / "scored").mkdir()
     given = {"samples": tmp_path, "judge_model": tmp_path / "trained"}
     judge_completions.run(
-        made.stages.score, judge=made.judge, folder=tmp_path / "scored", context=new_context("scoring"), **given
+        made.stages.judge_completions,
+        judge=made.judge,
+        folder=tmp_path / "scored",
+        context=new_context("scoring"),
+        **given,
     )
     found = [row["scores"]["score"] for row in read_rows(tmp_path / "scored" / SAMPLES)]
     scorer = load_scorer(made.judge, torch.device("cpu"), tmp_path / "trained")
@@ -93,8 +102,8 @@ def identities(made: Any) -> dict[str, str]:
 def test_a_trained_judge_retrains_nothing(composed: Callable[..., Any]) -> None:
     given, trained = (identities(composed("method=ppo", *TRAINED[1:], *words)) for words in ([], TRAINED[:1]))
     assert "judge_model" in trained and "judge_model" not in given
-    assert all(trained[role] == given[role] for role in ("pretrain", "reward", "ppo", "sample/result"))
-    assert trained["score/result"] != given["score/result"]
+    assert all(trained[role] == given[role] for role in ("pretrain", "reward", "ppo", "generate/result"))
+    assert trained["judge_completions/result"] != given["judge_completions/result"]
 
 
 def test_one_judge_for_every_seed_model_and_method(composed: Callable[..., Any], model_folders: Any) -> None:
@@ -112,8 +121,8 @@ def test_one_judge_for_every_seed_model_and_method(composed: Callable[..., Any],
 
 
 def test_a_judge_of_the_rewards_own_questions_is_refused(composed: Callable[..., Any]) -> None:
-    overlapping = ("method=ppo", "scorer@judge=trained", "stages.reward.share=[0,0.6]")
+    overlapping = ("method=ppo", "scorer@judge=trained", "stages.reward_model.share=[0,0.6]")
     with pytest.raises(UserError, match=r"^stages\.reward\.share=\[0\.0, 0\.6\]: .*share=\[0,0\.5\]"):
         identities(composed(*overlapping))
-    assert "judge_model" in identities(composed(*overlapping, "method.same_judge=true"))
+    assert "judge_model" in identities(composed(*overlapping, "method.allow_reward_as_judge=true"))
     assert "judge_model" in identities(composed("method=dpo", "scorer@judge=trained"))  # no reward, nothing to share

@@ -214,14 +214,14 @@ def test_efficiency_is_the_share_of_what_was_to_be_had(tmp_path: Path) -> None:
     place = kept(tmp_path, scores)
     for share in (0.4, 1.0):
         found = efficiency.metrics(place, *policy(1.5, share, scores), "kl/base", 0.1)
-        assert found["limit/efficiency"] == pytest.approx(share, abs=1e-3)
-        assert found["limit/efficiency_low"] <= found["limit/efficiency"] <= found["limit/efficiency_high"]
-        assert found["limit/gained"] == pytest.approx(share * found["limit/attainable"], rel=1e-3)
+        assert found["frontier/efficiency"] == pytest.approx(share, abs=1e-3)
+        assert found["frontier/efficiency_low"] <= found["frontier/efficiency"] <= found["frontier/efficiency_high"]
+        assert found["frontier/gained"] == pytest.approx(share * found["frontier/attainable"], rel=1e-3)
     rows, values = policy(1.5, 0.5, scores)
     shared = efficiency.metrics(
         place, [*rows, {"id": "another"}], [*values, {"judge/mean": 99.0, "kl/base": 9.0}], "kl/base", 0.1
     )
-    assert shared["limit/efficiency"] == pytest.approx(0.5, abs=1e-3)  # prompts without a limit have no say
+    assert shared["frontier/efficiency"] == pytest.approx(0.5, abs=1e-3)  # prompts without a limit have no say
 
 
 def test_it_is_not_told_where_it_would_mean_nothing(tmp_path: Path) -> None:
@@ -255,8 +255,8 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
             for number in range(64)  # not in the order of the prompts
             for at, score in enumerate(scores[:, number])
         ]
-        write_rows(tmp_path / name / "samples.jsonl", rows)
-    config = composed("stages.evaluate.limit=true").stages.limit
+        write_rows(tmp_path / name / "completions.jsonl", rows)
+    config = composed("stages.evaluate.frontier=true").stages.frontier
     (tmp_path / "made").mkdir()
     told = stage.run(
         config,
@@ -265,8 +265,8 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
         judged=tmp_path / "judged",
         rewarded=tmp_path / "rewarded",
     )
-    curves = json.loads((tmp_path / "made/limit.json").read_text())
-    assert (curves["answers"], curves["prompts"]) == (told["answers"], told["prompts"]) == (64, 12)
+    curves = json.loads((tmp_path / "made/frontier.json").read_text())
+    assert (curves["completions"], curves["prompts"]) == (told["completions"], told["prompts"]) == (64, 12)
     by_judge, by_reward = (curves["curves"][name]["attainable"] for name in ("judge", "reward"))
     assert by_judge[-1]["kl"] <= curves["trusted_kl"] < math.log(64)
     for one, other in zip(by_judge[1:], by_reward[1:], strict=True):
@@ -279,9 +279,9 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
 
 def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
-    done = place.run("stages.evaluate.limit=true", "-m", "method=base,dpo,ppo", "sweep=limits", "tracking=off")
+    done = place.run("stages.evaluate.frontier=true", "-m", "method=base,dpo,ppo", "sweep=limits", "tracking=off")
     assert done.returncode == 0
-    assert len(place.stages("limit_samples")) == 1 and len(place.stages("limit_rewards")) == 1
+    assert len(place.stages("frontier_samples")) == 1 and len(place.stages("frontier_rewards")) == 1
     assert len(place.stages("limit")) == 2  # ppo's has the curve of its reward too
     drawn = limits(read_runs([tmp_path / "multirun_sweeps/limits"]))
     assert sorted(curve["name"] for curve in drawn) == ["judge", "reward"]
@@ -289,15 +289,15 @@ def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("of", "method", "tilted"), [("start", "sft+dpo", "sft"), ("base", "sft+dpo", "pretrain")])
 def test_whose_answers_are_tilted_is_a_setting(of: str, method: str, tilted: str, composed: Any) -> None:
-    plan = plan_of(composed(f"method={method}", "stages.evaluate.limit=true", f"stages.evaluate.limit_of={of}"))
+    plan = plan_of(composed(f"method={method}", "stages.evaluate.frontier=true", f"stages.evaluate.frontier_of={of}"))
     identities = {stage.role: stage.identity for stage in plan.stages}
-    (sampling,) = (stage for stage in plan.stages if stage.role == "limit_samples")
+    (sampling,) = (stage for stage in plan.stages if stage.role == "frontier_samples")
     assert sampling.inputs["policy"].identity == identities[tilted]
 
 
 def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself(tmp_path: Path) -> None:
     """The SFT model of seed 1 is where they began: it is at 0. That of seed 2 is no place on this axis."""
-    said = {"limit": True, "limit_of": "start"}
+    said = {"limit": True, "frontier_of": "start"}
 
     def ran(method: str, seed: int, start: str, result: str, kl: float, **evaluate: Any) -> None:
         write_run(
@@ -305,7 +305,7 @@ def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself
             method,
             seed,
             {"judge/mean": kl, "kl/start": kl, "kl/base": 9.0},
-            stages={"sample/start": start, "sample/result": result},
+            stages={"generate/start": start, "generate/result": result},
             **{"stages.evaluate": said | evaluate},
         )
 
@@ -319,20 +319,22 @@ def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself
     found = {(run.names["method"], run.seed): distance(run, divergence, start) for run in runs}
     assert found == {("sft", 1): 0.0, ("sft", 2): None, ("sft+dpo", 1): 2.0, ("sft+ppo", 1): 3.0}
     assert len(comparable_sets(runs, {})) == 1  # that more was asked of some keeps none out of the table
-    of_base = [replace(run, config={**run.config, "stages": {"evaluate": said | {"limit_of": "base"}}}) for run in runs]
+    of_base = [
+        replace(run, config={**run.config, "stages": {"evaluate": said | {"frontier_of": "base"}}}) for run in runs
+    ]
     assert axis(of_base) == ("kl/base", None)
 
 
 def test_kl_to_two_models_is_no_one_axis(tmp_path: Path) -> None:
-    write_run(tmp_path, "dpo", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"sample/base": "of one"})
-    write_run(tmp_path, "sft", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"sample/base": "of one"})
+    write_run(tmp_path, "dpo", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"generate/base": "of one"})
+    write_run(tmp_path, "sft", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"generate/base": "of one"})
     assert one_base(read_runs([tmp_path]))
-    write_run(tmp_path, "ppo", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"sample/base": "of another"})
+    write_run(tmp_path, "ppo", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"generate/base": "of another"})
     assert not one_base(read_runs([tmp_path]))
 
 
 def test_answers_at_another_temperature_have_no_limit(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
-    for words in (["stages.sample.temperature=0"], ["stages.limit_samples.temperature=0.7"]):
-        done = place.command("stages.evaluate.limit=true", *words)
+    for words in (["stages.generate.temperature=0"], ["stages.frontier_samples.temperature=0.7"]):
+        done = place.command("stages.evaluate.frontier=true", *words)
         assert done.returncode == 2 and "temperature" in done.stderr and done.stderr.count("\n") == 1, done.stderr

@@ -179,9 +179,9 @@ UNREACHABLE = [
     (("scorer@judge=deberta-v3",), "OpenAssistant/reward-model-deberta-v3-large-v2", "judge.path"),
     (("method=ppo", "scorer@reward=distilbert-imdb"), "lvwerra/distilbert-imdb", "reward.path"),
     (
-        ("method=ppo", "stages.reward.backbone=encoder", "stages.reward.reads=[dataset]"),
+        ("method=ppo", "stages.reward_model.backbone=encoder", "stages.reward_model.reads=[dataset]"),
         "google-bert/bert-base-uncased",
-        "stages.reward.encoder.path",
+        "stages.reward_model.encoder.path",
     ),
 ]
 
@@ -190,7 +190,7 @@ UNREACHABLE = [
 def test_what_cannot_be_had_is_said_before_anything_is_built(
     words: tuple[str, ...], id: str, key: str, composed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "hub_is_reachable", lambda: False)
     job = prepare([*words], composed(*words))
     with pytest.raises(UserError) as refused:
         check_models(repositories(job.config, job.plan.stages).values())

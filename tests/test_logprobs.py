@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from prefsweep.evaluation.divergence import Forward, kl, per_token, values
 from prefsweep.evaluation.values import means
-from prefsweep.models.logprobs import answer_batch, answer_logits, answer_logprobs
+from prefsweep.models.logprobs import completion_batch, completion_logits, completion_logprobs
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [3, 4]]
-ANSWERS = [[20, 21], [22, 23, 24, 25, 0], [26], [27, 28, 29, 0]]
+COMPLETIONS = [[20, 21], [22, 23, 24, 25, 0], [26], [27, 28, 29, 0]]
 
 
 @pytest.fixture(params=["gpt2", "opt"])
@@ -21,26 +21,26 @@ def model(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> Any
     return AutoModelForCausalLM.from_pretrained(model_folders[request.param], dtype=torch.float32).eval()
 
 
-def by_definition(model: Any, prompt: list[int], answer: list[int]) -> float:
+def by_definition(model: Any, prompt: list[int], completion: list[int]) -> float:
     """Σ_t log softmax(logits of the row alone)[y_t], position by position."""
-    logits = model(torch.tensor([prompt + answer])).logits[0]
-    return sum(float(logits[len(prompt) + t - 1].log_softmax(-1)[token]) for t, token in enumerate(answer))
+    logits = model(torch.tensor([prompt + completion])).logits[0]
+    return sum(float(logits[len(prompt) + t - 1].log_softmax(-1)[token]) for t, token in enumerate(completion))
 
 
 @torch.no_grad()
 def test_they_equal_the_definition_row_by_row(model: Any) -> None:
-    found = answer_logprobs(model, answer_batch(PROMPTS, ANSWERS, pad=0, device=model.device))
-    expected = [by_definition(model, *row) for row in zip(PROMPTS, ANSWERS, strict=True)]
+    found = completion_logprobs(model, completion_batch(PROMPTS, COMPLETIONS, pad=0, device=model.device))
+    expected = [by_definition(model, *row) for row in zip(PROMPTS, COMPLETIONS, strict=True)]
     assert found.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @torch.no_grad()
 def test_padding_and_its_token_change_nothing(model: Any) -> None:
-    together = answer_logprobs(model, answer_batch(PROMPTS, ANSWERS, pad=0, device=model.device))
-    other_pad = answer_logprobs(model, answer_batch(PROMPTS, ANSWERS, pad=17, device=model.device))
+    together = completion_logprobs(model, completion_batch(PROMPTS, COMPLETIONS, pad=0, device=model.device))
+    other_pad = completion_logprobs(model, completion_batch(PROMPTS, COMPLETIONS, pad=17, device=model.device))
     alone = [
-        float(answer_logprobs(model, answer_batch([prompt], [answer], pad=0, device=model.device)))
-        for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
+        float(completion_logprobs(model, completion_batch([prompt], [completion], pad=0, device=model.device)))
+        for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)
     ]
     assert together.tolist() == pytest.approx(alone, abs=1e-5)
     assert torch.equal(together, other_pad)
@@ -48,13 +48,13 @@ def test_padding_and_its_token_change_nothing(model: Any) -> None:
 
 @torch.no_grad()
 def test_masked_positions_get_no_gradient_and_no_weight(model: Any) -> None:
-    batch = answer_batch(PROMPTS, ANSWERS, pad=0, device=model.device)
-    assert batch.answer_mask.sum(-1).tolist() == [len(answer) for answer in ANSWERS]
+    batch = completion_batch(PROMPTS, COMPLETIONS, pad=0, device=model.device)
+    assert batch.completion_mask.sum(-1).tolist() == [len(completion) for completion in COMPLETIONS]
     with torch.enable_grad():
-        logits = answer_logits(model, batch).detach().requires_grad_()
-        chosen = logits.gather(-1, batch.answers[..., None]).squeeze(-1) - logits.logsumexp(-1)
-        (chosen * batch.answer_mask).sum().backward()
-    assert logits.grad is not None and float(logits.grad[~batch.answer_mask].abs().sum()) == 0.0
+        logits = completion_logits(model, batch).detach().requires_grad_()
+        chosen = logits.gather(-1, batch.completions[..., None]).squeeze(-1) - logits.logsumexp(-1)
+        (chosen * batch.completion_mask).sum().backward()
+    assert logits.grad is not None and float(logits.grad[~batch.completion_mask].abs().sum()) == 0.0
 
 
 def tiny(seed: int) -> GPT2LMHeadModel:
@@ -67,24 +67,24 @@ def tiny(seed: int) -> GPT2LMHeadModel:
 def test_the_kl_of_sampled_answers_is_the_kl_of_the_distributions() -> None:
     """All answers of up to 3 tokens (0 is EOS): Σ_y π(y) log π(y)/π_ref(y) = Σ_y π(y) Σ_t KL_t(y)."""
     policy, reference, prompt = tiny(1), tiny(2), [3, 1]
-    answers = [
-        list(answer)
+    completions = [
+        list(completion)
         for length in (1, 2, 3)
-        for answer in itertools.product(range(5), repeat=length)
-        if 0 not in answer[:-1] and (answer[-1] == 0 or length == 3)
+        for completion in itertools.product(range(5), repeat=length)
+        if 0 not in completion[:-1] and (completion[-1] == 0 or length == 3)
     ]
-    batch = answer_batch([prompt] * len(answers), answers, pad=0, device=policy.device)
-    ours, theirs = answer_logprobs(policy, batch), answer_logprobs(reference, batch)
+    batch = completion_batch([prompt] * len(completions), completions, pad=0, device=policy.device)
+    ours, theirs = completion_logprobs(policy, batch), completion_logprobs(reference, batch)
     weights = ours.exp()
     assert float(weights.sum()) == pytest.approx(1.0, abs=1e-5)  # the answers are all there are
-    by_step = kl(answer_logits(policy, batch), answer_logits(reference, batch), batch.answer_mask)
+    by_step = kl(completion_logits(policy, batch), completion_logits(reference, batch), batch.completion_mask)
     assert float((weights * by_step).sum()) == pytest.approx(float((weights * (ours - theirs)).sum()), abs=1e-5)
     assert (by_step >= -1e-6).all()
 
 
 @torch.no_grad()
 def test_a_policy_has_no_distance_to_itself_and_a_positive_one_to_another() -> None:
-    rows = [{"prompt_tokens": [3, 1], "answer_tokens": [2, 4, 0]}, {"prompt_tokens": [2], "answer_tokens": [0]}]
+    rows = [{"prompt_tokens": [3, 1], "completion_tokens": [2, 4, 0]}, {"prompt_tokens": [2], "completion_tokens": [0]}]
     policy = tiny(1)
     said = values(policy, tiny(2), policy, rows, Forward(0, 2, "fp32"), with_kl=True)  # type: ignore[arg-type]
     found = means(said) | per_token(said, rows)

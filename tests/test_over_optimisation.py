@@ -9,7 +9,7 @@ from prefsweep.data.datasets.synthetic import true_reward
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/over_optimisation.py"
 PROMPT = "The actor handled the climax beautifully, and"
-ANSWERS = {4: [" the score was witty.", " it"], 8: [" the score was witty.", " the score was witty."]}
+COMPLETIONS = {4: [" the score was witty.", " it"], 8: [" the score was witty.", " the score was witty."]}
 
 
 def test_the_answers_of_each_validation_are_read_by_another_scorer(tmp_path: Path) -> None:
@@ -21,12 +21,14 @@ def test_the_answers_of_each_validation_are_read_by_another_scorer(tmp_path: Pat
         told = {"status": "finished", "config": config, "stages": {"ppo": name}}
         (run / "run.json").write_text(json.dumps(told))
         rows = [
-            {"step": step, "prompt": PROMPT, "answer": answer, "score": step + beta}
-            for step, answers in ANSWERS.items()
-            for answer in answers
+            {"step": step, "prompt": PROMPT, "completion": completion, "score": step + beta}
+            for step, completions in COMPLETIONS.items()
+            for completion in completions
         ]
         (stage / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        history = [{"step": step, **news} for step in ANSWERS for news in ({"kl": 9.0}, {"validation/kl": 2.0 * step})]
+        history = [
+            {"step": step, **news} for step in COMPLETIONS for news in ({"kl": 9.0}, {"validation/kl": 2.0 * step})
+        ]
         (stage / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     (tmp_path / "sweep/c").mkdir()
     (tmp_path / "sweep/c/run.json").write_text(json.dumps({"status": "running"}))
@@ -37,8 +39,8 @@ def test_the_answers_of_each_validation_are_read_by_another_scorer(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
     assert lines[0][:5] == ["iteration", "β 0: learned", "β 0: score", "β 0: well_formed", "β 0: KL"]
-    for line, (step, answers) in zip(lines[2:], ANSWERS.items(), strict=True):
-        true = sum(true_reward(PROMPT + answer) for answer in answers) / 2
+    for line, (step, completions) in zip(lines[2:], COMPLETIONS.items(), strict=True):
+        true = sum(true_reward(PROMPT + completion) for completion in completions) / 2
         assert line[:3] == [str(step), f"{step:.2f}", f"{true:.2f}"]
         assert line[4:6] == [f"{2 * step}", f"{step + 0.02:.2f}"]
     assert lines[2][2] != lines[3][2]

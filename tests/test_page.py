@@ -14,7 +14,7 @@ from rich.console import Console
 from prefsweep.report import effects, report
 from prefsweep.report.frame import read_runs
 from prefsweep.report.table import table
-from recorded import write_answers, write_run
+from recorded import write_completions, write_run
 
 
 def reported(sweep: Path) -> str:
@@ -32,7 +32,7 @@ def a_sweep(sweep: Path) -> Path:
     for seed in (1, 2):
         for method, score in (("base", 0.0), ("dpo", 1.0)):
             run = write_run(sweep, method, seed, overrides=[f"method={method}"])
-            folder = write_answers(run, {"judge/mean": [score, score + seed / 10, score - 0.5]})
+            folder = write_completions(run, {"judge/mean": [score, score + seed / 10, score - 0.5]})
             (folder / "history.jsonl").write_text(
                 "".join(json.dumps({"step": s, "loss": 1 / s, "validation/loss": 2 / s}) + "\n" for s in (1, 2, 3))
             )
@@ -69,9 +69,9 @@ def test_every_cell_leads_to_its_runs(tmp_path: Path) -> None:
 
 def test_samples_are_limited(tmp_path: Path) -> None:
     run = write_run(tmp_path / "s", "dpo", 1)
-    folder = write_answers(run, {"judge/mean": [0.5] * 100})
-    rows = [json.loads(line) | {"answer": "long " * 2000} for line in (folder / "samples.jsonl").open()]
-    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = write_completions(run, {"judge/mean": [0.5] * 100})
+    rows = [json.loads(line) | {"completion": "long " * 2000} for line in (folder / "completions.jsonl").open()]
+    (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = reported(tmp_path / "s")
     assert page.count('class="answer"') == 12
     assert re.sub(r"base64,[^\"]*", "", page).count("long ") < 12 * 300

@@ -23,9 +23,9 @@ from prefsweep.stages.generate import read_rows
 
 def test_all_pairs_of_a_prompt_but_ties_and_equal_answers() -> None:
     rows = [
-        {"id": name, "sample": number, "prompt": f"{name}?", "answer": answer}
-        for name, answers in (("a", "wxyz"), ("b", "vvuu"), ("c", "stst"))
-        for number, answer in enumerate(answers)
+        {"id": name, "sample": number, "prompt": f"{name}?", "completion": completion}
+        for name, completions in (("a", "wxyz"), ("b", "vvuu"), ("c", "stst"))
+        for number, completion in enumerate(completions)
     ]
     scored = [3.0, 1.0, 2.0, 0.0, *(1.0, 1.0, 1.0, 5.0), *(0.5, 0.5, 0.5, 0.5)]
     counts: Counter[str] = Counter()
@@ -43,8 +43,12 @@ def config(composed: Callable[..., Any], model_folders: dict[str, Path], tmp_pat
 
     def make(*words: str) -> Any:
         model = ["model=gpt2", f"model.path={model_folders['gpt2']}"]
-        small = ["stages.pairs.prompts=12", "stages.pairs.validation_prompts=4", "stages.pairs.max_new_tokens=12"]
-        reward = ["scorer@reward=distilbert-imdb", f"reward.path={classifier}", "dataset.pairs=sampled"]
+        small = [
+            "stages.generate_pairs.prompts=12",
+            "stages.generate_pairs.validation_prompts=4",
+            "stages.generate_pairs.max_new_tokens=12",
+        ]
+        reward = ["scorer@reward=distilbert-imdb", f"reward.path={classifier}", "dataset.pairs=generated"]
         short = ["stages.dpo.batch_size=8", "stages.dpo.max_steps=2", "stages.dpo.max_length=96"]
         return composed(*model, *small, *reward, *short, *words)
 
@@ -54,7 +58,7 @@ def config(composed: Callable[..., Any], model_folders: dict[str, Path], tmp_pat
 def run(config: Config, folder: Path, context: Context) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     sections = {"model": config.model, "dataset": config.dataset, "reward": config.reward}
-    return generate_pairs.run(config.stages.pairs, **sections, folder=folder, context=context)
+    return generate_pairs.run(config.stages.generate_pairs, **sections, folder=folder, context=context)
 
 
 def test_the_reward_prefers_each_chosen_answer(config: Any, new_context: Any, tmp_path: Path) -> None:
@@ -112,7 +116,7 @@ def test_the_judge_and_the_seed_have_no_part_in_them_and_the_reward_has(config: 
 
 
 def test_a_dataset_of_pairs_makes_none(config: Any) -> None:
-    assert "pairs" not in identities(config("method=dpo", "dataset.pairs=given"))
+    assert "pairs" not in identities(config("method=dpo", "dataset.pairs=dataset"))
     assert "pairs" in identities(config("method=sft+dpo"))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppo_toy import EOS, PAD, QUERIES, WORDS, make_task, make_trainer, threes, tiny
 from prefsweep.config.stages import PPOConfig
-from prefsweep.models.logprobs import answer_batch, answer_logits
+from prefsweep.models.logprobs import completion_batch, completion_logits
 from prefsweep.ppo import trainer, update
 from prefsweep.ppo.batches import Split
 from prefsweep.ppo.guards import TrippedError, check_rollouts
@@ -33,27 +33,27 @@ Config = Callable[..., PPOConfig]
 def test_log_probabilities_do_not_depend_on_batch_or_padding(name: str) -> None:
     model = ActorCritic(tiny(name), None, temperature=1.0)
     torch.nn.init.normal_(model.value_head.weight)
-    answers = [[3, 4, 5, EOS], [6, EOS], [7, 8, 9, 10, 11, 2], [EOS]]
+    completions = [[3, 4, 5, EOS], [6, EOS], [7, 8, 9, 10, 11, 2], [EOS]]
     queries = QUERIES[:4]
     with torch.no_grad():
-        whole = model(answer_batch(queries, answers, PAD, torch.device("cpu")))
-        for row, (query, answer) in enumerate(zip(queries, answers, strict=True)):
-            alone = model(answer_batch([query], [answer], PAD, torch.device("cpu")))
-            padded = model(answer_batch([query, [2] * 20], [answer, [2] * 6], PAD, torch.device("cpu")))
+        whole = model(completion_batch(queries, completions, PAD, torch.device("cpu")))
+        for row, (query, completion) in enumerate(zip(queries, completions, strict=True)):
+            alone = model(completion_batch([query], [completion], PAD, torch.device("cpu")))
+            padded = model(completion_batch([query, [2] * 20], [completion, [2] * 6], PAD, torch.device("cpu")))
             for other, place in ((alone, 0), (padded, 0)):
                 for field in ("logprobs", "values", "entropy"):
-                    ours = getattr(whole, field)[row, -len(answer) :]
-                    assert torch.allclose(ours, getattr(other, field)[place, -len(answer) :], atol=1e-5), field
+                    ours = getattr(whole, field)[row, -len(completion) :]
+                    assert torch.allclose(ours, getattr(other, field)[place, -len(completion) :], atol=1e-5), field
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_log_probabilities_and_entropy_are_the_models_own_at_the_temperature(name: str) -> None:
     model = ActorCritic(tiny(name), None, temperature=0.7)
-    batch = answer_batch(QUERIES[:3], [[3, 4, EOS], [5, EOS], [6]], PAD, torch.device("cpu"))
+    batch = completion_batch(QUERIES[:3], [[3, 4, EOS], [5, EOS], [6]], PAD, torch.device("cpu"))
     with torch.no_grad():
-        found, logs = model(batch), (answer_logits(model.policy, batch) / 0.7).log_softmax(-1)
-    mask = batch.answer_mask
-    expected = logs.gather(-1, batch.answers[..., None]).squeeze(-1)
+        found, logs = model(batch), (completion_logits(model.policy, batch) / 0.7).log_softmax(-1)
+    mask = batch.completion_mask
+    expected = logs.gather(-1, batch.completions[..., None]).squeeze(-1)
     assert torch.allclose(found.logprobs[mask], expected[mask], atol=1e-5)
     assert torch.allclose(found.entropy[mask], -(logs.exp() * logs).sum(-1)[mask], atol=1e-5)
     assert (found.values == 0).all()  # a critic that knows nothing says so
@@ -81,7 +81,7 @@ def test_the_ratio_is_exactly_one_on_the_first_minibatch_and_not_on_the_second(
     task = make_task(name, lora=lora, critic=critic)
     kinds = set[torch.dtype]()
     task.policy.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: kinds.add(logits.dtype))
-    made = make_trainer(ppo_config(precision=precision, max_approx_kl=None), task)
+    made = make_trainer(ppo_config(precision=precision, target_kl=None), task)
     metrics, rollouts = made.iterate()
     assert kinds == {torch.bfloat16 if precision == "bf16" else torch.float32}
     assert 0 < int(rollouts.ended.sum()) < 24
@@ -108,7 +108,7 @@ def test_sampling_policy_and_reference_are_at_one_temperature(temperature: float
 
 
 def test_beta_follows_the_kl_that_was_measured(ppo_config: Config) -> None:
-    made = make_trainer(ppo_config(kl_target=0.5, kl_horizon=100), make_task())
+    made = make_trainer(ppo_config(adaptive_kl_target=0.5, adaptive_kl_horizon=100), make_task())
     betas, kls = [made.beta], []
     for _ in range(3):
         kls.append(made.iterate()[0]["kl"])
@@ -117,7 +117,7 @@ def test_beta_follows_the_kl_that_was_measured(ppo_config: Config) -> None:
     for before, after, kl in zip(betas, betas[1:], kls, strict=False):
         assert after == pytest.approx(before * (1 + min(max(kl / 0.5 - 1, -0.2), 0.2) * 24 / 100))
     assert betas[1] < betas[0]  # too near to the reference
-    fixed = make_trainer(ppo_config(kl_target=None), make_task())
+    fixed = make_trainer(ppo_config(adaptive_kl_target=None), make_task())
     fixed.iterate()
     assert fixed.beta == betas[0]
 
@@ -129,9 +129,9 @@ def test_rewards_are_whitened_where_it_is_said(
     seen: list[tuple[Tensor, Tensor]] = []
     advantages = trainer.tensors.advantages
 
-    def watched(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, decay: float) -> Tensor:
+    def watched(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
         seen.append((rewards, mask))
-        return advantages(rewards, values, mask, discount, decay)
+        return advantages(rewards, values, mask, gamma, lam)
 
     monkeypatch.setattr(trainer.tensors, "advantages", watched)
     make_trainer(ppo_config(whiten_rewards=whitened), make_task()).iterate()
@@ -150,11 +150,11 @@ def rollouts_of(scores: list[float], ended: list[bool]) -> Rollouts:
 
 
 def test_scores_are_normalised_then_cut_then_marked_down_where_no_end_came(ppo_config: Config) -> None:
-    answered = rollouts_of([1.0, 5.0, 9.0], [True, True, False])
+    generate_completions = rollouts_of([1.0, 5.0, 9.0], [True, True, False])
     for rule, last in (("none", 1.5), ("penalty", -0.5), ("replace", -2.0)):
-        made = make_trainer(ppo_config(missing_eos=rule, missing_eos_amount=2.0, score_clip=1.5), make_task())
+        made = make_trainer(ppo_config(missing_eos=rule, missing_eos_penalty=2.0, score_clip=1.5), make_task())
         made.moments.add(torch.tensor([3.0, 7.0]))  # mean 5, deviation 2
-        assert made.judged(answered).tolist() == pytest.approx([-1.5, 0.0, last])
+        assert made.shape_scores(generate_completions).tolist() == pytest.approx([-1.5, 0.0, last])
 
 
 def test_the_scale_is_the_starting_policys_once_or_that_of_all_answers(ppo_config: Config) -> None:
@@ -198,9 +198,9 @@ def test_the_scorer_reads_query_and_answer_as_text_and_each_row_gets_its_own_sco
     made = make_trainer(ppo_config(), make_task())
     _, found = made.iterate()
     for row, (query, response) in enumerate(zip(found.queries, found.responses, strict=True)):
-        prompt, answer = WORDS.decode([query, response])
-        assert (found.prompts[row], found.answers[row]) == (prompt, answer)
-        assert found.scores[row].item() == pytest.approx(threes([prompt], [answer])[0])
+        prompt, completion = WORDS.decode([query, response])
+        assert (found.prompts[row], found.completions[row]) == (prompt, completion)
+        assert found.scores[row].item() == pytest.approx(threes([prompt], [completion])[0])
     assert len(set(found.scores.tolist())) > 4
 
 
@@ -262,9 +262,9 @@ def test_a_step_is_adams_on_the_clipped_gradient(ppo_config: Config) -> None:
 
 
 def test_an_update_too_far_from_the_answers_is_not_made_and_ends_the_epochs(ppo_config: Config) -> None:
-    bounded = make_trainer(ppo_config(max_approx_kl=1e-9), make_task()).iterate()[0]
+    bounded = make_trainer(ppo_config(target_kl=1e-9), make_task()).iterate()[0]
     assert bounded["updates"] == 1  # the first minibatch's divergence is exactly 0
-    assert make_trainer(ppo_config(max_approx_kl=None), make_task()).iterate()[0]["updates"] == 12
+    assert make_trainer(ppo_config(target_kl=None), make_task()).iterate()[0]["updates"] == 12
 
 
 def test_honest_rollouts_pass_and_impossible_ones_trip(ppo_config: Config) -> None:
@@ -297,7 +297,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def as_rank(rank: int, world: int, port: int, made: PPOConfig, runtime: Any, path: Path, lora: bool) -> None:
+def worker_main(rank: int, world: int, port: int, made: PPOConfig, runtime: Any, path: Path, lora: bool) -> None:
     """Two iterations as one of `world` processes; rank 0 writes the first gradient, the metrics and the weights."""
     if world > 1:
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
@@ -335,7 +335,7 @@ def test_two_processes_make_the_update_of_one(
     fork = multiprocessing.get_context("fork")
     for world in (1, 2):
         processes = [
-            fork.Process(target=as_rank, args=(rank, world, port, made, runtime, tmp_path, lora))
+            fork.Process(target=worker_main, args=(rank, world, port, made, runtime, tmp_path, lora))
             for rank in range(world)
         ]
         for process in processes:

@@ -11,7 +11,7 @@ Config = Callable[..., PPOConfig]
 
 
 def test_with_nothing_to_gain_the_policy_stays_where_it_is(ppo_config: Config) -> None:
-    task = make_task(score=lambda prompts, answers: [0.0] * len(answers))
+    task = make_task(score=lambda prompts, completions: [0.0] * len(completions))
     before = {name: weight.clone() for name, weight in task.policy.state_dict().items()}
     made = make_trainer(ppo_config(), task)
     for _ in range(3):
@@ -20,7 +20,7 @@ def test_with_nothing_to_gain_the_policy_stays_where_it_is(ppo_config: Config) -
 
 
 def test_the_price_of_kl_pulls_a_policy_back_to_its_reference(ppo_config: Config) -> None:
-    nothing = {"score": lambda prompts, answers: [0.0] * len(answers)}
+    nothing = {"score": lambda prompts, completions: [0.0] * len(completions)}
     task = make_task(**nothing)
     with torch.no_grad():
         for weight in task.policy.parameters():
@@ -38,18 +38,18 @@ BANDIT = {
     "minibatch_size": 128,
     "score_normalisation": "none",
     "whiten_advantages": False,
-    "clip_value": None,
-    "value_coefficient": 1.0,
+    "clip_range_value": None,
+    "vf_coef": 1.0,
     "max_grad_norm": 10.0,
     "min_entropy": 0.0,
-    "max_approx_kl": None,
+    "target_kl": None,
 }
 
 
 def test_without_a_price_the_better_of_two_tokens_is_all_that_is_said(ppo_config: Config) -> None:
     policy = tiny("gpt2", vocabulary=2, width=4)
     one = make_task(
-        score=lambda prompts, answers: [float(answer) for answer in answers],
+        score=lambda prompts, completions: [float(completion) for completion in completions],
         queries=[[1]],
         policy=policy,
         reference=tiny("gpt2", vocabulary=2, width=4).eval(),
@@ -66,7 +66,7 @@ def test_with_a_price_the_policy_becomes_the_reference_tilted_by_the_reward(ppo_
     """π* = π_ref exp(r/β) / Z, for every token within 2%."""
     rewards = [0.1 * token for token in range(8)]
     one = make_task(
-        score=lambda prompts, answers: [rewards[int(answer)] for answer in answers],
+        score=lambda prompts, completions: [rewards[int(completion)] for completion in completions],
         queries=[[2]],
         policy=tiny("gpt2", vocabulary=8),
         reference=tiny("gpt2", vocabulary=8).eval(),

@@ -34,9 +34,9 @@ MODELS = {"gpt2": "gpt2", "opt": "opt-350m"}
 class Vowels:
     """A reward that is somewhere else than the start."""
 
-    def score(self, prompts: list[str], answers: list[str]) -> dict[str, list[float]]:
-        scores = [sum(letter in "aeiou" for letter in answer) / (1 + len(answer)) for answer in answers]
-        return {"score": scores, "truncated": [float(place % 4 == 0) for place in range(len(answers))]}
+    def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
+        scores = [sum(letter in "aeiou" for letter in completion) / (1 + len(completion)) for completion in completions]
+        return {"score": scores, "truncated": [float(place % 4 == 0) for place in range(len(completions))]}
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
 ) -> None:
     """Killed inside iteration 5, with the state of 4 saved, everything that has a state in use."""
     words = (
-        "kl_target=1",
-        "kl_horizon=100",
+        "adaptive_kl_target=1",
+        "adaptive_kl_horizon=100",
         "score_normalisation=running",
         "evaluate_every=2",
         "checkpoint=best",
@@ -151,7 +151,7 @@ def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_cont
         json.loads(line) for line in tables["rollouts"]
     ]
     assert len(tables["validation"]) == 2 * 4
-    assert set(json.loads(tables["validation"][0])) == {"step", "prompt", "answer", "score"}
+    assert set(json.loads(tables["validation"][0])) == {"step", "prompt", "completion", "score"}
     head = load_file(tmp_path / "done/value_head.safetensors")
     assert head["weight"].shape == (1, 32)
     assert (head["weight"] != 0).any()

@@ -32,16 +32,16 @@ def assert_masked_columns_are_zero(values: Tensor) -> None:
 # ------------------------------------------------------------------------------------------- advantages, rewards
 
 
-@pytest.mark.parametrize(("discount", "decay"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.97, 0.0)])
-def test_advantages_are_the_sums_of_their_definition(discount: float, decay: float) -> None:
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.97, 0.0)])
+def test_advantages_are_the_sums_of_their_definition(gamma: float, lam: float) -> None:
     """A_t = Σ_l (γλ)^l (r_{t+l} + γ V_{t+l+1} − V_{t+l}), each row alone, without recursion or padding."""
     rewards, values = numbers(1), numbers(2)
-    found = tensors.advantages(rewards, values, MASK, discount, decay)
+    found = tensors.advantages(rewards, values, MASK, gamma, lam)
     assert_masked_columns_are_zero(found)
     for row, r, v in zip(unpadded(found), unpadded(rewards), unpadded(values), strict=True):
         after = [*v[1:], 0.0]
         for t in range(len(r)):
-            terms = [(discount * decay) ** (k - t) * (r[k] + discount * after[k] - v[k]) for k in range(t, len(r))]
+            terms = [(gamma * lam) ** (k - t) * (r[k] + gamma * after[k] - v[k]) for k in range(t, len(r))]
             assert row[t] == pytest.approx(sum(terms), abs=1e-12)
 
 
@@ -71,7 +71,7 @@ def test_without_a_price_of_kl_the_score_is_all_there_is() -> None:
 
 
 def test_the_kl_of_an_answer_is_the_sum_over_its_tokens() -> None:
-    found = tensors.kl_per_answer(numbers(3), numbers(4), MASK)
+    found = tensors.kl_per_completion(numbers(3), numbers(4), MASK)
     for kl, log_pi, log_ref in zip(found.tolist(), unpadded(numbers(3)), unpadded(numbers(4)), strict=True):
         assert kl == pytest.approx(sum(log_pi) - sum(log_ref), abs=1e-12)
 

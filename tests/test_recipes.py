@@ -17,7 +17,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "opt350m-hh": {
         "model.id": "facebook/opt-350m",
         "dataset.subset": "all",
-        "dataset.limit": None,
+        "dataset.max_train_samples": None,
         "stages.sft": UNSAID | {"learn": "all", "lora": False, "learning_rate": 2e-5, "epochs": 2, "max_length": 512},
         "stages.dpo": UNSAID | {"lora": True, "learning_rate": 2e-5, "epochs": 1, "beta": 0.1, "max_length": 1024},
         "stages.dpo.loss": ["sigmoid"],
@@ -25,22 +25,22 @@ RECIPES: dict[str, dict[str, Any]] = {
         "stages.sft.batch_size": 2 * 4,
         "stages.dpo.batch_size": 2 * 4,
         "judge.id": "OpenAssistant/reward-model-deberta-v3-large-v2",
-        "stages.sample": {"temperature": 0, "answers": 1, "max_new_tokens": 50},
-        "stages.sample.protocol": {"harmful": 50, "helpful": 50, "seed": 100, "whole_words": False},
-        "stages.sample.protocol.words": ["kill", "murder", "rape"],
+        "stages.generate": {"temperature": 0, "completions": 1, "max_new_tokens": 50},
+        "stages.generate.protocol": {"harmful": 50, "helpful": 50, "seed": 100, "whole_words": False},
+        "stages.generate.protocol.words": ["kill", "murder", "rape"],
         "stages.evaluate": {"harmless_above": -3, "helpful_above": -2},
     },
     "safe-gpt2": {
         "model.id": "openai-community/gpt2-medium",
-        "stages.reward": {
+        "stages.reward_model": {
             "backbone": "encoder",
             "batch_size": 64,
             "learning_rate": 5e-5,
             "epochs": 3,
             "max_length": 512,
         },
-        "stages.reward.encoder.id": "google-bert/bert-base-uncased",
-        "stages.reward.template": "{prompt}{answer}",  # User: {q}\nAssistant: {a}, by the dataset's own prompt
+        "stages.reward_model.encoder.id": "google-bert/bert-base-uncased",
+        "stages.reward_model.template": "{prompt}{answer}",  # User: {q}\nAssistant: {a}, by the dataset's own prompt
         "stages.ppo": {"learning_rate": 1e-6, "batch_size": 64, "minibatch_size": 8 * 8, "iterations": 375},
         "stages.ppo.response_tokens": [50, 50],
         "stages.ppo.max_grad_norm": 1.0,
@@ -55,7 +55,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model.id": "openai-community/gpt2",
         "dataset": {"limit": 50, "shuffle": False},
         "stages.evaluate.pairs": 50,
-        "stages.sample": {"prompts": 50, "max_new_tokens": 25},
+        "stages.generate": {"prompts": 50, "max_new_tokens": 25},
         "stages.dpo": {
             "beta": 0.1,
             "learning_rate": 1e-4,
@@ -71,7 +71,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model.id": "openai-community/gpt2-large",
         "stages.sft.epochs": 1,
         "dataset.query_tokens": [2, 8],
-        "stages.pairs": {"prompts": 25_000, "answers": 4},
+        "stages.generate_pairs": {"prompts": 25_000, "completions": 4},
         "reward.id": "siebert/sentiment-roberta-large-english",
         "judge.id": "siebert/sentiment-roberta-large-english",
         "reward": {"label": "POSITIVE", "output": "probability"},
@@ -80,17 +80,17 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 RECIPES["opt350m-hh-500"] = RECIPES["opt350m-hh"] | {  # the same trainings, asked more
-    "stages.sample": {"temperature": 1, "answers": 4, "max_new_tokens": 128},
-    "stages.sample.protocol": {"harmful": 500, "helpful": 500, "seed": 100, "whole_words": False},
-    "stages.sample.protocol.words": [],
+    "stages.generate": {"temperature": 1, "completions": 4, "max_new_tokens": 128},
+    "stages.generate.protocol": {"harmful": 500, "helpful": 500, "seed": 100, "whole_words": False},
+    "stages.generate.protocol.words": [],
 }
 RECIPES["imdb-frontier-judged"] = RECIPES["imdb-frontier"] | {  # the same, but for who rewards
     "reward.id": "lvwerra/distilbert-imdb",
     "reward": {"label": "POSITIVE", "output": "logit"},
     "judge": {"label": "POSITIVE", "output": "probability"},
-    "method.same_judge": False,
+    "method.allow_reward_as_judge": False,
 }
-RECIPES["imdb-frontier"] |= {"method.same_judge": True}
+RECIPES["imdb-frontier"] |= {"method.allow_reward_as_judge": True}
 # What varies, as (method, the keys' values) of each job.
 GRIDS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
     "opt350m-hh": ([], [("base",), ("sft",), ("dpo",), ("sft+dpo",)]),
@@ -101,7 +101,7 @@ GRIDS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
     ),
     "gpt2-ultrafeedback-lora": ([], [("base",), ("dpo",)]),
     "imdb-frontier": (
-        ["stages.dpo.beta", "stages.ppo.kl_target"],
+        ["stages.dpo.beta", "stages.ppo.adaptive_kl_target"],
         [
             *[("sft", 0.1, 6)] * 3,
             *[("sft+dpo", beta, 6) for beta in (0.05, 0.1, 1, 5)],
@@ -138,29 +138,29 @@ PINS = {
     "model=gpt2-medium": ("model.revision", "openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da"),
     "model=opt-350m": ("model.revision", "facebook/opt-350m", "08ab08cc4b72ff5593870b5d527cf4230323703c"),
     "seed=1": (
-        "stages.reward.encoder.revision",
+        "stages.reward_model.encoder.revision",
         "google-bert/bert-base-uncased",
         "86b5e0934494bd15c9632b12f734a8a67f723594",
     ),
-    "dataset=hh-rlhf": ("dataset.commit", "Anthropic/hh-rlhf", "09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa"),
+    "dataset=hh-rlhf": ("dataset.revision", "Anthropic/hh-rlhf", "09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa"),
     "dataset=ultrafeedback": (
-        "dataset.commit",
+        "dataset.revision",
         "HuggingFaceH4/ultrafeedback_binarized",
         "3949bf5f8c17c394422ccfab0c31ea9c20bdeb85",
     ),
-    "dataset=imdb": ("dataset.commit", "stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"),
+    "dataset=imdb": ("dataset.revision", "stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"),
     "scorer@judge=deberta-v3": (
-        "judge.commit",
+        "judge.revision",
         "OpenAssistant/reward-model-deberta-v3-large-v2",
         "c355404efa9ad2ad069f3a197cae0523c14244fc",
     ),
     "scorer@judge=distilbert-imdb": (
-        "judge.commit",
+        "judge.revision",
         "lvwerra/distilbert-imdb",
         "0fc02cd68445b599a9cb2da2368050e7fb31d29a",
     ),
     "scorer@judge=sentiment-roberta": (
-        "judge.commit",
+        "judge.revision",
         "siebert/sentiment-roberta-large-english",
         "74cea614e245b0832c770ec9aa51bd58df965b9c",
     ),
@@ -224,4 +224,4 @@ def test_one_pass_over_fifty_rows_is_fifty_steps() -> None:
     """250 in five epochs, and a checkpoint an epoch."""
     with composing():
         dpo = compose(["experiment=gpt2-ultrafeedback-lora"]).stages.dpo
-    assert (dpo.epochs * 50, dpo.keep_every, dpo.evaluate_every) == (250, 50, 50)
+    assert (dpo.epochs * 50, dpo.save_every, dpo.evaluate_every) == (250, 50, 50)

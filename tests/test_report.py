@@ -81,7 +81,7 @@ def test_a_folder_without_records_is_one_line_that_names_it(tmp_path: Path) -> N
 def test_what_follows_from_a_name_the_seed_or_the_machine_does_not_vary(tmp_path: Path) -> None:
     for method, rate in (("sft", 1e-4), ("dpo", 1e-5)):
         for seed in (1, 2):
-            write_run(tmp_path, method, seed, **{f"stages.{method}.rate": rate, "stages.sample.prompts": 500})
+            write_run(tmp_path, method, seed, **{f"stages.{method}.rate": rate, "stages.generate.prompts": 500})
     runs = read_runs([tmp_path])
     assert varying(runs) == ["method"]
     assert [[run.seed for run in group] for group in groups(runs, varying(runs))] == [[1, 2], [1, 2]]

@@ -28,7 +28,7 @@ from prefsweep.stages.training import checkpoints
 from workplace import Workplace
 
 SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
-NO_GATE = ("stages.ppo.minimum_accuracy=0", "stages.ppo.must_beat_length=false")
+NO_GATE = ("stages.ppo.min_accuracy=0", "stages.ppo.must_beat_length=false")
 USER = "User: {prompt}\nAssistant:{answer}"
 
 
@@ -42,9 +42,9 @@ def config(composed: Callable[..., Any], model_folders: dict[str, Path], encoder
     def make(*words: str, backbone: str = "gpt2") -> Any:
         if backbone == "bert":
             start = ["backbone=encoder", f"encoder.path={encoder}", "reads=[dataset]"]
-            said = [f"stages.reward.{word}" for word in (*SHORT, *start, *words)]
+            said = [f"stages.reward_model.{word}" for word in (*SHORT, *start, *words)]
             return composed(*said)
-        said = [f"stages.reward.{word}" for word in (*SHORT, *words)]
+        said = [f"stages.reward_model.{word}" for word in (*SHORT, *words)]
         return composed("model=gpt2", f"model.path={model_folders[backbone]}", *said)
 
     return make
@@ -52,13 +52,13 @@ def config(composed: Callable[..., Any], model_folders: dict[str, Path], encoder
 
 def run(config: Any, folder: Path, context: Context) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    sections = {name: getattr(config, name) for name in config.stages.reward.reads}
-    return reward_model.run(config.stages.reward, **sections, folder=folder, context=context)
+    sections = {name: getattr(config, name) for name in config.stages.reward_model.reads}
+    return reward_model.run(config.stages.reward_model, **sections, folder=folder, context=context)
 
 
 def trainer_of(config: Any, context: Context, rows: int = 8, micro_batch: int = 64) -> Any:
     """A trainer over a few pairs of the world, with a head that says something; and its first batch."""
-    stage = config.stages.reward
+    stage = config.stages.reward_model
     backbone, tokenizer = reward_model.start(stage, config.model, None)
     pairs, _ = reward_model.pair_rows(preferences(rows, seed=1, coherence=0.7, noise=0.0), tokenizer, stage)
     model = RewardModel(backbone, stage.pooling)
@@ -80,15 +80,15 @@ def test_the_loss_is_bradley_and_terrys(backbone: str, pooling: str, config: Any
     trainer, inputs = trainer_of(made, new_context())
     with torch.no_grad():
         found = float(trainer.compute_loss(trainer.model.eval(), inputs))
-    where = made.stages.reward.encoder.path if backbone == "bert" else made.model.path
+    where = made.stages.reward_model.encoder.path if backbone == "bert" else made.model.path
     plain, tokenizer = (
         AutoModel.from_pretrained(where, dtype=torch.float32).eval(),
         AutoTokenizer.from_pretrained(where),
     )
 
-    def score(prompt: str, answer: str) -> float:
+    def score(prompt: str, completion: str) -> float:
         ids = tokenizer(prompt)["input_ids"][: -1 if backbone == "bert" else None]
-        ids += tokenizer(answer, add_special_tokens=False)["input_ids"]
+        ids += tokenizer(completion, add_special_tokens=False)["input_ids"]
         ids.append(tokenizer.sep_token_id if backbone == "bert" else tokenizer.eos_token_id)
         with torch.no_grad():
             states = plain(torch.tensor([ids])).last_hidden_state[0]
@@ -158,15 +158,15 @@ def test_nothing_is_dropped_for_being_long_and_what_is_cut_is_counted(
 ) -> None:
     found = run(config("max_length=24"), tmp_path / "artifact", new_context())
     assert found["rows"] == 2 * 48
-    assert found["answers_truncated"] > 48
-    assert found["prompts_truncated"] >= found["answers_truncated"]
+    assert found["completions_truncated"] > 48
+    assert found["prompts_truncated"] >= found["completions_truncated"]
 
 
 def test_a_length_that_the_backbone_has_no_positions_for_is_refused(
     config: Any, new_context: Any, tmp_path: Path
 ) -> None:
     for backbone in ("gpt2", "bert"):
-        with pytest.raises(UserError, match=r"^stages.reward.max_length=97: the backbone has 96 positions$"):
+        with pytest.raises(UserError, match=r"^stages.reward_model.max_length=97: the backbone has 96 positions$"):
             run(config("max_length=97", backbone=backbone), tmp_path / "artifact", new_context())
 
 
@@ -188,7 +188,12 @@ def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_con
     for name, value in measured.items():
         assert found[f"validation/{name}"] == pytest.approx(value, abs=1e-5)
     asked = json.loads((tmp_path / "artifact" / REWARD).read_text())
-    assert asked == {"template": USER, "pooling": "mean", "max_length": made.stages.reward.max_length, "metrics": found}
+    assert asked == {
+        "template": USER,
+        "pooling": "mean",
+        "max_length": made.stages.reward_model.max_length,
+        "metrics": found,
+    }
 
 
 def test_a_model_of_the_world_beats_chance_and_length(
@@ -266,7 +271,7 @@ def test_a_gate_is_in_no_identity_and_a_label_is(composed: Any) -> None:
 
 def test_an_encoders_reward_model_is_shared_by_every_model(composed: Any, model_folders: dict[str, Path]) -> None:
     def reward_of(model: str) -> str:
-        words = ("stages.reward.backbone=encoder", "stages.reward.reads=[dataset]", "model=gpt2")
+        words = ("stages.reward_model.backbone=encoder", "stages.reward_model.reads=[dataset]", "model=gpt2")
         return identities(composed("method=ppo", *words, f"model.path={model_folders[model]}"))["reward"]
 
     assert reward_of("gpt2") == reward_of("opt")
@@ -275,11 +280,11 @@ def test_an_encoders_reward_model_is_shared_by_every_model(composed: Any, model_
 def test_another_judge_retrains_nothing(composed: Any) -> None:
     ours, theirs = (identities(composed("method=ppo", f"scorer@judge={name}")) for name in ("oracle", "deberta-v3"))
     assert ours["ppo"] == theirs["ppo"] and ours["reward"] == theirs["reward"]
-    assert ours["score/result"] != theirs["score/result"]
+    assert ours["judge_completions/result"] != theirs["judge_completions/result"]
 
 
 def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
-    assert "ppo" in identities(composed("method=ppo", "scorer@reward=oracle", "method.same_judge=true"))
+    assert "ppo" in identities(composed("method=ppo", "scorer@reward=oracle", "method.allow_reward_as_judge=true"))
 
 
 # ------------------------------------------------------------------------------------------------------- the gates
@@ -288,7 +293,7 @@ def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
 @pytest.mark.parametrize(
     ("found", "key"),
     [
-        ({"validation/accuracy": 0.5, "validation/length_accuracy": 0.4}, "minimum_accuracy=0.55"),
+        ({"validation/accuracy": 0.5, "validation/length_accuracy": 0.4}, "min_accuracy=0.55"),
         ({"validation/accuracy": 0.9, "validation/length_accuracy": 0.95}, "must_beat_length=true"),
         ({}, None),  # a state kept while training
     ],
@@ -305,14 +310,14 @@ def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
 def test_a_refused_ppo_has_failed_and_goes_on_from_its_reward_with_the_gate_lowered(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     line = ["method=ppo", "tracking=off", "runtime.progress=false"]
-    done = place.run(*line, "stages.ppo.minimum_accuracy=1")
-    told = "stages.ppo.minimum_accuracy=1.0: the reward model ranks "
+    done = place.run(*line, "stages.ppo.min_accuracy=1")
+    told = "stages.ppo.min_accuracy=1.0: the reward model ranks "
     assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
     run = place.single()
     assert run["status"] == "failed" and run["error"].startswith(f"UserError: {told}")
     (trained,) = place.stages("reward")
     written = (trained / "record.json").stat().st_mtime_ns
     assert place.stages("ppo") == []
-    assert place.run(*line, "stages.ppo.minimum_accuracy=0").returncode == 0
+    assert place.run(*line, "stages.ppo.min_accuracy=0").returncode == 0
     assert place.stages("reward") == [trained] and (trained / "record.json").stat().st_mtime_ns == written
     assert len(place.stages("ppo")) == 1

@@ -22,7 +22,7 @@ from prefsweep.stages.generate import SAMPLES, read_rows, write_rows
 
 CPU = torch.device("cpu")
 PROMPTS = ["This quiet drama", "", "My sister would never", "The actor handled the climax beautifully, and", "The"]
-ANSWERS = [
+COMPLETIONS = [
     " was filmed near the harbor.",
     "A witty script.",
     " call this comedy a bore. The plot was dull.",
@@ -95,8 +95,8 @@ def test_a_label_is_found_by_name_whatever_the_order(kind: str, hub: Callable[..
     PreTrainedTokenizerFast.from_pretrained(folder).save_pretrained(tmp_path)
     assert head
     for label in ("POSITIVE", "negative"):
-        ours = classifier(folder, label).score(PROMPTS, ANSWERS)["score"]
-        swapped = classifier(tmp_path, label).score(PROMPTS, ANSWERS)["score"]
+        ours = classifier(folder, label).score(PROMPTS, COMPLETIONS)["score"]
+        swapped = classifier(tmp_path, label).score(PROMPTS, COMPLETIONS)["score"]
         assert ours == pytest.approx(swapped, abs=1e-5)
 
 
@@ -108,9 +108,9 @@ def test_an_unknown_label_is_one_line_that_lists_them(hub: Callable[..., Path]) 
 def test_a_probability_is_the_softmax_of_the_logits(hub: Callable[..., Path]) -> None:
     folder = hub("bert", LABELS)
     positive, negative = (
-        torch.tensor(classifier(folder, name).score(PROMPTS, ANSWERS)["score"]) for name in ("positive", "negative")
+        torch.tensor(classifier(folder, name).score(PROMPTS, COMPLETIONS)["score"]) for name in ("positive", "negative")
     )
-    found = classifier(folder, output="probability").score(PROMPTS, ANSWERS)["score"]
+    found = classifier(folder, output="probability").score(PROMPTS, COMPLETIONS)["score"]
     assert found == pytest.approx((positive - negative).sigmoid().tolist(), abs=1e-6)
 
 
@@ -129,10 +129,10 @@ def test_a_classifier_scores_as_its_model_does_one_text_at_a_time(kind: str, hub
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = [
-            model(**tokenizer(prompt + answer, return_tensors="pt")).logits[0, 1].item()
-            for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
+            model(**tokenizer(prompt + completion, return_tensors="pt")).logits[0, 1].item()
+            for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)
         ]
-    assert classifier(folder).score(PROMPTS, ANSWERS)["score"] == pytest.approx(expected, abs=1e-5)
+    assert classifier(folder).score(PROMPTS, COMPLETIONS)["score"] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -142,10 +142,10 @@ def test_a_pair_scorer_scores_as_its_model_does_one_pair_at_a_time(kind: str, hu
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = [
-            model(**tokenizer(prompt, answer, return_tensors="pt")).logits[0, 0].item()
-            for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
+            model(**tokenizer(prompt, completion, return_tensors="pt")).logits[0, 0].item()
+            for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)
         ]
-    assert pair_input(folder).score(PROMPTS, ANSWERS)["score"] == pytest.approx(expected, abs=1e-5)
+    assert pair_input(folder).score(PROMPTS, COMPLETIONS)["score"] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])
@@ -158,14 +158,14 @@ def test_a_trained_scorer_pools_the_states_of_the_whole_text(
     scorer = trained(trained_folder(folder, tmp_path, pooling))
     tokenizer, backbone = PreTrainedTokenizerFast.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     expected = []
-    for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
-        head, tail = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer))
+    for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True):
+        head, tail = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, completion))
         around = {"gpt2": ([], [2]), "opt": ([2], [2]), "roberta": ([0], [2])}.get(kind, ([2], [3]))
         ids = torch.tensor([[*around[0], *head, *tail, *around[1]]])
         with torch.no_grad():
             states = backbone(ids).last_hidden_state[0]
             expected.append(scorer.model.head(states[-1] if pooling == "last" else states.mean(0)).item())
-    assert scorer.score(PROMPTS, ANSWERS)["score"] == pytest.approx(expected, abs=1e-5)
+    assert scorer.score(PROMPTS, COMPLETIONS)["score"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_last_state_is_found_by_length_and_not_by_the_pad_token() -> None:
@@ -184,10 +184,10 @@ def test_a_score_does_not_depend_on_the_texts_beside_it(
 ) -> None:
     folder = hub(kind, LABELS)
     for scorer in (classifier(folder), trained(trained_folder(folder, tmp_path))):
-        together = scorer.score(PROMPTS, ANSWERS)["score"]
-        backwards = scorer.score(PROMPTS[::-1], ANSWERS[::-1])["score"][::-1]
+        together = scorer.score(PROMPTS, COMPLETIONS)["score"]
+        backwards = scorer.score(PROMPTS[::-1], COMPLETIONS[::-1])["score"][::-1]
         monkeypatch.setattr(scorers, "BATCH_TOKENS", 1)
-        alone = scorer.score(PROMPTS, ANSWERS)["score"]
+        alone = scorer.score(PROMPTS, COMPLETIONS)["score"]
         monkeypatch.undo()
         assert together == pytest.approx(alone, abs=1e-5)
         assert together == pytest.approx(backwards, abs=1e-5)
@@ -207,11 +207,11 @@ def test_batches_hold_rows_of_like_length_and_each_row_once() -> None:
 @pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
 def test_a_text_that_is_too_long_loses_its_prompt_and_says_so(kind: str, hub: Callable[..., Path]) -> None:
     scorer = classifier(hub(kind, LABELS))
-    answer = " The plot was dull."
-    long = scorer.score([20 * "The script was witty. ", "Short."], [answer, answer])
+    completion = " The plot was dull."
+    long = scorer.score([20 * "The script was witty. ", "Short."], [completion, completion])
     assert long["truncated"] == [1.0, 0.0]
-    tail = scorer.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    (ids,) = joined_rows([20 * "The script was witty. "], [answer], scorer.tokenizer, 64).ids
+    tail = scorer.tokenizer(completion, add_special_tokens=False)["input_ids"]
+    (ids,) = joined_rows([20 * "The script was witty. "], [completion], scorer.tokenizer, 64).ids
     end = len(scorer.tokenizer("")["input_ids"]) // 2 if kind in ENCODERS else 0
     assert len(ids) == 64
     assert ids[len(ids) - end - len(tail) : len(ids) - end] == tail
@@ -220,24 +220,24 @@ def test_a_text_that_is_too_long_loses_its_prompt_and_says_so(kind: str, hub: Ca
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_a_question_that_is_too_long_is_cut_and_its_answer_kept(kind: str, hub: Callable[..., Path]) -> None:
     scorer = pair_input(hub(kind, ("LABEL_0",)))
-    answer = " The plot was dull."
-    found = scorer.score([40 * "Was it witty? ", "Was it?", "Was it?"], [answer, answer, 40 * answer])
+    completion = " The plot was dull."
+    found = scorer.score([40 * "Was it witty? ", "Was it?", "Was it?"], [completion, completion, 40 * completion])
     assert found["truncated"] == [1.0, 0.0, 1.0]
-    rows = paired_rows([40 * "Was it witty? "], [answer], scorer.tokenizer, 64)
-    tail = scorer.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    rows = paired_rows([40 * "Was it witty? "], [completion], scorer.tokenizer, 64)
+    tail = scorer.tokenizer(completion, add_special_tokens=False)["input_ids"]
     assert rows.ids[0][-1 - len(tail) : -1] == tail
-    assert rows.cut.metrics() == {"rows": 1, "prompts_truncated": 1, "answers_truncated": 0}
+    assert rows.cut.metrics() == {"rows": 1, "prompts_truncated": 1, "completions_truncated": 0}
 
 
 @pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
 def test_rows_are_what_the_tokenizer_makes_of_them(kind: str, hub: Callable[..., Path]) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(hub(kind, LABELS))
-    joined = joined_rows(PROMPTS, ANSWERS, tokenizer, 64)
-    whole = [prompt + answer for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    joined = joined_rows(PROMPTS, COMPLETIONS, tokenizer, 64)
+    whole = [prompt + completion for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)]
     assert joined.ids == tokenizer(whole)["input_ids"]
     if kind in ENCODERS:
-        both = tokenizer(PROMPTS, ANSWERS)
-        rows = paired_rows(PROMPTS, ANSWERS, tokenizer, 64)
+        both = tokenizer(PROMPTS, COMPLETIONS)
+        rows = paired_rows(PROMPTS, COMPLETIONS, tokenizer, 64)
         assert rows.ids == both["input_ids"]
         if "token_type_ids" in both:
             assert rows.segments == both["token_type_ids"]
@@ -251,7 +251,7 @@ def test_a_template_says_who_speaks_and_keeps_the_answer_last(tokenizer: Any) ->
 def test_the_end_of_a_text_is_kept_when_the_answer_is_cut(tokenizer: Any) -> None:
     rows = templated_rows(["The plot"], [50 * " was witty"], tokenizer, "{prompt}{answer}", 16)
     assert (len(rows.ids[0]), rows.ids[0][-1]) == (16, tokenizer.eos_token_id)
-    assert rows.cut.metrics() == {"rows": 1, "prompts_truncated": 1, "answers_truncated": 1}
+    assert rows.cut.metrics() == {"rows": 1, "prompts_truncated": 1, "completions_truncated": 1}
 
 
 def test_a_frame_ends_a_text_once(tokenizer: Any) -> None:
@@ -282,8 +282,8 @@ def test_the_score_command_asks_a_scorer(say: Any, hub: Callable[..., Path], tmp
     praise = "The actor handled the climax beautifully, and the score was witty."
     assert say("oracle", praise)[:2] == (0, "score        0.6667\nwell_formed  1.0000\n")
     folder = hub("distilbert", LABELS)
-    (expected,) = classifier(folder).score([PROMPTS[0]], [ANSWERS[0]])["score"]
-    code, out, _ = say("distilbert-imdb", f"path={folder}", PROMPTS[0], ANSWERS[0])
+    (expected,) = classifier(folder).score([PROMPTS[0]], [COMPLETIONS[0]])["score"]
+    code, out, _ = say("distilbert-imdb", f"path={folder}", PROMPTS[0], COMPLETIONS[0])
     assert (code, out) == (0, f"score        {expected:.4f}\ntruncated    0.0000\n")
     folder = trained_folder(hub("gpt2", LABELS), tmp_path)
     assert say("trained", "runtime=cpu", f"reward.path={folder}", "The plot was witty.")[0] == 0
@@ -292,15 +292,17 @@ def test_the_score_command_asks_a_scorer(say: Any, hub: Callable[..., Path], tmp
 def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, composed: Any, tmp_path: Path) -> None:
     """Through the stage: every sample scored by the judge, in its order, and what could not be read whole is told."""
     judge = composed("scorer@judge=deberta-v3", f"judge.path={hub('deberta', ('LABEL_0',))}").judge
-    rows = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
-    write_rows(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "answer": " No."}])
+    rows = [
+        {"prompt": prompt, "completion": completion} for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)
+    ]
+    write_rows(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "completion": " No."}])
     (tmp_path / "scored").mkdir()
-    settings = composed().stages.score
+    settings = composed().stages.judge_completions
     found = judge_completions.run(
         settings, judge=judge, folder=tmp_path / "scored", context=new_context(), samples=tmp_path
     )
     scored = read_rows(tmp_path / "scored" / SAMPLES)
-    expected = pair_input(Path(judge.path)).score(PROMPTS, ANSWERS)["score"]
+    expected = pair_input(Path(judge.path)).score(PROMPTS, COMPLETIONS)["score"]
     assert [row["scores"]["score"] for row in scored[:-1]] == pytest.approx(expected, abs=1e-5)
     assert found["truncated"] == pytest.approx(1 / 6)
 

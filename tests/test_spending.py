@@ -162,8 +162,8 @@ def test_the_judge_puts_methods_on_one_axis_where_answers_had_one_cap(
 ) -> None:
     for method, metric, cap in (
         ("ppo", "score", {"response_tokens": [48, 48], "temperature": 1.0, "query_tokens": None}),
-        ("dpo", "accuracy", {"validation_tokens": 48}),
-        ("sft", "loss", {"validation_tokens": 20}),
+        ("dpo", "accuracy", {"validation_max_new_tokens": 48}),
+        ("sft", "loss", {"validation_max_new_tokens": 20}),
     ):
         judged(trained(tmp_path / "s", method, 1, metric), cap)
     runs = read_runs([tmp_path / "s"])

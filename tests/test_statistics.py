@@ -9,9 +9,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import scipy.stats
+from prefsweep.report.completions import CompletionTable, pack, summarise, unpack
 
 from prefsweep.report import statistics
-from prefsweep.report.answers import Answers, pack, summarise, unpack
 from prefsweep.report.cell import Cell, common_prompts
 from prefsweep.report.columns import HALVES
 from prefsweep.report.statistics import Array, crossed, effective_size, holm, over_seeds, wilson
@@ -120,7 +120,7 @@ def half_sum_cell(*rates: Array) -> Cell:
     for seed in range(seeds):
         said = np.concatenate([rate[seed] for rate in rates])
         runs.append(
-            Answers(
+            CompletionTable(
                 groups=tuple(map(str, range(sum(sizes)))),
                 means={name: said * mask for name, mask in zip(names, there, strict=True)},
                 sizes=dict(zip(names, there, strict=True)),

@@ -37,7 +37,7 @@ def test_what_jobs_have_in_common_is_built_once(swept: Workplace) -> None:
     jobs = swept.jobs("small")
     for seed in (1, 2):
         assert jobs[f"sft/{seed}"]["stages"]["sft"] == jobs[f"sft+dpo/{seed}"]["stages"]["sft"]
-    assert len({job["stages"]["sample/base"] for job in jobs.values()}) == 1
+    assert len({job["stages"]["generate/base"] for job in jobs.values()}) == 1
     paid = [job["cost"]["stages"]["pretrain"]["paid"] for job in jobs.values() if "pretrain" in job["cost"]["stages"]]
     assert paid.count(True) == 1
 
@@ -45,7 +45,7 @@ def test_what_jobs_have_in_common_is_built_once(swept: Workplace) -> None:
 def test_a_metric_is_the_mean_of_what_is_said_of_each_answer(swept: Workplace) -> None:
     for job in swept.jobs("small").values():
         folder = swept.folder / "outputs/stages/evaluate" / job["stages"]["evaluate"]
-        rows = [json.loads(line) for line in (folder / "samples.jsonl").open()]
+        rows = [json.loads(line) for line in (folder / "completions.jsonl").open()]
         assert all(
             row["group"] and {"judge/mean", "kl/base", "text/ended", "text/rougeL"} <= row["values"].keys()
             for row in rows
@@ -123,12 +123,15 @@ def test_a_stage_that_is_lost_is_built_again_and_alone(swept: Workplace, tmp_pat
     shutil.copytree(swept.folder, tmp_path / "copy")
     place = Workplace(tmp_path / "copy")
     before = place.jobs("small")["dpo/1"]
-    for role in ("evaluate", "score/result"):
+    for role in ("evaluate", "judge_completions/result"):
         shutil.rmtree(place.folder / "outputs/stages" / role.partition("/")[0] / before["stages"][role])
     assert place.run("method=dpo", "seed=1", "tracking=off").returncode == 0
     again = place.single()
     assert again["metrics"] == before["metrics"]
-    assert {role for role, cost in again["cost"]["stages"].items() if cost["paid"]} == {"evaluate", "score/result"}
+    assert {role for role, cost in again["cost"]["stages"].items() if cost["paid"]} == {
+        "evaluate",
+        "judge_completions/result",
+    }
 
 
 # -------------------------------------------------------------------------------------------------------- failures

@@ -117,9 +117,9 @@ def test_both_answers_continue_the_prompt_into_a_whole_review() -> None:
     assert len({row.id for row in rows}) == 1000
     for row in rows:
         assert len(row.prompt.split()) in PROMPT_WORDS
-        for answer in (row.chosen, row.rejected):
-            assert answer.startswith(" ")
-            assert well_formed_share(row.prompt + answer) == 1.0
+        for completion in (row.chosen, row.rejected):
+            assert completion.startswith(" ")
+            assert well_formed_share(row.prompt + completion) == 1.0
 
 
 def test_without_noise_the_chosen_answer_is_clearly_the_better_one() -> None:

@@ -22,7 +22,7 @@ from prefsweep.report.frame import read_runs
 from prefsweep.report.render import to_markdown
 from prefsweep.report.table import Table, table
 from recompute import recomputed
-from recorded import write_answers, write_run
+from recorded import write_completions, write_run
 
 
 def judged(sweep: Path, seeds: int = 5, methods: dict[str, float] | None = None) -> Path:
@@ -36,7 +36,7 @@ def judged(sweep: Path, seeds: int = 5, methods: dict[str, float] | None = None)
             scores = mean + 0.5 * of_prompt + noise
             run = write_run(sweep, method, seed, **({"stages.base": {}} if method == "base" else {}))
             wins = np.where(scores > of_prompt, 1.0, 0.0)
-            write_answers(run, {"judge/mean": scores.tolist(), "judge/win_rate": wins.tolist()}, groups, 2)
+            write_completions(run, {"judge/mean": scores.tolist(), "judge/win_rate": wins.tolist()}, groups, 2)
     return sweep
 
 
@@ -69,7 +69,7 @@ def test_the_second_reading_is_of_what_was_kept_and_says_the_same(tmp_path: Path
 
 def test_answers_that_are_not_what_the_metric_is_the_mean_of_give_no_interval(tmp_path: Path) -> None:
     run = write_run(tmp_path / "s", "dpo", 1)
-    write_answers(run, {"judge/mean": [1.0, 2.0, 4.0]})
+    write_completions(run, {"judge/mean": [1.0, 2.0, 4.0]})
     assert made(tmp_path / "s").rows[0].cells[0].over == "prompts"
     record = json.loads((run / "run.json").read_text())
     record["metrics"]["judge/mean"] = 2.5
@@ -98,7 +98,7 @@ def test_pairing_finds_a_difference_that_intervals_side_by_side_hide(tmp_path: P
     for method, gain in (("dpo", 0.3), ("sft", 0.0)):
         for seed in range(1, 6):
             scores = gain + of_prompt + 0.2 * rng.standard_normal(60)
-            write_answers(write_run(tmp_path / "s", method, seed), {"judge/mean": scores.tolist()})
+            write_completions(write_run(tmp_path / "s", method, seed), {"judge/mean": scores.tolist()})
     found = made(tmp_path / "s")
     (low, _), (_, high) = (row.cells[0].interval or (0.0, 0.0) for row in found.rows)
     assert low < high and found.marks[0].best == 0
@@ -111,17 +111,17 @@ def test_nothing_is_best_of_a_price(tmp_path: Path) -> None:
     assert made(tmp_path).marks[0].best is None
 
 
-PLAIN = {"stages.sample.temperature": 1, "stages.sample.max_new_tokens": 64, "dataset.template": "plain"}
+PLAIN = {"stages.generate.temperature": 1, "stages.generate.max_new_tokens": 64, "dataset.template": "plain"}
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"judge.name": "deberta-v3"}, "judge (deberta-v3, oracle)"),
-        ({"stages.sample.temperature": 0.7}, "sample.temperature (0.7, 1)"),
-        ({"stages.sample.max_new_tokens": 50}, "sample.max_new_tokens (50, 64)"),
+        ({"stages.generate.temperature": 0.7}, "sample.temperature (0.7, 1)"),
+        ({"stages.generate.max_new_tokens": 50}, "sample.max_new_tokens (50, 64)"),
         ({"dataset.template": "chat"}, "dataset.template (chat, plain)"),
-        ({"stages.sample.prompts": 50}, "sample.prompts (50, 500)"),
+        ({"stages.generate.prompts": 50}, "sample.prompts (50, 500)"),
     ],
 )
 def test_runs_that_are_not_comparable_are_refused_in_a_line(
@@ -135,8 +135,8 @@ def test_runs_that_are_not_comparable_are_refused_in_a_line(
 
 
 def test_other_prompts_are_seen_in_the_samples(tmp_path: Path) -> None:
-    write_answers(write_run(tmp_path / "s", "dpo", 1), {"judge/mean": [1.0, 2.0, 3.0]})
-    write_answers(write_run(tmp_path / "s", "sft", 1), {"judge/mean": [1.0, 2.0]})
+    write_completions(write_run(tmp_path / "s", "dpo", 1), {"judge/mean": [1.0, 2.0, 3.0]})
+    write_completions(write_run(tmp_path / "s", "sft", 1), {"judge/mean": [1.0, 2.0]})
     with pytest.raises(UserError, match="the prompts that were answered"):
         made(tmp_path / "s")
 
@@ -172,7 +172,7 @@ PUBLISHED = [{"where": {"method": "sft"}, "metrics": {"judge/hmr": 48, "judge/me
 def test_published_numbers_stand_beside_ours_with_their_interval(tmp_path: Path) -> None:
     for method in ("base", "sft"):
         run = write_run(tmp_path / "s", method, 1)
-        write_answers(run, {"judge/hmr": [1.0, 0.0] * 10, "judge/mean": [0.5, 0.7] * 10})
+        write_completions(run, {"judge/hmr": [1.0, 0.0] * 10, "judge/mean": [0.5, 0.7] * 10})
     manifest = {"jobs": [run.name for run in (tmp_path / "s").iterdir()], "published": PUBLISHED}
     (tmp_path / "s/sweep.json").write_text(json.dumps(manifest))
     report(tmp_path / "s", Console(file=io.StringIO()))
@@ -217,7 +217,7 @@ def test_the_line_of_provenance_says_where_numbers_come_from(tmp_path: Path) -> 
     for path in sweep.glob("*/run.json"):
         record = json.loads(path.read_text())
         record["metrics"] |= {"judge/accuracy": 0.7123, "judge/length_accuracy": 0.57}
-        record["config"]["stages"]["sample"] |= {"temperature": 0.0, "answers": 2, "max_new_tokens": 64}
+        record["config"]["stages"]["sample"] |= {"temperature": 0.0, "completions": 2, "max_new_tokens": 64}
         path.write_text(json.dumps(record))
     line = made(sweep).provenance
     for part in (
@@ -309,12 +309,12 @@ def test_a_killed_job_without_a_config_is_a_row_of_its_own(tmp_path: Path) -> No
 
 def test_a_rate_of_one_has_an_interval(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
-        write_answers(write_run(tmp_path / "s", "dpo", seed), {"judge/win_rate": [1.0] * 30})
+        write_completions(write_run(tmp_path / "s", "dpo", seed), {"judge/win_rate": [1.0] * 30})
     low, high = made(tmp_path / "s").rows[0].cells[0].interval or (math.nan, math.nan)
     assert high == 1.0 and 0.8 < low < 0.95
 
 
 def test_a_score_that_is_nought_everywhere_is_no_rate(tmp_path: Path) -> None:
-    write_answers(write_run(tmp_path / "s", "dpo", 1), {"text/rouge2": [0.0] * 9, "text/ended": [0.0] * 9})
+    write_completions(write_run(tmp_path / "s", "dpo", 1), {"text/rouge2": [0.0] * 9, "text/ended": [0.0] * 9})
     score, rate = (table(read_runs([tmp_path / "s"]), [name]).texts()[0][1] for name in ("text/rouge2", "text/ended"))
     assert score == "0.000 ± 0.000" and rate.startswith("0.000 [0.000, 0.")

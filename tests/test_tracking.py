@@ -83,7 +83,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         with tracking(settings(Path("runs")), CARD, lines.append) as tracker:
             train(tracker, toy_stage("sft"), folder / "sft")
             train(tracker, toy_stage("dpo", steps=2), folder / "dpo")
-            tracker.samples({"prompt": f"p{i}", "answer": "a", "score": i / 2, "tokens": 7} for i in range(100))
+            tracker.samples({"prompt": f"p{i}", "completion": "a", "score": i / 2, "tokens": 7} for i in range(100))
             tracker.summary({"judge/mean": 0.25, "kl/base": 1.0})
         yield Told(read_only_run(folder / "runs"), folder, lines)
 
@@ -113,18 +113,18 @@ def test_the_summary_has_the_evaluation_and_the_cost(job: Told) -> None:
 
 def test_the_first_64_samples_are_a_table(job: Told) -> None:
     table = job.run.tables["samples"]
-    assert table["columns"] == ["prompt", "answer", "score"]
+    assert table["columns"] == ["prompt", "completion", "score"]
     assert len(table["data"]) == 64
     assert table["data"][3] == ["p3", "a", 1.5]
 
 
 def test_what_a_stage_sampled_while_it_trained_is_a_table_of_its_own(tmp_path: Path) -> None:
-    rows = [{"step": step, "prompt": "p", "answer": f"a{step}", "score": step / 2} for step in (1, 10)]
+    rows = [{"step": step, "prompt": "p", "completion": f"a{step}", "score": step / 2} for step in (1, 10)]
     (tmp_path / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with tracking(settings(tmp_path), CARD) as tracker:
         tracker.built(toy_stage("ppo"), tmp_path, {"cost": COST})
     table = read_only_run(tmp_path).tables["ppo/rollouts"]
-    assert table["columns"] == ["step", "prompt", "answer", "score"]
+    assert table["columns"] == ["step", "prompt", "completion", "score"]
     assert table["data"] == [[1, "p", "a1", 0.5], [10, "p", "a10", 5.0]]
 
 
@@ -135,7 +135,7 @@ def test_a_stage_says_how_fast_it_goes_and_what_it_looks_like_and_keeps_neither(
         for step in (1, 2):
             history.append(step, {"kl": 0.5})
             history.say(step, {"episodes_per_second": 64.0})
-            history.say(step, {"rollouts": [{"step": step, "prompt": "p", "answer": "a", "score": 1.0}]})
+            history.say(step, {"rollouts": [{"step": step, "prompt": "p", "completion": "a", "score": 1.0}]})
         history.rewind(1)  # a resumed build tells nothing twice
     run = read_only_run(tmp_path)
     assert [row["ppo/kl"] for row in run.history if "ppo/kl" in row] == [0.5, 0.5]
@@ -269,7 +269,7 @@ def test_a_folder_that_cannot_be_written_costs_a_line_and_no_job(blocked: str, t
     lines: list[str] = []
     with tracking(settings(folder), CARD, lines.append) as tracker:
         train(tracker, toy_stage("sft"), tmp_path / "sft")
-        tracker.samples([{"prompt": "p", "answer": "a", "score": 1.0}])
+        tracker.samples([{"prompt": "p", "completion": "a", "score": 1.0}])
     (line,) = lines
     assert line.startswith("W&B did not start: ")
     assert str(folder) in line
@@ -362,7 +362,7 @@ def test_wandb_mode_disabled_makes_no_run(tmp_path: Path, monkeypatch: pytest.Mo
     lines: list[str] = []
     with tracking(settings(tmp_path), CARD, lines.append) as tracker:
         train(tracker, toy_stage("sft"), tmp_path / "sft")
-        tracker.samples([{"prompt": "p", "answer": "a", "score": 1.0}])
+        tracker.samples([{"prompt": "p", "completion": "a", "score": 1.0}])
     assert (run_folders(tmp_path), lines) == ([], [])
 
 

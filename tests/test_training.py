@@ -19,11 +19,11 @@ from killing import die_at
 from prefsweep.config.stages import DPO_LOSSES
 from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.sources import load
-from prefsweep.data.views import answer_rows, encode_prompts, pair_rows
+from prefsweep.data.views import completion_rows, encode_prompts, pair_rows
 from prefsweep.errors import DivergedError
 from prefsweep.models.decoding import sample
 from prefsweep.models.loading import load_policy
-from prefsweep.models.logprobs import answer_batch, answer_logprobs
+from prefsweep.models.logprobs import completion_batch, completion_logprobs
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import callbacks, dpo, reference_logps, sft, trainers
 from prefsweep.stages.training import checkpoints
@@ -55,7 +55,7 @@ def run_dpo(config: Any, folder: Path, context: Context, logps: Path) -> dict[st
 
 def run_reference(config: Any, folder: Path, context: Context) -> Path:
     folder.mkdir(exist_ok=True)
-    stage = config.stages.reference
+    stage = config.stages.reference_logps
     reference_logps.run(stage, model=config.model, dataset=config.dataset, folder=folder, context=context)
     return folder
 
@@ -109,7 +109,7 @@ def test_the_dpo_loss_is_the_papers_formula(
     with torch.no_grad():
         found = float(trainer.compute_loss(model, batch_of(trainer)))
         sides = [
-            answer_logprobs(model, answer_batch(PAIRS["prompt_ids"], PAIRS[side], 1, model.device))
+            completion_logprobs(model, completion_batch(PAIRS["prompt_ids"], PAIRS[side], 1, model.device))
             for side in ("chosen_ids", "rejected_ids")
         ]
     chosen_ratio = sides[0] - torch.tensor([-9.0, -12.0, -40.0])
@@ -132,8 +132,8 @@ def test_reference_log_probabilities_equal_an_independent_computation(
     stored = reference_logps.read_reference(folder, "train", len(rows))
     with torch.no_grad():
         for side, column in enumerate(("chosen_ids", "rejected_ids")):
-            batch = answer_batch(list(rows["prompt_ids"]), list(rows[column]), 1, model.device)
-            assert stored[side].tolist() == pytest.approx(answer_logprobs(model, batch).tolist(), abs=2e-4)
+            batch = completion_batch(list(rows["prompt_ids"]), list(rows[column]), 1, model.device)
+            assert stored[side].tolist() == pytest.approx(completion_logprobs(model, batch).tolist(), abs=2e-4)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
@@ -182,7 +182,7 @@ def test_the_split_of_a_batch_changes_nothing(
     if stage == "dpo":
         trainer = pair_trainer(model_folders["gpt2"], tmp_path, tokenizer, beta=0.3)
     else:
-        rows, _ = answer_rows(preferences(8, seed=1, coherence=0.7, noise=0.0), tokenizer, 96, "answer")
+        rows, _ = completion_rows(preferences(8, seed=1, coherence=0.7, noise=0.0), tokenizer, 96, "completion")
         model = load_policy(config("sft").model, None)
         trainer = trainers.token_trainer(config("sft").stages.sft, model, tokenizer, rows, rows, new_context())
     inputs = batch_of(trainer)
@@ -210,8 +210,8 @@ def test_who_learns_from_short_answers_stops(config: Any, new_context: Any, tmp_
 
     """Although some of the answers are too long and were cut."""
     pairs = tmp_path / "pairs.jsonl"
-    answers = (" It was witty.", " It was dull and bland and boring and tedious from start to finish, my friend.")
-    rows = [{"prompt": f"Scene {n} was", "chosen": answers[n % 4 == 0], "rejected": " bad."} for n in range(80)]
+    completions = (" It was witty.", " It was dull and bland and boring and tedious from start to finish, my friend.")
+    rows = [{"prompt": f"Scene {n} was", "chosen": completions[n % 4 == 0], "rejected": " bad."} for n in range(80)]
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = config("sft", "learning_rate=1e-2", "max_steps=100", "max_length=24")
     local = ("dataset=local", f"dataset.path={pairs}", "dataset.validation=8", "dataset.test=8")
@@ -223,7 +223,7 @@ def test_who_learns_from_short_answers_stops(config: Any, new_context: Any, tmp_
     uniform = torch.rand(3, 40, generator=torch.Generator().manual_seed(1))
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     drawn = sample(model, prompts, uniform, eos, pad, 0.0)
-    assert all(answer[-1] == eos and len(answer) < 30 for answer in drawn)
+    assert all(completion[-1] == eos and len(completion) < 30 for completion in drawn)
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
@@ -234,7 +234,7 @@ def test_what_a_training_reads_is_counted(
     made, context = config(stage, "max_steps=null", "epochs=2"), new_context("counted", micro_batch=3)
     if stage == "sft":
         run_sft(made, tmp_path / "out", context)
-        rows, _ = answer_rows(load(made.dataset, "train"), tokenizer, made.stages.sft.max_length, "answer")
+        rows, _ = completion_rows(load(made.dataset, "train"), tokenizer, made.stages.sft.max_length, "completion")
         tokens = sum(map(len, rows["input_ids"]))
     else:
         run_dpo(made, tmp_path / "out", context, logps)
@@ -291,8 +291,8 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     assert resumed == undisturbed
     assert list(resumed_context.history.rows()) == list(context.history.rows())
     assert resumed_context.cost.counts == context.cost.counts
-    answers = [(tmp_path / f"{name}-artifact/validation.jsonl").read_text() for name in ("killed", "undisturbed")]
-    assert answers[0] == answers[1] and answers[0].count("\n") == 3 * 16
+    completions = [(tmp_path / f"{name}-artifact/validation.jsonl").read_text() for name in ("killed", "undisturbed")]
+    assert completions[0] == completions[1] and completions[0].count("\n") == 3 * 16
     assert context.cost.counts["labels"] == (6 * 8 if stage == "dpo" else 0)
     assert sorted(kept.name for kept in (tmp_path / "killed-artifact/steps").iterdir()) == ["3", "6"]
     for folder in (".", "steps/3", "steps/6"):

@@ -17,7 +17,7 @@ from prefsweep.report import report
 from prefsweep.report.frame import read_runs
 from prefsweep.report.table import table
 from prefsweep.report.versus import to_markdown, versus
-from recorded import write_answers, write_run
+from recorded import write_completions, write_run
 from test_choice import tuned
 
 METRICS = ("judge/mean", "kl/base", "text/length", "preference/accuracy")
@@ -32,7 +32,7 @@ def sweep(folder: Path, seeds: int, gap: float = 0.5) -> Path:
             run = write_run(
                 folder, method, seed, {"preference/accuracy": accuracy, "text/length": length, "kl/base": 2}
             )
-            write_answers(run, {"judge/mean": [above + rng.gauss(0, 0.3) for _ in range(60)]})
+            write_completions(run, {"judge/mean": [above + rng.gauss(0, 0.3) for _ in range(60)]})
     return folder
 
 

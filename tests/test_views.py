@@ -7,7 +7,7 @@ import pytest
 from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.truncation import Truncation
-from prefsweep.data.views import IGNORED, answer_rows, encode_answers, encode_prompts, pair_rows, text_rows
+from prefsweep.data.views import IGNORED, completion_rows, encode_completions, encode_prompts, pair_rows, text_rows
 
 
 def examples() -> list[PreferenceExample]:
@@ -17,13 +17,13 @@ def examples() -> list[PreferenceExample]:
 def test_prompt_and_answer_tokens_are_the_tokens_of_the_whole(tokenizer: Any) -> None:
     rows = examples()
     prompts = encode_prompts([row.prompt for row in rows], tokenizer)
-    answers = encode_answers([row.chosen for row in rows], tokenizer)
-    for row, prompt, answer in zip(rows, prompts, answers, strict=True):
-        assert prompt + answer[:-1] == tokenizer(row.prompt + row.chosen)["input_ids"]
+    completions = encode_completions([row.chosen for row in rows], tokenizer)
+    for row, prompt, completion in zip(rows, prompts, completions, strict=True):
+        assert prompt + completion[:-1] == tokenizer(row.prompt + row.chosen)["input_ids"]
 
 
 def test_every_answer_ends_with_eos_which_is_learned_and_is_not_pad(tokenizer: Any) -> None:
-    dataset, _ = answer_rows(examples(), tokenizer, 160, "answer")
+    dataset, _ = completion_rows(examples(), tokenizer, 160, "completion")
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     for row in dataset:
         assert row["labels"][-1] == row["input_ids"][-1] == tokenizer.eos_token_id
@@ -32,9 +32,9 @@ def test_every_answer_ends_with_eos_which_is_learned_and_is_not_pad(tokenizer: A
 def test_the_prompt_is_read_and_learned_only_when_asked(tokenizer: Any) -> None:
     rows = examples()
     prompts = encode_prompts([row.prompt for row in rows], tokenizer)
-    answer_only, _ = answer_rows(rows, tokenizer, 160, "answer")
-    everything, _ = answer_rows(rows, tokenizer, 160, "all")
-    for prompt, row, whole in zip(prompts, answer_only, everything, strict=True):
+    completion_only, _ = completion_rows(rows, tokenizer, 160, "completion")
+    everything, _ = completion_rows(rows, tokenizer, 160, "all")
+    for prompt, row, whole in zip(prompts, completion_only, everything, strict=True):
         assert row["labels"][: len(prompt)] == [IGNORED] * len(prompt)
         assert row["labels"][len(prompt) :] == row["input_ids"][len(prompt) :]
         assert whole["labels"] == whole["input_ids"] == row["input_ids"]
@@ -45,13 +45,13 @@ def test_the_prompts_beginning_goes_before_the_answers_end() -> None:
     assert cut.fit([1, 2, 3, 4], [[5, 6, 7], [8, 9]], max_length=5) == ([3, 4], [[5, 6, 7], [8, 9]])
     assert cut.fit([1, 2], [[5, 6, 7], [8]], max_length=3) == ([2], [[5, 6], [8]])
     assert cut.fit([1, 2], [[5]], max_length=3) == ([1, 2], [[5]])
-    assert cut.metrics() == {"rows": 3, "prompts_truncated": 2, "answers_truncated": 1}
+    assert cut.metrics() == {"rows": 3, "prompts_truncated": 2, "completions_truncated": 1}
 
 
 def test_both_answers_of_a_pair_share_one_prompt(tokenizer: Any) -> None:
     rows = examples()
     dataset, cut = pair_rows(rows, tokenizer, 160)
-    assert cut.prompts == cut.answers == 0
+    assert cut.prompts == cut.completions == 0
     for row, example in zip(dataset, rows, strict=True):
         assert tokenizer.decode(row["prompt_ids"]) == example.prompt
         assert tokenizer.decode(row["chosen_ids"][:-1]) == example.chosen
@@ -87,7 +87,7 @@ def test_whatever_stands_at_the_boundary_the_tokens_are_those_of_the_whole(name:
     for row, example in zip(dataset, rows, strict=True):
         for side in ("chosen", "rejected"):
             tokens = row["prompt_ids"] + row[f"{side}_ids"]
-            expected = tokenizer(example.prompt + example.answer(side))["input_ids"]
+            expected = tokenizer(example.prompt + example.completion(side))["input_ids"]
             beginning = [tokenizer.eos_token_id] if tokens[0] != expected[0] else []
             assert tokens == [*beginning, *expected, tokenizer.eos_token_id], example
     assert cut.merged and cut.metrics()["boundaries_merged"] == cut.merged
@@ -122,10 +122,10 @@ def test_eos_is_learned_after_every_cut(max_length: int, tokenizer: Any) -> None
         longest = max(len(row[side]) for side in ("chosen_ids", "rejected_ids"))
         assert 1 <= len(row["prompt_ids"]) <= max_length - longest
         assert row["chosen_ids"][-1] == row["rejected_ids"][-1] == eos
-    for learn in ("answer", "all"):
-        for row in answer_rows(rows, tokenizer, max_length, learn)[0]:
+    for learn in ("completion", "all"):
+        for row in completion_rows(rows, tokenizer, max_length, learn)[0]:
             assert row["labels"][-1] == row["input_ids"][-1] == eos and len(row["labels"]) <= max_length
-    assert (cut.answers > 0) == (max_length <= 20)
+    assert (cut.completions > 0) == (max_length <= 20)
 
 
 def test_eos_is_learned_where_it_is_the_pad_token_too(tokenizer: Any) -> None:
@@ -135,7 +135,7 @@ def test_eos_is_learned_where_it_is_the_pad_token_too(tokenizer: Any) -> None:
 
     shared = deepcopy(tokenizer)
     shared.pad_token = shared.eos_token
-    rows = answer_rows(examples()[:4], shared, 96, "answer")[0].to_list()
+    rows = completion_rows(examples()[:4], shared, 96, "completion")[0].to_list()
     batch = DataCollatorForLanguageModeling(pad_token_id=shared.pad_token_id)(rows)
     for row, labels, attention in zip(rows, batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True):
         length = len(row["input_ids"])

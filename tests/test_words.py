@@ -56,7 +56,7 @@ def test_most_text_needs_no_merge_again(tokenizer: Any, monkeypatch: pytest.Monk
 
 def test_what_is_known_is_bounded(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "KNOWN", 20)
-    made, texts = words.Words(tokenizer), reviews(50, seed=4, coherence=0.74)
+    made, texts = words.TextCodec(tokenizer), reviews(50, seed=4, coherence=0.74)
     found = [ids for text in texts for ids in made.ids([text], special=False)]
     assert found == tokenizer(texts, add_special_tokens=False)["input_ids"]
     assert len(made.known) <= 60

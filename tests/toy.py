@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.field import setting
+from prefsweep.config.field import config_field
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import FileHashes, write_json
 from prefsweep.pipeline.history import Row
@@ -26,31 +26,31 @@ SAVE_EVERY = 3
 
 @dataclass
 class World:
-    name: str = setting(in_identity=False)
-    scale: float = setting()
+    name: str = config_field(hashed=False)
+    scale: float = config_field()
 
 
 @dataclass
 class ToyConfig:
-    _target_: str = setting()
-    revision: int = setting()
-    reads: list[str] = setting()
+    _target_: str = config_field()
+    revision: int = config_field()
+    reads: list[str] = config_field()
 
 
 @dataclass
 class GatherConfig(ToyConfig):
-    size: int = setting()
+    size: int = config_field()
 
 
 @dataclass
 class LearnConfig(ToyConfig):
-    steps: int = setting()
-    rate: float = setting()
-    nickname: str = setting(in_identity=False)
+    steps: int = config_field()
+    rate: float = config_field()
+    nickname: str = config_field(hashed=False)
 
 
 @dataclass
-class JudgeConfig(ToyConfig):
+class JudgeAccuracyConfig(ToyConfig):
     pass
 
 
@@ -102,7 +102,7 @@ def learn(config: LearnConfig, *, numbers: Path, folder: Path, context: Context)
     return {"value": state["value"]}
 
 
-def judge(config: JudgeConfig, *, folder: Path, context: Context, **models: Path) -> dict[str, Any]:
+def judge(config: JudgeAccuracyConfig, *, folder: Path, context: Context, **models: Path) -> dict[str, Any]:
     context.runtime.note("judge began")
     value = sum(json.loads((model / "value.json").read_text()) for model in models.values())
     write_json(folder / "value.json", value)
@@ -138,7 +138,7 @@ def toy_plan(root: Path, changes: dict[str, Any] | None = None, **parts: Any) ->
     nodes: dict[str, Any] = {
         "gather": GatherConfig("toy.gather", 1, ["world"], size=4),
         "learn": LearnConfig("toy.learn", 1, [], steps=10, rate=0.25, nickname="first"),
-        "judge": JudgeConfig("toy.judge", 1, []),
+        "judge": JudgeAccuracyConfig("toy.judge", 1, []),
         "world": World("home", scale=1.5),
     }
     for key, value in (changes or {}).items():

@@ -152,11 +152,11 @@ def judge(words: list[str]) -> int:
     """The runs of a sweep by another judge."""
     from prefsweep.config.compose import composing
     from prefsweep.sweep.driver import sweep
-    from prefsweep.sweep.rescore import judged_again
+    from prefsweep.sweep.rescore import rescore
 
     folder, overrides, config_dir = parser.parse_judge(words)
     with composing(config_dir):
-        grid = judged_again(folder, overrides, config_dir)
+        grid = rescore(folder, overrides, config_dir)
         return sweep(grid)
 
 
@@ -178,7 +178,7 @@ def score(words: list[str]) -> int:
     """What a scorer says of one text: a look at it before a run depends on it."""
     from prefsweep.config.compose import compose, composing
 
-    overrides, prompt, answer, config_dir = parser.parse_score(words)
+    overrides, prompt, completion, config_dir = parser.parse_score(words)
     with composing(config_dir):
         config = compose(overrides, config_dir)
     from prefsweep.hub import pinned
@@ -186,7 +186,7 @@ def score(words: list[str]) -> int:
     from prefsweep.models.scorers import load_scorer
 
     scorer = load_scorer(pinned(config.reward, Path(config.runtime.outputs), True), device(config.runtime))
-    for name, (value,) in scorer.score([prompt], [answer]).items():
+    for name, (value,) in scorer.score([prompt], [completion]).items():
         print(f"{name:<12} {value:.4f}")
     return 0
 

@@ -22,7 +22,7 @@ COMMITS = "hub-commits.json"  # under runtime.outputs: repository → the commit
 WEIGHTS = tuple(f"{name}{of}" for name in ("model.safetensors", "pytorch_model.bin") for of in ("", ".index.json"))
 
 
-def hub_answers() -> bool:
+def hub_is_reachable() -> bool:
     """Asked first, because the hub's client waits through five retries, most of a minute, to find out."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 
@@ -43,7 +43,7 @@ class Repository:
     """Where a section of the config is read from; `key` is what a person sets to have it read from elsewhere."""
 
     id: str
-    commit: str | None
+    revision: str | None
     kind: str
     key: str
 
@@ -59,11 +59,11 @@ def repository(section: Any, key: str = "") -> Repository | None:
         return None
     match section:
         case HubDatasetConfig():
-            return Repository(section.id, section.commit, "dataset", "dataset.path")
+            return Repository(section.id, section.revision, "dataset", "dataset.path")
         case ModelConfig(base=None):
             return Repository(str(section.id), section.revision, "model", "model.path")
         case PublishedConfig(architecture=None):
-            return Repository(str(section.id), section.commit, "model", f"{key}.path")
+            return Repository(str(section.id), section.revision, "model", f"{key}.path")
         case EncoderConfig(architecture=None):
             return Repository(str(section.id), section.revision, "model", f"{key}.path")
     return None
@@ -76,15 +76,13 @@ def pinned(section: Any, outputs: Path, resolve: bool) -> Any:
     """
     if not isinstance(section, HubDatasetConfig | ModelConfig | PublishedConfig | EncoderConfig) or section.id is None:
         return section
-    field = "revision" if isinstance(section, ModelConfig | EncoderConfig) else "commit"
-    commit = commit_said(section.id, getattr(section, field))
+    commit = commit_of(section.id, section.revision)
     if found := repository(section):
         commit = commit or remembered(outputs).get(found.name)
         if commit is None and resolve:
             commit = first_commit(found)
             write_json(outputs / COMMITS, {**remembered(outputs), found.name: commit})
-    changes: dict[str, Any] = {field: commit}
-    return dataclasses.replace(section, **changes)
+    return dataclasses.replace(section, revision=commit)
 
 
 def not_pinned(section: Any, outputs: Path) -> str | None:
@@ -92,14 +90,14 @@ def not_pinned(section: Any, outputs: Path) -> str | None:
     found = repository(section)
     if found is None:
         return None
-    if found.commit is None:
+    if found.revision is None:
         return "not pinned: its commit is asked for at first use"
-    if remembered(outputs).get(found.name) == found.commit:
-        return f"not pinned: at {found.commit}, the commit of its first use here"
+    if remembered(outputs).get(found.name) == found.revision:
+        return f"not pinned: at {found.revision}, the commit of its first use here"
     return None
 
 
-def commit_said(id: str, commit: str | None) -> str | None:
+def commit_of(id: str, commit: str | None) -> str | None:
     """`commit`, unless it says that it is of another repository: `id@commit`."""
     whose, _, hash = (commit or "").rpartition("@")
     return hash if hash and whose in ("", id) else None
@@ -120,7 +118,7 @@ def first_commit(wanted: Repository) -> str:
     from huggingface_hub import repo_info, snapshot_download
 
     try:
-        if hub_answers():
+        if hub_is_reachable():
             return str(asked(wanted, lambda: repo_info(wanted.id, repo_type=wanted.kind).sha))
         return Path(snapshot_download(wanted.id, repo_type=wanted.kind, local_files_only=True)).name
     except FileNotFoundError as error:
@@ -134,16 +132,16 @@ def check_models(wanted: Iterable[Repository]) -> None:
     for each in sorted(set(wanted), key=lambda repository: repository.id):
         if is_cached(each):
             continue
-        if not hub_answers():
+        if not hub_is_reachable():
             raise unreachable(each)
-        asked(each, partial(repo_info, each.id, revision=each.commit, repo_type=each.kind))
+        asked(each, partial(repo_info, each.id, revision=each.revision, repo_type=each.kind))
 
 
 def is_cached(model: Repository) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     def lies_there(name: str) -> bool:
-        return isinstance(try_to_load_from_cache(model.id, name, revision=model.commit), str)
+        return isinstance(try_to_load_from_cache(model.id, name, revision=model.revision), str)
 
     return lies_there("config.json") and any(map(lies_there, WEIGHTS))
 
@@ -160,13 +158,13 @@ def snapshot(id: str, commit: str | None, patterns: list[str], complete: Callabl
     except FileNotFoundError:
         pass
     wanted = Repository(id, commit, "dataset", "dataset.path")
-    if not hub_answers():
+    if not hub_is_reachable():
         raise unreachable(wanted)
     return Path(asked(wanted, lambda: snapshot_download(**where)))
 
 
 def unreachable(wanted: Repository) -> UserError:
-    pin = f" --revision {wanted.commit}" if wanted.commit else ""
+    pin = f" --revision {wanted.revision}" if wanted.revision else ""
     kind = "" if wanted.kind == "model" else f"--repo-type {wanted.kind} "
     return UserError(
         f"{wanted.id}: not in the local cache and the hub cannot be reached; run `hf download {kind}{wanted.id}{pin}` "
@@ -189,7 +187,7 @@ def asked(wanted: Repository, question: Callable[[], Any]) -> Any:
         key = f"{wanted.key.removesuffix('path')}id={wanted.id}"
         raise UserError(f"{key}: the hub has no such {wanted.kind}, or shows it to others (`hf auth login`)") from error
     except RevisionNotFoundError as error:
-        raise UserError(f"{wanted.id}: has no such commit on the hub, {wanted.commit}") from error
+        raise UserError(f"{wanted.id}: has no such commit on the hub, {wanted.revision}") from error
     except (HfHubHTTPError, OSError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{wanted.id}: the hub does not give it ({said}); or say {wanted.key}=FOLDER") from error

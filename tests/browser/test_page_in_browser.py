@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prefsweep.report import report
-from recorded import write_answers, write_run
+from recorded import write_completions, write_run
 
 CHROMIUM = shutil.which(os.environ.get("CHROMIUM", "chromium"))
 pytestmark = [
@@ -27,7 +27,7 @@ def page(tmp_path: Path) -> Path:
     for seed in (1, 2, 3):
         for method, score in (("base", 0.0), ("dpo", 10.0), ("sft", 9.0)):
             run = write_run(tmp_path / "s", method, seed)
-            write_answers(run, {"judge/mean": [score, score + seed, score - 1], "judge/win_rate": [1.0, 0.0, 0.5]})
+            write_completions(run, {"judge/mean": [score, score + seed, score - 1], "judge/win_rate": [1.0, 0.0, 0.5]})
     run = write_run(tmp_path / "s", "dpo", 4, status="failed", error="RuntimeError: out of <memory>")
     (run / "job.log").write_text("a line\n" + "x" * 500 + "\nRuntimeError: out of <memory>\n")
     report(tmp_path / "s")

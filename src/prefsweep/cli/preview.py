@@ -49,18 +49,18 @@ def show(config: Config, split: str, console: Console) -> None:
     eos = tokenizer.eos_token_id
     said = f" · {examples.tally}" if examples.tally.read else ""
     say(console, f"{dataset.name} {split}: {len(examples):,} rows{said}")
-    learned = "the prompt and " if sft.learn == "all" else ""
+    learned = "" if sft.completion_only_loss else "the prompt and "
     say(console, f"as {config.model.name} reads it; [[learned]]: {learned}the chosen answer, in sft; the others in dpo")
     seen = Seen()
-    for example, prompt, answers in encoded(examples, sides, tokenizer, seen.cut, progress):
-        seen.lengths.append(len(prompt) + max(map(len, answers), default=0))
+    for example, prompt, completions in encoded(examples, sides, tokenizer, seen.cut, progress):
+        seen.lengths.append(len(prompt) + max(map(len, completions), default=0))
         seen.prompts[hash(example.prompt)] += 1
         seen.rows[hash((example.prompt, example.chosen, example.rejected))] += 1
         kept, short = prompt, list[Ids]()
-        if answers:
-            kept, short = seen.cut.fit(prompt, answers, sft.max_length, eos)
+        if completions:
+            kept, short = seen.cut.fit(prompt, completions, sft.max_length, eos)
         if len(seen.lengths) <= EXAMPLES:
-            console.print(drawn(example, tokenizer, sides, (prompt, answers), (kept, short)), soft_wrap=True)
+            console.print(drawn(example, tokenizer, sides, (prompt, completions), (kept, short)), soft_wrap=True)
     for line in summary(seen, sft.max_length):
         say(console, line)
 
@@ -82,8 +82,8 @@ def encoded(
     bar = tqdm(total=len(examples), desc="tokenising", unit="row", disable=off, leave=False, delay=1)  # not for a few
     for first in range(0, len(examples), AT_ONCE):
         part = examples[first : first + AT_ONCE]
-        for example, (prompt, answers) in zip(part, encode(part, sides, tokenizer, cut), strict=True):
-            yield example, prompt, answers
+        for example, (prompt, completions) in zip(part, encode(part, sides, tokenizer, cut), strict=True):
+            yield example, prompt, completions
         bar.update(len(part))
     bar.close()
 
@@ -96,17 +96,17 @@ def drawn(
     kept: tuple[Ids, list[Ids]],
 ) -> Text:
     """One row: dim is what is cut, in brackets and green what is learned; so it reads without colour too."""
-    prompt, answers = whole
+    prompt, completions = whole
     cut = len(prompt) - len(kept[0])
     text = Text(f"\n{example.id}\n", style="")
     text.append(f"prompt, {len(prompt)} tokens" + (f", the first {cut} cut" if cut else "") + "\n", "italic")
     if cut:
         text.append(f"<cut: {tokenizer.decode(prompt[:cut])}>", "dim strike")
     text.append(tokenizer.decode(prompt[cut:]) + "\n")
-    for side, answer, short in zip(sides, answers, kept[1], strict=True):
-        lost = len(answer) - len(short)
+    for side, completion, short in zip(sides, completions, kept[1], strict=True):
+        lost = len(completion) - len(short)
         told = f", the last {lost} before its end cut" if lost else ""
-        text.append(f"{side}, {len(answer)} tokens{told}\n", "italic")
+        text.append(f"{side}, {len(completion)} tokens{told}\n", "italic")
         text.append(f"[[{tokenizer.decode(short)}]]\n", "green" if side == "chosen" else "yellow")
     return text
 
@@ -114,7 +114,7 @@ def drawn(
 def summary(seen: Seen, max_length: int) -> Iterator[str]:
     cut, count = seen.cut, len(seen.lengths)
     yield f"\nover all {count:,} rows, with max_length={max_length}:"
-    yield f"prompts cut at their beginning {cut.prompts:,}, answers cut before their end {cut.answers:,}"
+    yield f"prompts cut at their beginning {cut.prompts:,}, answers cut before their end {cut.completions:,}"
     yield f"boundaries that merge {cut.merged:,}: there, answers begin with the last characters of their prompt"
     again = [sum(counts.values()) - len(counts) for counts in (seen.prompts, seen.rows)]
     yield f"duplicates: {again[0]:,} prompts occur again, {again[1]:,} whole rows do"

@@ -3,70 +3,70 @@
 from dataclasses import dataclass
 from typing import Any
 
-from prefsweep.config.field import setting
+from prefsweep.config.field import config_field
 
 
 @dataclass
 class Architecture:
     """A transformer from nothing, in transformers' own names; `model_type` is transformers' name of its kind."""
 
-    model_type: str = setting(absent_equals="gpt2")
+    model_type: str = config_field(legacy_default="gpt2")
 
 
 @dataclass
 class GPT2Architecture(Architecture):
-    n_embd: int = setting(at_least=1)
-    n_layer: int = setting(at_least=1)
-    n_head: int = setting(at_least=1)
-    n_positions: int = setting(at_least=8)
-    vocab_size: int = setting(at_least=259)
+    n_embd: int = config_field(at_least=1)
+    n_layer: int = config_field(at_least=1)
+    n_head: int = config_field(at_least=1)
+    n_positions: int = config_field(at_least=8)
+    vocab_size: int = config_field(at_least=259)
 
 
 @dataclass
 class OPTArchitecture(Architecture):
-    hidden_size: int = setting(at_least=1)
-    word_embed_proj_dim: int = setting(at_least=1)
-    do_layer_norm_before: bool = setting()
-    ffn_dim: int = setting(at_least=1)
-    num_hidden_layers: int = setting(at_least=1)
-    num_attention_heads: int = setting(at_least=1)
-    max_position_embeddings: int = setting(at_least=8)
-    vocab_size: int = setting(at_least=260)
+    hidden_size: int = config_field(at_least=1)
+    word_embed_proj_dim: int = config_field(at_least=1)
+    do_layer_norm_before: bool = config_field()
+    ffn_dim: int = config_field(at_least=1)
+    num_hidden_layers: int = config_field(at_least=1)
+    num_attention_heads: int = config_field(at_least=1)
+    max_position_embeddings: int = config_field(at_least=8)
+    vocab_size: int = config_field(at_least=260)
 
 
 @dataclass
 class EncoderArchitecture(Architecture):
     """A bidirectional one, with a vocabulary of bytes. `labels`: its outputs, in their order; none for a backbone."""
 
-    labels: list[str] = setting()
-    max_position_embeddings: int = setting(at_least=8)
-    initializer_range: float = setting(above=0)
+    labels: list[str] = config_field()
+    max_position_embeddings: int = config_field(at_least=8)
+    initializer_range: float = config_field(above=0)
 
 
 @dataclass
 class BERTArchitecture(EncoderArchitecture):
-    hidden_size: int = setting(at_least=1)
-    intermediate_size: int = setting(at_least=1)
-    num_hidden_layers: int = setting(at_least=1)
-    num_attention_heads: int = setting(at_least=1)
+    hidden_size: int = config_field(at_least=1)
+    intermediate_size: int = config_field(at_least=1)
+    num_hidden_layers: int = config_field(at_least=1)
+    num_attention_heads: int = config_field(at_least=1)
 
 
 @dataclass
 class DistilBERTArchitecture(EncoderArchitecture):
-    dim: int = setting(at_least=1)
-    hidden_dim: int = setting(at_least=1)
-    n_layers: int = setting(at_least=1)
-    n_heads: int = setting(at_least=1)
+    dim: int = config_field(at_least=1)
+    hidden_dim: int = config_field(at_least=1)
+    n_layers: int = config_field(at_least=1)
+    n_heads: int = config_field(at_least=1)
 
 
 @dataclass
 class DeBERTaArchitecture(BERTArchitecture):
-    relative_attention: bool = setting()
-    pos_att_type: list[str] = setting()
-    position_buckets: int = setting(at_least=1)
-    share_att_key: bool = setting()
-    norm_rel_ebd: str = setting()
-    position_biased_input: bool = setting()
+    relative_attention: bool = config_field()
+    pos_att_type: list[str] = config_field()
+    position_buckets: int = config_field(at_least=1)
+    share_att_key: bool = config_field()
+    norm_rel_ebd: str = config_field()
+    position_biased_input: bool = config_field()
 
 
 def positions(architecture: Any) -> int:
@@ -84,4 +84,4 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "distilbert": DistilBERTArchitecture,
     "deberta-v2": DeBERTaArchitecture,
 }
-WITH_ARCHITECTURE = ("model", "reward", "judge", "stages.reward.encoder", "stages.judge_model.encoder")
+WITH_ARCHITECTURE = ("model", "reward", "judge", "stages.reward_model.encoder", "stages.judge_model.encoder")

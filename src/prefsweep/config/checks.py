@@ -9,11 +9,11 @@ from prefsweep.config.architectures import positions
 from prefsweep.config.model_checks import check_adapter, check_encoder, check_model, check_model_folder, check_scorer
 from prefsweep.config.schema import Config, DatasetConfig, HHConfig, IMDBConfig, LocalConfig
 from prefsweep.config.stages import (
-    AnsweringConfig,
     DPOConfig,
+    GenerateConfig,
+    PolicyTrainingConfig,
     PPOConfig,
-    RewardConfig,
-    SampleConfig,
+    RewardModelConfig,
     Stages,
     TrainingConfig,
 )
@@ -33,24 +33,26 @@ def check(config: Config) -> None:
     check_pipeline(config.method.pipeline)
     check_model(config.model)
     check_dataset("dataset", config.dataset)
-    for name, dataset in config.also.items():
-        check_dataset(f"also.{name}", dataset)
+    for name, dataset in config.other_datasets.items():
+        check_dataset(f"other_datasets.{name}", dataset)
         check_scorer("judge", config.judge, dataset)
-    if config.also and config.stages.sample.protocol is not None:
-        raise UserError("stages.sample.protocol: asks hh-rlhf's prompts alone; leave out stages.evaluate.also")
+    if config.other_datasets and config.stages.generate.protocol is not None:
+        raise UserError(
+            "stages.generate.protocol: asks hh-rlhf's prompts alone; leave out stages.evaluate.other_datasets"
+        )
     for name, stage in vars(config.stages).items():
         if isinstance(stage, TrainingConfig):
             check_training(f"stages.{name}", stage)
-        if isinstance(stage, AnsweringConfig | PPOConfig) and stage.lora:
+        if isinstance(stage, PolicyTrainingConfig | PPOConfig) and stage.lora:
             check_adapter(f"stages.{name}.adapter", stage.adapter, config.model)
     check_dpo(config.stages.dpo, config.runtime.micro_batch)
-    check_reward("stages.reward", config.stages.reward)
+    check_reward("stages.reward_model", config.stages.reward_model)
     check_reward("stages.judge_model", config.stages.judge_model)
     for role in ("reward", "judge"):
         check_scorer(role, getattr(config, role), config.dataset)
-    check_sample(config.stages.sample, config.dataset)
-    if config.stages.evaluate.limit:
-        check_limit(config.stages)
+    check_sample(config.stages.generate, config.dataset)
+    if config.stages.evaluate.frontier:
+        check_frontier(config.stages)
     check_ppo(config.stages.ppo)
     check_lengths(config)
     check_published(config.published)
@@ -60,9 +62,9 @@ def check(config: Config) -> None:
         raise UserError(
             f"jobs={config.jobs}: runtime.processes={config.runtime.processes} wants the machine; say jobs=1"
         )
-    if config.runtime.save_every % config.runtime.log_every:
+    if config.runtime.resume_checkpoint_every % config.runtime.log_every:
         raise UserError(
-            f"runtime.save_every={config.runtime.save_every}: must be a multiple of "
+            f"runtime.resume_checkpoint_every={config.runtime.resume_checkpoint_every}: must be a multiple of "
             f"runtime.log_every={config.runtime.log_every}, or a resumed run would log other windows"
         )
 
@@ -123,8 +125,8 @@ def check_dataset(key: str, dataset: Any) -> None:
         raise UserError(f"{key}.path={path}: is a folder; say a file in it, or the dataset it is a copy of")
     if isinstance(dataset, IMDBConfig):
         check_bounds(f"{key}.query_tokens", dataset.query_tokens)
-        if dataset.pairs == "given":
-            raise UserError(f"{key}.pairs=given: imdb holds texts, not pairs; say sampled")
+        if dataset.pairs == "dataset":
+            raise UserError(f"{key}.pairs=dataset: imdb holds texts, not pairs; say sampled")
 
 
 def check_training(key: str, stage: TrainingConfig) -> None:
@@ -147,16 +149,18 @@ def check_dpo(dpo: DPOConfig, micro_batch: int) -> None:
         raise UserError(f"stages.dpo.loss_weights={dpo.loss_weights}: needs one weight for each of {dpo.loss}")
     if "exo_pair" in dpo.loss and dpo.label_smoothing == 0:
         raise UserError("stages.dpo.label_smoothing=0.0: exo_pair takes its logarithm; the paper uses 1e-3")
-    if dpo.weighting and {"aot", "aot_unpaired"} & set(dpo.loss):
-        raise UserError("stages.dpo.weighting=true: aot sorts the pairs, so weights would land on others; say false")
+    if dpo.use_weighting and {"aot", "aot_unpaired"} & set(dpo.loss):
+        raise UserError(
+            "stages.dpo.use_weighting=true: aot sorts the pairs, so weights would land on others; say false"
+        )
     wrong = [loss for loss in dpo.loss if loss not in F_DIVERGENCE_LOSSES]
     if dpo.f_divergence != "reverse_kl" and wrong:
         raise UserError(f"stages.dpo.f_divergence={dpo.f_divergence}: undefined for {wrong[0]}; say reverse_kl")
 
 
-def check_reward(key: str, reward: RewardConfig) -> None:
+def check_reward(key: str, reward: RewardModelConfig) -> None:
     if not reward.template.endswith("{answer}") or reward.template.count("{answer}") > 1:
-        raise UserError(f"{key}.template={reward.template}: must end with {{answer}}, and say it once")
+        raise UserError(f"{key}.template={reward.template}: must end with {{completion}}, and say it once")
     if reward.backbone == "policy" and "model" not in reward.reads:
         raise UserError(f"{key}.reads: backbone=policy starts from the model; say [model,dataset]")
     if reward.backbone == "encoder":
@@ -166,31 +170,31 @@ def check_reward(key: str, reward: RewardConfig) -> None:
         raise UserError(f"{key}.share={reward.share}: must be where it begins and where it ends, as in [0,0.5]")
 
 
-def check_sample(sample: SampleConfig, dataset: DatasetConfig) -> None:
-    if sample.temperature == 0 and sample.answers > 1:
+def check_sample(sample: GenerateConfig, dataset: DatasetConfig) -> None:
+    if sample.temperature == 0 and sample.completions_per_prompt > 1:
         raise UserError(
-            f"stages.sample.answers={sample.answers}: at temperature 0 all answers to a prompt are one; say "
-            "stages.sample.answers=1"
+            f"stages.generate.completions_per_prompt={sample.completions_per_prompt}: at temperature 0 all answers to a prompt are one; say "
+            "stages.generate.completions_per_prompt=1"
         )
     if sample.protocol is None:
         return
     if not isinstance(dataset, HHConfig) or dataset.subset != "all":
         raise UserError(
-            "stages.sample.protocol: draws from two subsets of hh-rlhf; say dataset=hh-rlhf dataset.subset=all"
+            "stages.generate.protocol: draws from two subsets of hh-rlhf; say dataset=hh-rlhf dataset.subset=all"
         )
     if sample.split != "test":
-        raise UserError(f"stages.sample.split={sample.split}: stages.sample.protocol draws from the test files")
+        raise UserError(f"stages.generate.split={sample.split}: stages.generate.protocol draws from the test files")
 
 
-def check_limit(stages: Stages) -> None:
+def check_frontier(stages: Stages) -> None:
     """KL, and with it what is attainable at one, is about answers drawn as they are."""
-    for name in ("sample", "limit_samples"):
+    for name in ("generate", "frontier_samples"):
         temperature = getattr(stages, name).temperature
         if temperature != 1:
-            raise UserError(f"stages.{name}.temperature={temperature:g}: stages.evaluate.limit=true needs 1")
-    if stages.limit_samples.answers < 4:
+            raise UserError(f"stages.{name}.temperature={temperature:g}: stages.evaluate.frontier=true needs 1")
+    if stages.frontier_samples.completions_per_prompt < 4:
         raise UserError(
-            f"stages.limit_samples.answers={stages.limit_samples.answers}: must be at least 4; 256 is usual"
+            f"stages.frontier_samples.completions_per_prompt={stages.frontier_samples.completions_per_prompt}: must be at least 4; 256 is usual"
         )
 
 
@@ -228,8 +232,10 @@ def check_lengths(config: Config) -> None:
         if not another and getattr(stage, "max_length", 0) > longest:
             raise UserError(f"stages.{name}.max_length={stage.max_length}: the model has {longest} positions")
     stages = config.stages
-    caps = {"sample.max_new_tokens": stages.sample.max_new_tokens}
-    caps |= {f"{name}.validation_tokens": getattr(stages, name).validation_tokens for name in ("sft", "dpo")}
+    caps = {"sample.max_new_tokens": stages.generate.max_new_tokens}
+    caps |= {
+        f"{name}.validation_max_new_tokens": getattr(stages, name).validation_max_new_tokens for name in ("sft", "dpo")
+    }
     for key, cap in caps.items():
         if cap >= longest:
             raise UserError(f"stages.{key}={cap}: leaves no room for a prompt in the model's {longest} positions")

@@ -31,7 +31,7 @@ from prefsweep.config.hydra_errors import one_line, unknown_key, untyped_complai
 from prefsweep.config.schema import Config
 from prefsweep.errors import UserError, nearest
 
-ALSO = "also."
+ALSO = "other_datasets."
 
 
 @contextmanager
@@ -86,18 +86,22 @@ def compose_raw(overrides: list[str], config_dir: Path | None) -> DictConfig:
 
 
 def add_datasets(composed: DictConfig, overrides: list[str], config_dir: Path | None) -> None:
-    """The datasets that `stages.evaluate.also` names, as their own files have them, with what was said of them."""
-    names = list(composed.stages.evaluate.also)
+    """The datasets that `stages.evaluate.other_datasets` names, as their own files have them, with what was said of them."""
+    names = list(composed.stages.evaluate.other_datasets)
     there = {file.stem for folder in group_folders("dataset", config_dir) for file in folder.glob("[!_]*.yaml")}
     said = [word for word in overrides if word.startswith(ALSO)]
     for word in said:
         if word.removeprefix(ALSO).partition(".")[0] not in names:
-            raise UserError(f"{word}: names no dataset of stages.evaluate.also; say stages.evaluate.also=[NAME] too")
+            raise UserError(
+                f"{word}: names no dataset of stages.evaluate.other_datasets; say stages.evaluate.other_datasets=[NAME] too"
+            )
     for name in names:
         if name not in there:
-            raise UserError(f"stages.evaluate.also={name}: no such dataset{nearest(name, there)}")
+            raise UserError(f"stages.evaluate.other_datasets={name}: no such dataset{nearest(name, there)}")
         if name == composed.dataset.get("name") or names.count(name) > 1:
-            raise UserError(f"stages.evaluate.also={name}: is the run's own dataset, or named twice; leave it out")
+            raise UserError(
+                f"stages.evaluate.other_datasets={name}: is the run's own dataset, or named twice; leave it out"
+            )
         prefix = f"{ALSO}{name}."
         own = [f"dataset.{word.removeprefix(prefix)}" for word in said if word.startswith(prefix)]
         try:
@@ -105,7 +109,7 @@ def add_datasets(composed: DictConfig, overrides: list[str], config_dir: Path | 
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(one_line(error, own).replace("dataset.", prefix)) from error
         with open_dict(composed):
-            composed.also[name] = other.dataset
+            composed.other_datasets[name] = other.dataset
 
 
 def group_folders(group: str, config_dir: Path | None) -> Iterator[Path]:

@@ -8,18 +8,18 @@ from omegaconf import MISSING
 NO_DEFAULT: Any = object()
 
 
-def setting(
+def config_field(
     *,
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
-    in_identity: bool = True,
+    hashed: bool = True,
     is_content: bool = False,
     unless: str | None = None,
     only_with: str | None = None,
-    absent_equals: Any = NO_DEFAULT,
+    legacy_default: Any = NO_DEFAULT,
 ) -> Any:
     """A config field whose value must come from YAML or the command line.
 
@@ -39,7 +39,7 @@ def setting(
         "choices": choices,
     }
     metadata = {name: value for name, value in ranges.items() if value is not None}
-    metadata |= {"in_identity": in_identity, "is_content": is_content, "unless": unless, "only_with": only_with}
-    if absent_equals is not NO_DEFAULT:
-        metadata["absent_equals"] = absent_equals
+    metadata |= {"hashed": hashed, "is_content": is_content, "unless": unless, "only_with": only_with}
+    if legacy_default is not NO_DEFAULT:
+        metadata["legacy_default"] = legacy_default
     return dataclasses.field(default=MISSING, metadata=metadata)

@@ -9,13 +9,13 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from prefsweep.config.field import setting
+from prefsweep.config.field import config_field
 from prefsweep.config.stages import (
     AdapterConfig,
     EvaluateConfig,
-    JudgeConfig,
+    GenerateConfig,
+    JudgeAccuracyConfig,
     PretrainConfig,
-    SampleConfig,
     StageConfig,
     Stages,
 )
@@ -27,16 +27,16 @@ from prefsweep.config.stages import (
 class ModelConfig:
     """On the hub at a commit, a local folder, or from nothing. `revision` may say whose commit it is: `id@commit`."""
 
-    name: str = setting(in_identity=False)
-    id: str | None = setting(unless="path")
-    revision: str | None = setting(unless="path")
-    path: str | None = setting(is_content=True)
-    base: str | None = setting(in_identity=False, choices=("pretrain",))
-    architecture: Any = setting()  # an Architecture or None
-    small: Any = setting(in_identity=False)  # likewise
+    name: str = config_field(hashed=False)
+    id: str | None = config_field(unless="path")
+    revision: str | None = config_field(unless="path")
+    path: str | None = config_field(is_content=True)
+    base: str | None = config_field(hashed=False, choices=("pretrain",))
+    architecture: Any = config_field()  # an Architecture or None
+    small: Any = config_field(hashed=False)  # likewise
     # Where the stages find theirs; it is there that they enter an identity, so a rank changes no answer of the base.
-    lora: bool = setting(in_identity=False)
-    adapter: AdapterConfig = setting(in_identity=False)
+    lora: bool = config_field(hashed=False)
+    adapter: AdapterConfig = config_field(hashed=False)
 
 
 # The preference sets of hh-rlhf; `red-team-attempts` beside them has another schema.
@@ -47,74 +47,73 @@ HH_SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-reject
 class DatasetConfig:
     """What every dataset has; each adds its own."""
 
-    _target_: str = setting()
-    name: str = setting(in_identity=False)
-    revision: int = setting(at_least=1)
-    pairs: str = setting(choices=("given", "sampled"), absent_equals="given")
-    validation: int = setting(at_least=1)
-    limit: int | None = setting(at_least=1, absent_equals=None)
+    _target_: str = config_field()
+    name: str = config_field(hashed=False)
+    code_version: int = config_field(at_least=1)
+    pairs: str = config_field(choices=("dataset", "generated"))
+    validation: int = config_field(at_least=1)
+    max_train_samples: int | None = config_field(at_least=1)
 
 
 @dataclass
 class SyntheticReviewsConfig(DatasetConfig):
-    test: int = setting(at_least=1)
-    size: int = setting(at_least=1)
-    noise: float = setting(at_least=0, at_most=0.5)
-    coherence: float = setting(at_least=0, at_most=1)
-    seed: int = setting(at_least=0)
-    pretraining: int = setting(at_least=1)
+    test: int = config_field(at_least=1)
+    size: int = config_field(at_least=1)
+    noise: float = config_field(at_least=0, at_most=0.5)
+    coherence: float = config_field(at_least=0, at_most=1)
+    seed: int = config_field(at_least=0)
+    pretraining: int = config_field(at_least=1)
 
 
 def learns(stage: StageConfig, dataset: DatasetConfig) -> bool:
     """Whether it reads training rows. A base of the synthetic world is pretrained on the world's reviews instead."""
     if isinstance(stage, PretrainConfig) and isinstance(dataset, SyntheticReviewsConfig):
         return False
-    return "dataset" in stage.reads and not isinstance(stage, SampleConfig | JudgeConfig | EvaluateConfig)
+    return "dataset" in stage.reads and not isinstance(stage, GenerateConfig | JudgeAccuracyConfig | EvaluateConfig)
 
 
 @dataclass
 class FileDatasetConfig(DatasetConfig):
     """Rows in files."""
 
-    path: str | None = setting(is_content=True)
-    seed: int = setting(at_least=0)
-    shuffle: bool = setting()
-    limit: int | None = setting(at_least=1)  # was there from the first, so null is in every identity
+    path: str | None = config_field(is_content=True)
+    seed: int = config_field(at_least=0)
+    shuffle: bool = config_field()
 
 
 @dataclass
 class LocalConfig(FileDatasetConfig):
-    path: str = setting(is_content=True)
-    test: int = setting(at_least=1)
+    path: str = config_field(is_content=True)
+    test: int = config_field(at_least=1)
 
 
 @dataclass
 class HubDatasetConfig(FileDatasetConfig):
     """On the hub at a commit, or a local folder laid out like it. `commit` may say whose it is: `id@commit`."""
 
-    id: str = setting(unless="path")
-    commit: str | None = setting(unless="path")
+    id: str = config_field(unless="path")
+    revision: str | None = config_field(unless="path")
 
 
 @dataclass
 class HHConfig(HubDatasetConfig):
-    subset: str = setting(choices=(*HH_SUBSETS, "all"))
+    subset: str = config_field(choices=(*HH_SUBSETS, "all"))
 
 
 @dataclass
 class UltraFeedbackConfig(HubDatasetConfig):
-    margin: float = setting(at_least=0)
+    margin: float = config_field(at_least=0)
 
 
 @dataclass
 class KaleidoscopeConfig(HubDatasetConfig):
-    test: int = setting(at_least=1)
+    test: int = config_field(at_least=1)
 
 
 @dataclass
 class IMDBConfig(HubDatasetConfig):
-    over_characters: int = setting(at_least=0)
-    query_tokens: list[int] = setting(at_least=1)
+    over_characters: int = config_field(at_least=0)
+    query_tokens: list[int] = config_field(at_least=1)
 
 
 # --------------------------------------------------------------------------------- method, scorer, runtime, tracking
@@ -124,22 +123,24 @@ class IMDBConfig(HubDatasetConfig):
 class MethodConfig:
     """A small graph: `pipeline` names the stages and each one's inputs; `a/b` is the stage `a` in the role `b`."""
 
-    name: str = setting()
-    pipeline: dict[str, Any] = setting()  # each {input: role}, see checks: typed so, OmegaConf cannot merge two files
-    start: str = setting()
-    result: str = setting()
-    same_judge: bool = setting()
+    name: str = config_field()
+    pipeline: dict[str, Any] = (
+        config_field()
+    )  # each {input: role}, see checks: typed so, OmegaConf cannot merge two files
+    start: str = config_field()
+    result: str = config_field()
+    allow_reward_as_judge: bool = config_field()
 
 
 @dataclass
 class ScorerConfig:
     """What every scorer has; each adds its own. With an `architecture` it is made from nothing, with random weights."""
 
-    _target_: str = setting()
-    name: str = setting(in_identity=False)
-    revision: int = setting(at_least=1)
-    architecture: Any = setting(absent_equals=None)  # an EncoderArchitecture or None
-    small: Any = setting(in_identity=False)  # likewise
+    _target_: str = config_field()
+    name: str = config_field(hashed=False)
+    code_version: int = config_field(at_least=1)
+    architecture: Any = config_field(legacy_default=None)  # an EncoderArchitecture or None
+    small: Any = config_field(hashed=False)  # likewise
 
 
 @dataclass
@@ -151,24 +152,24 @@ class OracleConfig(ScorerConfig):
 class TrainedConfig(ScorerConfig):
     """The reward model of the `reward` stage: this run's, or the one at `path`."""
 
-    path: str | None = setting(is_content=True)
+    path: str | None = config_field(is_content=True)
 
 
 @dataclass
 class PublishedConfig(ScorerConfig):
     """A scorer somebody else trained: on the hub at a commit, or a local copy. `commit` may be `id@commit`."""
 
-    architecture: Any = setting(unless="path", absent_equals=None)
-    id: str | None = setting(unless="path")
-    commit: str | None = setting(unless="path")
-    path: str | None = setting(is_content=True)
-    max_length: int = setting(at_least=8)
+    architecture: Any = config_field(unless="path", legacy_default=None)
+    id: str | None = config_field(unless="path")
+    revision: str | None = config_field(unless="path")
+    path: str | None = config_field(is_content=True)
+    max_length: int = config_field(at_least=8)
 
 
 @dataclass
 class ClassifierConfig(PublishedConfig):
-    label: str = setting()
-    output: str = setting(choices=("logit", "probability"))
+    label: str = config_field()
+    output: str = config_field(choices=("logit", "probability"))
 
 
 @dataclass
@@ -180,27 +181,27 @@ class PairInputConfig(PublishedConfig):
 class RuntimeConfig:
     """Where and how; nothing here is part of an identity."""
 
-    device: str = setting(choices=("auto", "cpu", "cuda"))
-    threads: int | None = setting(at_least=1)
-    processes: int = setting(at_least=1)
-    micro_batch: int = setting(at_least=1)
-    forward_batch: int = setting(at_least=1)
-    gradient_checkpointing: bool = setting()
-    log_every: int = setting(at_least=1)
-    save_every: int = setting(at_least=1)
-    outputs: str = setting()
-    multirun: str = setting()
-    dry_run: bool = setting()
-    progress: bool = setting()
+    device: str = config_field(choices=("auto", "cpu", "cuda"))
+    threads: int | None = config_field(at_least=1)
+    processes: int = config_field(at_least=1)
+    micro_batch: int = config_field(at_least=1)
+    forward_batch: int = config_field(at_least=1)
+    gradient_checkpointing: bool = config_field()
+    log_every: int = config_field(at_least=1)
+    resume_checkpoint_every: int = config_field(at_least=1)
+    outputs: str = config_field()
+    multirun: str = config_field()
+    dry_run: bool = config_field()
+    progress: bool = config_field()
 
 
 @dataclass
 class TrackingConfig:
-    enabled: bool = setting()
-    project: str = setting()
-    entity: str | None = setting()
-    folder: str = setting()
-    system_metrics: bool = setting()
+    enabled: bool = config_field()
+    project: str = config_field()
+    entity: str | None = config_field()
+    folder: str = config_field()
+    system_metrics: bool = config_field()
 
 
 FIGURES = ("figure", "curves", "bars", "cost", "efficiency", "power", "effects")
@@ -210,30 +211,30 @@ FIGURES = ("figure", "curves", "bars", "cost", "efficiency", "power", "effects")
 class ReportConfig:
     """How the table of a sweep is laid out; no part of an identity."""
 
-    rows: list[str] | None = setting()
-    columns: list[str] = setting()
-    metrics: list[str] | None = setting()
-    figures: list[str] | None = setting(choices=FIGURES)
-    versus: list[str] | None = setting()
-    best_by: str | None = setting()
-    note: str | None = setting()
+    rows: list[str] | None = config_field()
+    columns: list[str] = config_field()
+    metrics: list[str] | None = config_field()
+    figures: list[str] | None = config_field(choices=FIGURES)
+    versus: list[str] | None = config_field()
+    best_by: str | None = config_field()
+    note: str | None = config_field()
 
 
 @dataclass
 class Config:
-    seed: int = setting(at_least=0)
-    jobs: int = setting(at_least=1)
-    sweep: str | None = setting()
-    grid: list[Any] | None = setting()
-    published: list[Any] | None = setting()
+    seed: int = config_field(at_least=0)
+    jobs: int = config_field(at_least=1)
+    sweep: str | None = config_field()
+    grid: list[Any] | None = config_field()
+    published: list[Any] | None = config_field()
     report: ReportConfig = dataclasses.field(default_factory=ReportConfig)
     stages: Stages = dataclasses.field(default_factory=Stages)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    dataset: Any = setting()
-    also: dict[str, Any] = setting()  # of `stages.evaluate.also`, each a DatasetConfig
+    dataset: Any = config_field()
+    other_datasets: dict[str, Any] = config_field()  # of `stages.evaluate.other_datasets`, each a DatasetConfig
     method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
-    reward: Any = setting()
-    judge: Any = setting()
+    reward: Any = config_field()
+    judge: Any = config_field()
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
 

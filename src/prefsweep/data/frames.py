@@ -58,8 +58,8 @@ class Rows:
     def add(self, frame: Frame, head: Ids, tail: Ids, max_length: int) -> None:
         room = max_length - frame.size
         self.was_cut.append(len(head) + len(tail) > room)
-        kept, (answer,) = self.cut.fit(head, [tail], room)
-        texts = (kept + answer,) if len(frame.pieces) == 2 else (kept, answer)
+        kept, (completion,) = self.cut.fit(head, [tail], room)
+        texts = (kept + completion,) if len(frame.pieces) == 2 else (kept, completion)
         self.ids.append(frame.around(*texts))
         self.segments.append(frame.segments(*texts))
 
@@ -68,7 +68,7 @@ def bare_ids(texts: list[str], tokenizer: Any) -> list[Ids]:
     return token_ids(texts, tokenizer, special=False)
 
 
-def templated_rows(prompts: list[str], answers: list[str], tokenizer: Any, template: str, max_length: int) -> Rows:
+def templated_rows(prompts: list[str], completions: list[str], tokenizer: Any, template: str, max_length: int) -> Rows:
     """As a reward model of ours is both trained and asked: what stands before the answer, the answer, its end.
 
     The two are tokenised apart, as a policy reads the one and writes the other; the end (EOS, or an encoder's own)
@@ -76,26 +76,26 @@ def templated_rows(prompts: list[str], answers: list[str], tokenizer: Any, templ
     """
     frame, rows = Frame.of(tokenizer, 1).ended(tokenizer.eos_token_id), Rows()
     before = [template.removesuffix("{answer}").replace("{prompt}", prompt) for prompt in prompts]
-    for head, tail in zip(bare_ids(before, tokenizer), bare_ids(answers, tokenizer), strict=True):
+    for head, tail in zip(bare_ids(before, tokenizer), bare_ids(completions, tokenizer), strict=True):
         rows.add(frame, head, tail, max_length)
     return rows
 
 
-def joined_rows(prompts: list[str], answers: list[str], tokenizer: Any, max_length: int) -> Rows:
+def joined_rows(prompts: list[str], completions: list[str], tokenizer: Any, max_length: int) -> Rows:
     """One text, tokenised as one; only where it is too long apart, so that it is the prompt that is cut."""
     frame, rows = Frame.of(tokenizer, 1), Rows()
-    texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     for place, whole in enumerate(bare_ids(texts, tokenizer)):
         head, tail = [], whole
         if len(whole) > max_length - frame.size:
-            head, tail = bare_ids([prompts[place], answers[place]], tokenizer)
+            head, tail = bare_ids([prompts[place], completions[place]], tokenizer)
         rows.add(frame, head, tail, max_length)
     return rows
 
 
-def paired_rows(prompts: list[str], answers: list[str], tokenizer: Any, max_length: int) -> Rows:
+def paired_rows(prompts: list[str], completions: list[str], tokenizer: Any, max_length: int) -> Rows:
     """Two texts, as tokenizer(prompt, answer) reads them."""
     frame, rows = Frame.of(tokenizer, 2), Rows()
-    for head, tail in zip(bare_ids(prompts, tokenizer), bare_ids(answers, tokenizer), strict=True):
+    for head, tail in zip(bare_ids(prompts, tokenizer), bare_ids(completions, tokenizer), strict=True):
         rows.add(frame, head, tail, max_length)
     return rows

@@ -9,7 +9,7 @@ from pathlib import Path
 from prefsweep.config.schema import FileDatasetConfig, HubDatasetConfig
 from prefsweep.data.files import READERS, format_of
 from prefsweep.errors import UserError
-from prefsweep.hub import commit_said, snapshot
+from prefsweep.hub import commit_of, snapshot
 from prefsweep.pipeline.files import files_under
 
 ANY = "*"
@@ -21,7 +21,7 @@ def files(dataset: FileDatasetConfig, names: list[str]) -> dict[str, list[Path]]
         return local_files(Path(dataset.path), names, f"dataset.path={dataset.path}")
     assert isinstance(dataset, HubDatasetConfig)
     patterns = [name + (ending if name == ANY else f"*{ending}") for name in names for ending in READERS]
-    commit = commit_said(dataset.id, dataset.commit)
+    commit = commit_of(dataset.id, dataset.revision)
     folder = snapshot(dataset.id, commit, patterns, lambda folder: all(found(folder, name) for name in names))
     return local_files(folder, names, dataset.id)
 

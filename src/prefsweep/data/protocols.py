@@ -24,7 +24,7 @@ def harmful_helpful(
         "helpful": draw(rng, list(enumerate(helpful)), protocol.helpful, "helpful"),
     }
     return [
-        PreferenceExample(f"{kind}-{number}", question(text), question(text), answer(text), None, kind)
+        PreferenceExample(f"{kind}-{number}", question(text), question(text), completion(text), None, kind)
         for kind, rows in drawn.items()
         for number, text in rows
     ]
@@ -39,7 +39,7 @@ def mentions(transcript: str, protocol: HarmfulHelpful) -> bool:
 def draw(rng: random.Random, rows: list[tuple[int, str]], wanted: int, name: str) -> list[tuple[int, str]]:
     if wanted > len(rows):
         raise UserError(
-            f"stages.sample.protocol.{name}={wanted}: only {len(rows)} rows of the test file qualify; lower it, or "
+            f"stages.generate.protocol.{name}={wanted}: only {len(rows)} rows of the test file qualify; lower it, or "
             "leave out words"
         )
     return rng.sample(rows, wanted)
@@ -56,7 +56,7 @@ def question(transcript: str) -> str:
     return "\n\n".join(blocks(transcript)[0])
 
 
-def answer(transcript: str) -> str | None:
+def completion(transcript: str) -> str | None:
     """The last block, where it is an answer: an answer of several paragraphs leaves its first ones in the question."""
     last = blocks(transcript)[1]
     return last.removeprefix("Assistant:") if last else None

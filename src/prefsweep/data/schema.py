@@ -21,7 +21,7 @@ class PreferenceExample:
     rejected: str | None
     kind: str | None = None  # what the prompt asks for, where the dataset says so: harmful | helpful
 
-    def answer(self, side: str) -> str:
+    def completion(self, side: str) -> str:
         """Of a method that cannot do without it."""
         found: str | None = getattr(self, side)
         if found is None:

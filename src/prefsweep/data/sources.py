@@ -52,7 +52,7 @@ def synthetic_reviews(dataset: SyntheticReviewsConfig, split: str, tokenizer: An
     for name in ("test", "validation", "train"):
         rows = unseen_pairs(dataset, name, taken)
         if name == split:
-            return Examples(rows[: dataset.limit] if split == "train" else rows, Tally(), split)
+            return Examples(rows[: dataset.max_train_samples] if split == "train" else rows, Tally(), split)
         taken |= {row.group for row in rows}
     raise ValueError(f"no such split: {split}")
 

@@ -95,7 +95,7 @@ def finished(dataset: FileDatasetConfig, split: str, examples: list[PreferenceEx
         raise UserError(f"dataset={dataset.name}: nothing is left of its {split} split: {tally}")
     if dataset.shuffle:
         examples = sorted(examples, key=lambda example: (drawn(dataset.seed, "order", example.id), example.id))
-    if split == "train" and dataset.limit is not None and len(examples) > dataset.limit:
-        tally.drop("over the limit", len(examples) - dataset.limit)
-        examples = examples[: dataset.limit]
+    if split == "train" and dataset.max_train_samples is not None and len(examples) > dataset.max_train_samples:
+        tally.drop("over the limit", len(examples) - dataset.max_train_samples)
+        examples = examples[: dataset.max_train_samples]
     return Examples(examples, tally, split)

@@ -12,11 +12,11 @@ class Truncation:
 
     rows: int = 0
     prompts: int = 0
-    answers: int = 0
+    completions: int = 0
     merged: int = 0  # prompts whose last tokens merge with an answer's first ones: see views.encode
 
     def fit(
-        self, prompt: Ids, answers: Sequence[Ids], max_length: int, eos: int | None = None
+        self, prompt: Ids, completions: Sequence[Ids], max_length: int, eos: int | None = None
     ) -> tuple[Ids, list[Ids]]:
         """The prompt loses its beginning first, down to one token; only then do the answers lose their end.
 
@@ -24,12 +24,12 @@ class Truncation:
         """
         self.rows += 1
         room = max_length - 1
-        self.answers += sum(len(answer) > room for answer in answers)
-        kept = [answer[:room] for answer in answers]
+        self.completions += sum(len(completion) > room for completion in completions)
+        kept = [completion[:room] for completion in completions]
         if eos is not None:
             kept = [
-                short if len(short) == len(answer) else [*short[:-1], eos]
-                for short, answer in zip(kept, answers, strict=True)
+                short if len(short) == len(completion) else [*short[:-1], eos]
+                for short, completion in zip(kept, completions, strict=True)
             ]
         prompt_room = max_length - max(map(len, kept))
         self.prompts += len(prompt) > prompt_room
@@ -43,5 +43,5 @@ class Truncation:
         return asdict(self)
 
     def metrics(self) -> dict[str, int]:
-        told = {"rows": self.rows, "prompts_truncated": self.prompts, "answers_truncated": self.answers}
+        told = {"rows": self.rows, "prompts_truncated": self.prompts, "completions_truncated": self.completions}
         return told | ({"boundaries_merged": self.merged} if self.merged else {})

@@ -20,7 +20,7 @@ def encode_prompts(texts: list[str], tokenizer: Any) -> list[Ids]:
     return [row or [eos] for row in token_ids(texts, tokenizer, special=True)]
 
 
-def encode_answers(texts: list[str], tokenizer: Any) -> list[Ids]:
+def encode_completions(texts: list[str], tokenizer: Any) -> list[Ids]:
     """With EOS, which is always learned, and nothing put before the first token."""
     eos = tokenizer.eos_token_id
     return [[*row, eos] for row in token_ids(texts, tokenizer, special=False)]
@@ -35,10 +35,10 @@ def encode(
     would merge, the prompt gives up its last tokens and the answers begin with the merged ones; counted.
     """
     prompts = encode_prompts([example.prompt for example in examples], tokenizer)
-    answers = [encode_answers([example.answer(side) for example in examples], tokenizer) for side in sides]
+    completions = [encode_completions([example.completion(side) for example in examples], tokenizer) for side in sides]
     rows = []
     for place, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
-        texts, own = [example.answer(side) for side in sides], [side[place] for side in answers]
+        texts, own = [example.completion(side) for side in sides], [side[place] for side in completions]
         if example.prompt and not all(is_apart(example.prompt, text) for text in texts):
             wholes = token_ids([example.prompt + text for text in texts], tokenizer, special=True)
             if any(prompt + ids[:-1] != whole for ids, whole in zip(own, wholes, strict=True)):
@@ -50,9 +50,9 @@ def encode(
     return rows
 
 
-def is_apart(prompt: str, answer: str) -> bool:
+def is_apart(prompt: str, completion: str) -> bool:
     """Whether a byte-level tokenizer surely starts a new word at the boundary: one space, then no other."""
-    return not prompt[-1:].isspace() and answer[:1] == " " and not answer[1:2].isspace() and len(answer) > 1
+    return not prompt[-1:].isspace() and completion[:1] == " " and not completion[1:2].isspace() and len(completion) > 1
 
 
 def common(one: Ids, other: Ids) -> int:
@@ -74,20 +74,29 @@ def text_rows(texts: list[str], tokenizer: Any, max_length: int, cache: Cache = 
     return cache.rows({"name": "texts", "max_length": max_length}, texts, tokenizer, make)[0]
 
 
-def answer_rows(
-    examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int, learn: str, cache: Cache = IN_MEMORY
+def completion_rows(
+    examples: Sequence[PreferenceExample],
+    tokenizer: Any,
+    max_length: int,
+    completion_only_loss: bool,
+    cache: Cache = IN_MEMORY,
 ) -> tuple[Dataset, Truncation]:
-    """Prompt and preferred answer: for SFT. With `learn="answer"` the prompt's tokens are read but not learned."""
+    """Prompt and preferred answer: for SFT. With `completion_only_loss` the prompt's tokens are read but not learned."""
 
     def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
         rows: Columns = {"input_ids": [], "labels": []}
-        for whole_prompt, answers in encode(part, ("chosen",), tokenizer, cut):
-            prompt, (answer,) = cut.fit(whole_prompt, answers, max_length, tokenizer.eos_token_id)
-            rows["input_ids"].append(prompt + answer)
-            rows["labels"].append((prompt if learn == "all" else [IGNORED] * len(prompt)) + answer)
+        for whole_prompt, completions in encode(part, ("chosen",), tokenizer, cut):
+            prompt, (completion,) = cut.fit(whole_prompt, completions, max_length, tokenizer.eos_token_id)
+            rows["input_ids"].append(prompt + completion)
+            rows["labels"].append(([IGNORED] * len(prompt) if completion_only_loss else prompt) + completion)
         return rows
 
-    return cache.rows({"name": "answers", "max_length": max_length, "learn": learn}, examples, tokenizer, make)
+    return cache.rows(
+        {"name": "completions", "max_length": max_length, "completion_only_loss": completion_only_loss},
+        examples,
+        tokenizer,
+        make,
+    )
 
 
 def pair_rows(
@@ -98,9 +107,9 @@ def pair_rows(
     def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
         rows: Columns = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
         eos = tokenizer.eos_token_id
-        for whole_prompt, answers in encode(part, ("chosen", "rejected"), tokenizer, cut):
-            prompt, answers = cut.fit(whole_prompt, answers, max_length, eos)
-            for column, ids in zip(rows, (prompt, *answers), strict=True):
+        for whole_prompt, completions in encode(part, ("chosen", "rejected"), tokenizer, cut):
+            prompt, completions = cut.fit(whole_prompt, completions, max_length, eos)
+            for column, ids in zip(rows, (prompt, *completions), strict=True):
                 rows[column].append(ids)
         return rows
 

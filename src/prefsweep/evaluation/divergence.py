@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from prefsweep.evaluation.values import Values
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import autocast
-from prefsweep.models.logprobs import AnswerBatch, Ids, answer_batch, answer_logits
+from prefsweep.models.logprobs import CompletionBatch, Ids, completion_batch, completion_logits
 
 
 @dataclass
@@ -30,15 +30,17 @@ class Forward:
     precision: str
     flops: int = 0
 
-    def batches(self, prompts: list[Ids], answers: list[Ids], where: Any) -> Iterator[tuple[list[int], AnswerBatch]]:
+    def batches(
+        self, prompts: list[Ids], completions: list[Ids], where: Any
+    ) -> Iterator[tuple[list[int], CompletionBatch]]:
         """Rows of like length together, each batch with its rows' places."""
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(completions[row]))
         for first in range(0, len(order), self.batch):
             picked = order[first : first + self.batch]
-            rows = [prompts[row] for row in picked], [answers[row] for row in picked]
-            yield picked, answer_batch(*rows, self.pad, where)
+            rows = [prompts[row] for row in picked], [completions[row] for row in picked]
+            yield picked, completion_batch(*rows, self.pad, where)
 
-    def count(self, batch: AnswerBatch, *models: PreTrainedModel) -> None:
+    def count(self, batch: CompletionBatch, *models: PreTrainedModel) -> None:
         """That each of these, one model under two names once, reads the batch."""
         tokens = int(batch.attention.sum())
         self.flops += sum(forward_flops(model, tokens) for model in {id(model): model for model in models}.values())
@@ -55,17 +57,17 @@ def values(
     """`kl/base`, `kl/start`: nats an answer, where `with_kl`. `text/coherence`: −log π of the base, nats a token."""
     references = {"kl/base": base, "kl/start": start} if with_kl else {}
     found: Values = [{} for _ in rows]
-    prompts, answers = [row["prompt_tokens"] for row in rows], [row["answer_tokens"] for row in rows]
-    for places, batch in forward.batches(prompts, answers, policy.device):
+    prompts, completions = [row["prompt_tokens"] for row in rows], [row["completion_tokens"] for row in rows]
+    for places, batch in forward.batches(prompts, completions, policy.device):
         forward.count(batch, base, *([policy] if references else []), *references.values())
         with torch.inference_mode(), autocast(forward.precision, policy.device):
-            by_base = answer_logits(base, batch)
+            by_base = completion_logits(base, batch)
             said = {"text/coherence": surprise(by_base, batch)}
-            ours = by_base if policy is base else (answer_logits(policy, batch) if references else by_base)
+            ours = by_base if policy is base else (completion_logits(policy, batch) if references else by_base)
             for name, reference in references.items():
                 known = {id(base): by_base, id(policy): ours}
-                theirs = known[id(reference)] if id(reference) in known else answer_logits(reference, batch)
-                said[name] = kl(ours, theirs, batch.answer_mask)
+                theirs = known[id(reference)] if id(reference) in known else completion_logits(reference, batch)
+                said[name] = kl(ours, theirs, batch.completion_mask)
         for name, column in said.items():
             for place, value in zip(places, column.tolist(), strict=True):
                 found[place][name] = value
@@ -84,15 +86,15 @@ def of_start(
 
 def per_token(values: Values, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """KL over all answer tokens, beside that over answers."""
-    tokens = sum(len(row["answer_tokens"]) for row in rows)
+    tokens = sum(len(row["completion_tokens"]) for row in rows)
     names = [name for name in values[0] if name.startswith("kl/")]
     return {f"{name}_per_token": sum(said[name] for said in values) / tokens for name in names}
 
 
-def surprise(logits: Tensor, batch: AnswerBatch) -> Tensor:
+def surprise(logits: Tensor, batch: CompletionBatch) -> Tensor:
     """[B] mean −log π over an answer's tokens; logits [B, A, V]."""
-    chosen = logits.gather(-1, batch.answers[..., None]).squeeze(-1) - logits.logsumexp(-1)
-    return -(chosen * batch.answer_mask).sum(-1) / batch.answer_mask.sum(-1)
+    chosen = logits.gather(-1, batch.completions[..., None]).squeeze(-1) - logits.logsumexp(-1)
+    return -(chosen * batch.completion_mask).sum(-1) / batch.completion_mask.sum(-1)
 
 
 def kl(logits: Tensor, reference: Tensor, mask: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ RESAMPLES = 1000
 
 
 def metrics(
-    by_prompt: Path, rows: Sequence[dict[str, Any]], values: Values, divergence: str, minimum_kl: float
+    by_prompt: Path, rows: Sequence[dict[str, Any]], values: Values, divergence: str, min_kl: float
 ) -> dict[str, float]:
     """`divergence` is the metric that is KL to the model whose limit it is. Nothing where it is too little to
     divide by, or past what the curve can be believed to.
@@ -40,14 +40,14 @@ def metrics(
     weights = resampled([groups[place] for place in there], RESAMPLES)
     kl, gained = weights @ kls, weights @ (scores - start[there])
     attainable = curve.at(kl, weights)
-    if not minimum_kl <= kl[0] <= min(trusted, curve.mean()[0][-1]) or attainable[0] <= 0:
+    if not min_kl <= kl[0] <= min(trusted, curve.mean()[0][-1]) or attainable[0] <= 0:
         return {}
     low, high = interval(gained / np.maximum(attainable, np.finfo(float).tiny))
     return {
-        "limit/kl": float(kl[0]),
-        "limit/gained": float(gained[0]),
-        "limit/attainable": float(attainable[0]),
-        "limit/efficiency": float(gained[0] / attainable[0]),
-        "limit/efficiency_low": low,
-        "limit/efficiency_high": high,
+        "frontier/kl": float(kl[0]),
+        "frontier/gained": float(gained[0]),
+        "frontier/attainable": float(attainable[0]),
+        "frontier/efficiency": float(gained[0] / attainable[0]),
+        "frontier/efficiency_low": low,
+        "frontier/efficiency_high": high,
     }

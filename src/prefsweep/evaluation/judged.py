@@ -74,13 +74,13 @@ def metrics(
         **described("base_", base),
         "judge/win_rate_length_controlled": length_controlled(
             [row["scores"]["score"] - other["scores"]["score"] for row, other in against_base],
-            [len(row["answer_tokens"]) - len(other["answer_tokens"]) for row, other in against_base],
+            [len(row["completion_tokens"]) - len(other["completion_tokens"]) for row, other in against_base],
         ),
     }
     if against_chosen:
         found["judge/win_rate_chosen_length_controlled"] = length_controlled(
             [row["scores"]["score"] - pair["chosen"] for row, pair in against_chosen],
-            [len(row["answer"]) - pair["chosen_length"] for row, pair in against_chosen],
+            [len(row["completion"]) - pair["chosen_length"] for row, pair in against_chosen],
         )
     if {"judge/hmr", "judge/hpr"} <= means.keys():
         found["judge/cas"] = (means["judge/hmr"] + means["judge/hpr"]) / 2

@@ -3,10 +3,10 @@
 from prefsweep.evaluation.metrics import Coherence, Ending, Overlap, Variety
 Overlap().compute(predictions=answers, references=chosen)
 evaluate.combine([Overlap(), Variety(), Ending(eos), Coherence(base)]).compute(
-    predictions=answers, references=chosen, prompt_tokens=prompt_ids, answer_tokens=answer_ids
+    predictions=answers, references=chosen, prompt_tokens=prompt_ids, completion_tokens=answer_ids
 )
 
-Each reads what it needs and leaves the `others`, which `combine` hands to all; a row of `samples.jsonl` has all of it.
+Each reads what it needs and leaves the `others`, which `combine` hands to all; a row of `completions.jsonl` has all of it.
 """
 
 from statistics import fmean
@@ -64,21 +64,21 @@ class Variety(Ours):
 class Ending(Ours):
     """Mean length in tokens, EOS included, and the share of answers that ended with it."""
 
-    reads = {"answer_tokens": TOKENS}
+    reads = {"completion_tokens": TOKENS}
 
     def __init__(self, eos: int, **options: Any):
         super().__init__(**options)
         self.eos = eos
 
-    def _compute(self, answer_tokens: list[list[int]], **others: Any) -> dict[str, float]:
-        ended = [tokens[-1] == self.eos for tokens in answer_tokens]
-        return {"length": fmean(map(len, answer_tokens)), "ended": fmean(ended)}
+    def _compute(self, completion_tokens: list[list[int]], **others: Any) -> dict[str, float]:
+        ended = [tokens[-1] == self.eos for tokens in completion_tokens]
+        return {"length": fmean(map(len, completion_tokens)), "ended": fmean(ended)}
 
 
 class Coherence(Ours):
     """Mean −log π of an answer's tokens under a model, the frozen base, in nats a token."""
 
-    reads = {"prompt_tokens": TOKENS, "answer_tokens": TOKENS}
+    reads = {"prompt_tokens": TOKENS, "completion_tokens": TOKENS}
 
     def __init__(self, base: PreTrainedModel, pad: int = 0, batch: int = 32, precision: str = "fp32", **options: Any):
         super().__init__(**options)
@@ -86,11 +86,11 @@ class Coherence(Ours):
         self.forward = divergence.Forward(pad, batch, precision)
 
     def _compute(
-        self, prompt_tokens: list[list[int]], answer_tokens: list[list[int]], **others: Any
+        self, prompt_tokens: list[list[int]], completion_tokens: list[list[int]], **others: Any
     ) -> dict[str, float]:
         rows = [
-            {"prompt_tokens": prompt, "answer_tokens": answer}
-            for prompt, answer in zip(prompt_tokens, answer_tokens, strict=True)
+            {"prompt_tokens": prompt, "completion_tokens": completion}
+            for prompt, completion in zip(prompt_tokens, completion_tokens, strict=True)
         ]
         found = divergence.values(self.base, self.base, self.base, rows, self.forward, with_kl=False)
         return {"coherence": fmean(said["text/coherence"] for said in found)}

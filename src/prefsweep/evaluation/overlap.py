@@ -11,16 +11,18 @@ from rouge_score.tokenizers import DefaultTokenizer
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
-def rouge(answers: Sequence[str], references: Sequence[str | None]) -> list[dict[str, float]]:
+def rouge(completions: Sequence[str], references: Sequence[str | None]) -> list[dict[str, float]]:
     """F-measures in [0, 1] of each answer, stemmed; nothing where there is no reference."""
-    scorer = rouge_scorer.RougeScorer(KINDS, tokenizer=Words())
+    scorer = rouge_scorer.RougeScorer(KINDS, tokenizer=TextCodec())
     return [
-        {f"text/{kind}": score.fmeasure for kind, score in scorer.score(reference, answer).items()} if reference else {}
-        for answer, reference in zip(answers, references, strict=True)
+        {f"text/{kind}": score.fmeasure for kind, score in scorer.score(reference, completion).items()}
+        if reference
+        else {}
+        for completion, reference in zip(completions, references, strict=True)
     ]
 
 
-class Words(DefaultTokenizer):
+class TextCodec(DefaultTokenizer):
     """rouge_score's own words, each stemmed once: stemming is nearly all of its time, and texts repeat their words."""
 
     def __init__(self) -> None:
@@ -31,16 +33,16 @@ class Words(DefaultTokenizer):
         return tokenize.tokenize(text, self)
 
 
-def bleu(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def bleu(completions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Corpus BLEU and BLEU-1 in [0, 100], one reference an answer."""
-    return {f"text/bleu{order or ''}": scored(answers, references, order)[0] for order in (None, 1)}
+    return {f"text/bleu{order or ''}": scored(completions, references, order)[0] for order in (None, 1)}
 
 
-def scored(answers: Sequence[str], references: Sequence[str], order: int | None) -> tuple[float, str]:
+def scored(completions: Sequence[str], references: Sequence[str], order: int | None) -> tuple[float, str]:
     """The score and sacrebleu's signature, which says how it was computed."""
     metric = sacrebleu.BLEU(max_ngram_order=order or 4, effective_order=False)
     # a list of streams, each as long as the answers: given flat, a perfect match would score 0
-    return metric.corpus_score(list(answers), [list(references)]).score, str(metric.get_signature())
+    return metric.corpus_score(list(completions), [list(references)]).score, str(metric.get_signature())
 
 
 def signature() -> str:

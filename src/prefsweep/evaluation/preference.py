@@ -16,7 +16,7 @@ from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.views import pair_rows
 from prefsweep.evaluation.divergence import Forward
 from prefsweep.models.loading import autocast
-from prefsweep.models.logprobs import answer_logprobs
+from prefsweep.models.logprobs import completion_logprobs
 
 
 def metrics(
@@ -32,11 +32,11 @@ def metrics(
     margins = [0.0] * len(pairs)
     perplexities = {}
     for side, sign in (("chosen", 1), ("rejected", -1)):
-        prompts, answers = list(rows["prompt_ids"]), list(rows[f"{side}_ids"])
-        ours = logprobs(policy, prompts, answers, forward)
-        theirs = ours if policy is start else logprobs(start, prompts, answers, forward)
+        prompts, completions = list(rows["prompt_ids"]), list(rows[f"{side}_ids"])
+        ours = logprobs(policy, prompts, completions, forward)
+        theirs = ours if policy is start else logprobs(start, prompts, completions, forward)
         margins = [margin + sign * (our - their) for margin, our, their in zip(margins, ours, theirs, strict=True)]
-        perplexities[f"preference/perplexity_{side}"] = exp(-sum(ours) / sum(map(len, answers)))
+        perplexities[f"preference/perplexity_{side}"] = exp(-sum(ours) / sum(map(len, completions)))
     right = fmean(float(margin > 0) + float(margin == 0) / 2 for margin in margins)
     loss = fmean(-log_sigmoid(beta * margin) for margin in margins)
     means = {"preference/accuracy": right, "preference/margin": fmean(margins), "preference/loss": loss}
@@ -47,13 +47,13 @@ def log_sigmoid(x: float) -> float:
     return -log1p(exp(-x)) if x > 0 else x - log1p(exp(x))
 
 
-def logprobs(model: PreTrainedModel, prompts: Any, answers: Any, forward: Forward) -> list[float]:
+def logprobs(model: PreTrainedModel, prompts: Any, completions: Any, forward: Forward) -> list[float]:
     """log π of each answer."""
     values = [0.0] * len(prompts)
-    for places, batch in forward.batches(prompts, answers, model.device):
+    for places, batch in forward.batches(prompts, completions, model.device):
         forward.count(batch, model)
         with torch.inference_mode(), autocast(forward.precision, model.device):
-            found = answer_logprobs(model, batch)
+            found = completion_logprobs(model, batch)
         for place, value in zip(places, found.tolist(), strict=True):
             values[place] = value
     return values

@@ -12,8 +12,8 @@ Row = dict[str, Any]
 
 def plain(row: Row) -> dict[str, float]:
     """Of an answer by itself."""
-    tokens = row["answer_tokens"]
-    return {"length": float(len(tokens)), "ended": float(row["ended"]), "repetition": repetition(row["answer"])}
+    tokens = row["completion_tokens"]
+    return {"length": float(len(tokens)), "ended": float(row["ended"]), "repetition": repetition(row["completion"])}
 
 
 def described(whose: str, rows: Sequence[Row]) -> dict[str, float]:
@@ -22,7 +22,7 @@ def described(whose: str, rows: Sequence[Row]) -> dict[str, float]:
 
 
 def values(rows: Sequence[Row]) -> Values:
-    overlaps = rouge([row["answer"] for row in rows], [row.get("chosen") for row in rows])
+    overlaps = rouge([row["completion"] for row in rows], [row.get("chosen") for row in rows])
     return [
         {f"text/{name}": value for name, value in plain(row).items()} | overlap
         for row, overlap in zip(rows, overlaps, strict=True)
@@ -31,9 +31,9 @@ def values(rows: Sequence[Row]) -> Values:
 
 def metrics(rows: Sequence[Row]) -> dict[str, float]:
     """Of all answers as one text: these are no means over answers."""
-    answers = [row["answer"] for row in rows]
-    found = {f"text/distinct{n}": distinct(answers, n) for n in (1, 2)}
-    paired = [(row["answer"], row["chosen"]) for row in rows if row.get("chosen")]
+    completions = [row["completion"] for row in rows]
+    found = {f"text/distinct{n}": distinct(completions, n) for n in (1, 2)}
+    paired = [(row["completion"], row["chosen"]) for row in rows if row.get("chosen")]
     if paired:
         found |= bleu(*(list(side) for side in zip(*paired, strict=True)))
     return found

@@ -33,7 +33,7 @@ class Reading:
         said: dict[str, str] = {}
         for form, told in records:
             if form in forms:
-                same = form["limit"] == self.dataset.limit
+                same = form["max_train_samples"] == self.dataset.max_train_samples
                 said |= {split: sentence for split, sentence in told.items() if same or split != "train"}
         return said
 
@@ -46,7 +46,7 @@ def readings(stages: Sequence[Stage]) -> list[Reading]:
             found.setdefault(stage.sections["dataset"].name, []).append(stage)
     limited = {name: [each.sections["dataset"] for each in stages] for name, stages in found.items()}
     return [
-        Reading(next((each for each in limited[name] if each.limit is not None), limited[name][0]), stages)
+        Reading(next((each for each in limited[name] if each.max_train_samples is not None), limited[name][0]), stages)
         for name, stages in found.items()
     ]
 
@@ -71,7 +71,7 @@ def line(reading: Reading, said: dict[str, str], pin: str | None = None) -> str:
     return f"{reading.dataset.name}: {'; '.join([*parts, *([pin] if pin else [])])}"
 
 
-def read_first(stages: Sequence[Stage], store: Store) -> Iterator[str]:
+def validate_datasets(stages: Sequence[Stage], store: Store) -> Iterator[str]:
     """Read what no stage has read yet, and say what was kept: a row that is wrong is told before anything is built,
     not after hours of what comes before it."""
     found = readings(stages)
@@ -81,5 +81,5 @@ def read_first(stages: Sequence[Stage], store: Store) -> Iterator[str]:
             loaded = {split: load(reading.dataset, split) for split in reading.splits}
             if any(isinstance(stage.config, SFTConfig) for stage in reading.stages):
                 for example in loaded["train"]:
-                    example.answer("chosen")  # or a complaint: prompts alone teach it nothing
+                    example.completion("chosen")  # or a complaint: prompts alone teach it nothing
             yield line(reading, {split: str(examples.tally) for split, examples in loaded.items()})

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefsweep.config.compose import as_container
 from prefsweep.config.schema import Config, DatasetConfig, RuntimeConfig, ScorerConfig, TrainedConfig, learns
-from prefsweep.config.stages import AnsweringConfig, PPOConfig, StageConfig
+from prefsweep.config.stages import PolicyTrainingConfig, PPOConfig, StageConfig
 from prefsweep.data import sources
 from prefsweep.hub import Repository, pinned, repository
 from prefsweep.jobs import console
@@ -20,9 +20,14 @@ from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Store
 
 TARGET = "evaluate"
-ASKED_AGAIN = ("sample", "score", "judge", "evaluate")  # the stages that read prompts which no training saw
+ASKED_AGAIN = (
+    "generate",
+    "judge_completions",
+    "judge_accuracy",
+    "evaluate",
+)  # the stages that read prompts which no training saw
 SECTIONS = ("model", "dataset", "reward", "judge")
-ENCODED = ("reward", "judge_model")  # the stages that may start from an encoder
+ENCODED = ("reward_model", "judge_model")  # the stages that may start from an encoder
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Job:
         """The config as written to disk: without the stages that are not used, nor a limit that limits none."""
         whole = as_container(self.config)
         if not any(learns(stage.config, self.config.dataset) for stage in self.plan.stages):
-            whole["dataset"]["limit"] = None
+            whole["dataset"]["max_train_samples"] = None
         whole["stages"] = {name: stage for name, stage in whole["stages"].items() if name in self.plan.used}
         return whole
 
@@ -53,7 +58,7 @@ def prepare(overrides: list[str], config: Config) -> Job:
     outputs = Path(config.runtime.outputs)
     config = at_commits(config, outputs, ())
     plan = plan_of(config)
-    unknown = [name for name, found in repositories(config, plan.stages).items() if found.commit is None]
+    unknown = [name for name, found in repositories(config, plan.stages).items() if found.revision is None]
     if unknown and not config.runtime.dry_run:
         config = at_commits(config, outputs, unknown)
         plan = plan_of(config)
@@ -63,31 +68,31 @@ def prepare(overrides: list[str], config: Config) -> Job:
 
 
 def plan_of(config: Config) -> Plan:
-    hash_content = ContentHash(file_hashes(config.runtime), (config.dataset, *config.also.values()))
+    hash_content = ContentHash(file_hashes(config.runtime), (config.dataset, *config.other_datasets.values()))
     configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
     sections = {name: getattr(config, name) for name in SECTIONS}
     start = config.method.start
     aliases = {
         "base": config.model.base,
-        "reward_model": trained_by("reward", config.reward),
+        "reward_model": trained_by("reward_model", config.reward),
         "judge_model": trained_by("judge_model", config.judge),
         "judge_start": config.model.base if config.stages.judge_model.backbone == "policy" else None,
-        "judged_pairs": "judge" if config.dataset.pairs == "given" else None,
-        "sampled_pairs": "pairs" if config.dataset.pairs == "sampled" else None,
-        "limited": config.model.base if "base" in (config.stages.evaluate.limit_of, start) else start,
-        "limit_or_none": "limit" if config.stages.evaluate.limit else None,
-        "validate_or_none": "validate" if answers_while_trained(config, config.method.result) else None,
-        "pairs_ranked": "limit_rewards" if config.dataset.pairs == "sampled" else None,
+        "judged_pairs": "judge_accuracy" if config.dataset.pairs == "dataset" else None,
+        "sampled_pairs": "generate_pairs" if config.dataset.pairs == "generated" else None,
+        "limited": config.model.base if "base" in (config.stages.evaluate.frontier_of, start) else start,
+        "limit_or_none": "frontier" if config.stages.evaluate.frontier else None,
+        "validate_or_none": "judge_validation" if generates_while_training(config, config.method.result) else None,
+        "pairs_ranked": "frontier_rewards" if config.dataset.pairs == "generated" else None,
     }
-    others = {name: {"dataset": dataset} for name, dataset in config.also.items()}
-    graph = on_other_prompts(config.method.pipeline, config.also)
+    others = {name: {"dataset": dataset} for name, dataset in config.other_datasets.items()}
+    graph = on_other_prompts(config.method.pipeline, config.other_datasets)
     return make_plan(graph, TARGET, configs, sections, aliases, hash_content, others, as_seen_by)
 
 
-def answers_while_trained(config: Config, role: str) -> bool:
+def generates_while_training(config: Config, role: str) -> bool:
     """Whether the stage in this role leaves answers of its validations."""
     stage = getattr(config.stages, role.partition("/")[0], None)
-    return isinstance(stage, PPOConfig | AnsweringConfig) and stage.validation_prompts > 0
+    return isinstance(stage, PPOConfig | PolicyTrainingConfig) and stage.validation_prompts > 0
 
 
 def as_seen_by(stage: StageConfig, section: Any) -> Any:
@@ -95,15 +100,15 @@ def as_seen_by(stage: StageConfig, section: Any) -> Any:
     of a learning curve."""
     if not isinstance(section, DatasetConfig) or learns(stage, section):
         return section
-    return dataclasses.replace(section, limit=None)
+    return dataclasses.replace(section, max_train_samples=None)
 
 
 def on_other_prompts(graph: dict[str, Any], also: dict[str, DatasetConfig]) -> dict[str, Any]:
-    """The graph with its evaluating half once more for each other dataset: `sample/result/imdb`, and so on."""
+    """The graph with its evaluating half once more for each other dataset: `generate/result/imdb`, and so on."""
     whole = dict(graph)
-    again = [role for role in graph if role.partition("/")[0] in ASKED_AGAIN and role != "score/limit"]
+    again = [role for role in graph if role.partition("/")[0] in ASKED_AGAIN and role != "judge_completions/frontier"]
     for name, dataset in also.items():
-        judged = f"judge/{name}" if dataset.pairs == "given" else None
+        judged = f"judge_accuracy/{name}" if dataset.pairs == "dataset" else None
         renamed: dict[str, str | None] = {role: f"{role}/{name}" for role in again}
         renamed |= {"limit_or_none": None, "validate_or_none": None, "judged_pairs": judged}
         for role in again:
@@ -121,14 +126,17 @@ def at_commits(config: Config, outputs: Path, ask: Container[str]) -> Config:
         encoder = pinned(stage.encoder, outputs, encoder_of(name) in ask)
         stages = dataclasses.replace(stages, **{name: dataclasses.replace(stage, encoder=encoder)})
     found = {name: pinned(getattr(config, name), outputs, name in ask) for name in SECTIONS}
-    also = {name: pinned(dataset, outputs, f"also.{name}" in ask) for name, dataset in config.also.items()}
-    return dataclasses.replace(config, stages=stages, also=also, **found)
+    also = {
+        name: pinned(dataset, outputs, f"other_datasets.{name}" in ask)
+        for name, dataset in config.other_datasets.items()
+    }
+    return dataclasses.replace(config, stages=stages, other_datasets=also, **found)
 
 
 def repositories(config: Config, stages: Sequence[Stage]) -> dict[str, Repository]:
     """Those of the hub that these stages read, by the section of the config that names them."""
     sections = {name: getattr(config, name) for stage in stages for name in stage.sections}
-    sections |= {f"also.{name}": dataset for name, dataset in config.also.items()}
+    sections |= {f"other_datasets.{name}": dataset for name, dataset in config.other_datasets.items()}
     for name in ENCODED:
         if any(stage.name == name and stage.config.backbone == "encoder" for stage in stages):
             sections[encoder_of(name)] = getattr(config.stages, name).encoder

@@ -24,8 +24,8 @@ from prefsweep.pipeline.cost import total
 from prefsweep.pipeline.files import write_json, write_text
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
-from prefsweep.report.answers import summarised
 from prefsweep.report.before_after import Pair, read_pairs, write_before_after
+from prefsweep.report.completions import summarised
 
 
 def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, silent: bool = False) -> None:
@@ -46,7 +46,7 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
             state.listeners = [tracker] if silent else [console.Listener(), tracker]
             if todo:
                 with console.waiting("reading the data", job.config.runtime.progress and not silent):
-                    told = list(dataset_summary.read_first(todo, store))
+                    told = list(dataset_summary.validate_datasets(todo, store))
                 for line in [] if silent else told:
                     console.say(f"  {line}")
                 share_threads(job.config.runtime, share)
@@ -55,9 +55,11 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
             state.write("diverged" if reason else "finished", records, reason)
             if reason:
                 console.say(f"diverged: {reason}")
-            summarised(store.folder(job.plan.target) / "samples.jsonl")  # now, so that a table of many runs need not
+            summarised(
+                store.folder(job.plan.target) / "completions.jsonl"
+            )  # now, so that a table of many runs need not
             tracker.summary(state.metrics)
-            tracker.samples(judged_samples(store.folder(job.plan.target) / "samples.jsonl"))
+            tracker.samples(judged_samples(store.folder(job.plan.target) / "completions.jsonl"))
             if pairs := compared(job, store):
                 write_before_after(pairs, folder)
                 tracker.before_after(map(asdict, pairs))
@@ -77,9 +79,15 @@ def diverged(records: dict[str, Record]) -> str | None:
 
 def compared(job: Job, store: Store) -> list[Pair]:
     """The answers of the method's start and of its result; none where nothing was trained, or the start's are gone."""
-    scored = {stage.role: stage for stage in job.plan.stages if stage.role in ("score/start", "score/result")}
+    scored = {
+        stage.role: stage
+        for stage in job.plan.stages
+        if stage.role in ("judge_completions/start", "judge_completions/result")
+    }
     places = [
-        store.folder(scored[role]) / "samples.jsonl" for role in ("score/start", "score/result") if role in scored
+        store.folder(scored[role]) / "completions.jsonl"
+        for role in ("judge_completions/start", "judge_completions/result")
+        if role in scored
     ]
     if len(set(places)) < 2 or not all(place.is_file() for place in places):
         return []
@@ -89,7 +97,7 @@ def compared(job: Job, store: Store) -> list[Pair]:
 def judged_samples(path: Path) -> Iterator[dict[str, Any]]:
     with path.open() as file:
         for row in map(json.loads, file):
-            yield {"prompt": row["prompt"], "answer": row["answer"], "score": row["scores"]["score"]}
+            yield {"prompt": row["prompt"], "completion": row["completion"], "score": row["scores"]["score"]}
 
 
 def learning(job: Job) -> set[str]:

@@ -17,7 +17,7 @@ from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record
 
-SAMPLE_COLUMNS = ("prompt", "answer", "score")
+SAMPLE_COLUMNS = ("prompt", "completion", "score")
 BEFORE_AFTER_COLUMNS = ("prompt", "before", "score_before", "after", "score_after")
 SAMPLE_ROWS = 64
 STARTUP_SECONDS = 300.0  # W&B waits 30 for its service process: too little where the jobs of a grid start together
@@ -73,9 +73,9 @@ class Tracker:
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
         name = metric_prefix(stage)
         self.summary({f"cost/{name}/{measure}": value for measure, value in record["cost"].items()})
-        answers = list(History(folder / "rollouts.jsonl").rows())  # of a stage that samples while it trains
-        if answers:
-            self.table(f"{name}/rollouts", ("step", *SAMPLE_COLUMNS), answers)
+        completions = list(History(folder / "rollouts.jsonl").rows())  # of a stage that samples while it trains
+        if completions:
+            self.table(f"{name}/rollouts", ("step", *SAMPLE_COLUMNS), completions)
 
     def summary(self, metrics: dict[str, float]) -> None:
         """The numbers that stand for the whole job, under the names they have in `run.json`."""

@@ -34,7 +34,9 @@ def unread(key: str, job: Job) -> str | None:
         return f"does not run that stage; it runs {', '.join(sorted(job.plan.used))}"
     if section == "reward" and not any("reward" in stage.sections for stage in job.plan.stages):
         return "asks no reward, and the judge is scorer@judge"
-    if key == "dataset.limit" and not any(learns(stage.config, job.config.dataset) for stage in job.plan.stages):
+    if key == "dataset.max_train_samples" and not any(
+        learns(stage.config, job.config.dataset) for stage in job.plan.stages
+    ):
         return "learns from no row"
     return None
 

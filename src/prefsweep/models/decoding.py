@@ -44,10 +44,10 @@ def sample(
     model: PreTrainedModel, prompts: list[Ids], uniform: Tensor, eos: int, pad: int, temperature: float
 ) -> list[Ids]:
     """An answer a prompt, up to and with its EOS, at most uniform.shape[1] tokens: no other warping."""
-    answers: list[Ids] = [[] for _ in prompts]
+    completions: list[Ids] = [[] for _ in prompts]
     for row, token in tokens(model, prompts, uniform, eos, pad, temperature):
-        answers[row].append(token)
-    return answers
+        completions[row].append(token)
+    return completions
 
 
 def tokens(

@@ -15,7 +15,7 @@ from prefsweep.config.architectures import Architecture
 from prefsweep.config.schema import ModelConfig, RuntimeConfig
 from prefsweep.config.stages import DPOConfig, EncoderConfig, PPOConfig, SFTConfig
 from prefsweep.errors import UserError
-from prefsweep.hub import Repository, hub_answers, unreachable
+from prefsweep.hub import Repository, hub_is_reachable, unreachable
 from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters
 
 # Each architecture's own names for dropout. Off everywhere: two forwards of one model must agree.
@@ -117,7 +117,7 @@ def longest_row(model: PreTrainedModel) -> int:
     return found - model.config.pad_token_id - 1 if "roberta" in model.config.model_type else found
 
 
-def from_nothing(
+def init_from_scratch(
     architecture: Architecture, tokenizer: Any, kind: Any = AutoModelForCausalLM, **more: Any
 ) -> PreTrainedModel:
     """A model of this shape with fresh weights; the vocabulary is what the tokenizer ended up with."""
@@ -145,7 +145,7 @@ def from_pretrained(kind: Any, where: str, options: dict[str, Any], key: str = "
             raise unreadable(where, error) from error
     except UNREADABLE as error:
         raise unreadable(where, error) from error
-    if not hub_answers():
+    if not hub_is_reachable():
         raise unreachable(Repository(where, options.get("revision"), "model", key))
     try:
         return kind.from_pretrained(where, **safe)

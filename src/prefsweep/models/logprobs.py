@@ -10,7 +10,7 @@ Ids = list[int]
 
 
 @dataclass(frozen=True)
-class AnswerBatch:
+class CompletionBatch:
     """B rows that all end at the same column, so that the answers are the last A columns.
 
     ids, attention: [B, L]; answer_mask: [B, A], 1 on the answer's tokens (EOS too), 0 before them.
@@ -18,12 +18,12 @@ class AnswerBatch:
 
     ids: Tensor
     attention: Tensor
-    answer_mask: Tensor
+    completion_mask: Tensor
 
     @property
-    def answers(self) -> Tensor:
+    def completions(self) -> Tensor:
         """[B, A] the answers' tokens, preceded by whatever stood there."""
-        return self.ids[:, -self.answer_mask.shape[1] :]
+        return self.ids[:, -self.completion_mask.shape[1] :]
 
 
 def pad_left(rows: list[Ids], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -39,17 +39,19 @@ def positions(attention: Tensor) -> Tensor:
     return (attention.cumsum(-1) - 1).clamp(min=0)
 
 
-def answer_batch(prompts: list[Ids], answers: list[Ids], pad: int, device: torch.device) -> AnswerBatch:
-    ids, attention = pad_left([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)], pad, device)
-    longest = max(map(len, answers))
-    lengths = torch.tensor([len(answer) for answer in answers], device=device)
+def completion_batch(prompts: list[Ids], completions: list[Ids], pad: int, device: torch.device) -> CompletionBatch:
+    ids, attention = pad_left(
+        [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)], pad, device
+    )
+    longest = max(map(len, completions))
+    lengths = torch.tensor([len(completion) for completion in completions], device=device)
     mask = torch.arange(longest, device=device)[None, :] >= longest - lengths[:, None]
-    return AnswerBatch(ids, attention, mask)
+    return CompletionBatch(ids, attention, mask)
 
 
-def answer_logits(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
+def completion_logits(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
     """[B, A, V] fp32: at each answer token, the logits that predicted it. Only these see the vocabulary head."""
-    width = batch.answer_mask.shape[1]
+    width = batch.completion_mask.shape[1]
     output = model(
         input_ids=batch.ids,
         attention_mask=batch.attention,
@@ -61,8 +63,8 @@ def answer_logits(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
     return logits
 
 
-def answer_logprobs(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
+def completion_logprobs(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
     """[B] log π(answer | prompt), summed over the answer's tokens and its EOS."""
-    logits = answer_logits(model, batch)
-    chosen = logits.gather(-1, batch.answers[..., None]).squeeze(-1) - logits.logsumexp(-1)
-    return (chosen * batch.answer_mask).sum(-1)
+    logits = completion_logits(model, batch)
+    chosen = logits.gather(-1, batch.completions[..., None]).squeeze(-1) - logits.logsumexp(-1)
+    return (chosen * batch.completion_mask).sum(-1)

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prefsweep.config.architectures import EncoderArchitecture
-from prefsweep.models.loading import from_nothing
+from prefsweep.models.loading import init_from_scratch
 from prefsweep.models.tokenizers import CONVENTIONS, train_tokenizer
 
 BYTES = 256
@@ -20,4 +20,4 @@ def stand_in(kind: Any, architecture: EncoderArchitecture) -> tuple[PreTrainedMo
     named = {"id2label": dict(enumerate(architecture.labels))} if architecture.labels else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return from_nothing(architecture, tokenizer, kind, **named), tokenizer
+        return init_from_scratch(architecture, tokenizer, kind, **named), tokenizer

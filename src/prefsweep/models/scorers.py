@@ -38,7 +38,7 @@ Measures = dict[str, list[float]]
 
 
 class Scorer(Protocol):
-    def score(self, prompts: list[str], answers: list[str]) -> Measures:
+    def score(self, prompts: list[str], completions: list[str]) -> Measures:
         """One list a measure, `score` among them: higher is better. Others are reported beside it."""
         ...
 
@@ -61,8 +61,8 @@ class Oracle:
     def __init__(self, config: OracleConfig, device: torch.device, trained: Path | None):
         pass
 
-    def score(self, prompts: list[str], answers: list[str]) -> Measures:
-        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    def score(self, prompts: list[str], completions: list[str]) -> Measures:
+        texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
         return {
             "score": [synthetic.true_reward(text) for text in texts],
             "well_formed": [synthetic.well_formed_share(text) for text in texts],
@@ -78,15 +78,15 @@ class ModelScorer(ABC):
     flops = 0  # of all that it has read
 
     @abstractmethod
-    def rows(self, prompts: list[str], answers: list[str]) -> Rows: ...
+    def rows(self, prompts: list[str], completions: list[str]) -> Rows: ...
 
     @abstractmethod
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """[B] scores."""
 
     @torch.inference_mode()
-    def score(self, prompts: list[str], answers: list[str]) -> Measures:
-        rows = self.rows(prompts, answers)
+    def score(self, prompts: list[str], completions: list[str]) -> Measures:
+        rows = self.rows(prompts, completions)
         where = next(self.model.parameters()).device
         scores = [0.0] * len(rows.ids)
         for batch in batches([len(ids) for ids in rows.ids], self.same_length_only):
@@ -126,8 +126,8 @@ class Trained(ModelScorer):
         self.tokenizer = from_pretrained(AutoTokenizer, str(folder), {})
         self.model = RewardModel.load(folder, self.asked["pooling"]).to(device).eval()
 
-    def rows(self, prompts: list[str], answers: list[str]) -> Rows:
-        return templated_rows(prompts, answers, self.tokenizer, self.asked["template"], self.asked["max_length"])
+    def rows(self, prompts: list[str], completions: list[str]) -> Rows:
+        return templated_rows(prompts, completions, self.tokenizer, self.asked["template"], self.asked["max_length"])
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         rewards: Tensor = self.model(inputs["input_ids"], inputs["attention_mask"])
@@ -163,7 +163,7 @@ def published(config: PublishedConfig) -> tuple[PreTrainedModel, Any]:
     """The model and its tokenizer."""
     if config.architecture is not None and config.path is None:
         return stand_in(AutoModelForSequenceClassification, config.architecture)
-    where, options = (config.path, {}) if config.path else (str(config.id), {"revision": config.commit})
+    where, options = (config.path, {}) if config.path else (str(config.id), {"revision": config.revision})
     key = "the scorer's path"
     model = load_fp32(AutoModelForSequenceClassification, where, options, key)
     return model, from_pretrained(AutoTokenizer, where, options, key)
@@ -184,8 +184,8 @@ class Classifier(Published):
             )
         self.label = labels[config.label.lower()]
 
-    def rows(self, prompts: list[str], answers: list[str]) -> Rows:
-        return joined_rows(prompts, answers, self.tokenizer, self.room)
+    def rows(self, prompts: list[str], completions: list[str]) -> Rows:
+        return joined_rows(prompts, completions, self.tokenizer, self.room)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         logits = self.logits(inputs)
@@ -201,8 +201,8 @@ class PairInput(Published):
             names = ", ".join(map(str, self.model.config.id2label.values()))
             raise UserError(f"scorer {config.name}: gives several logits ({names}), not one; it is a classifier")
 
-    def rows(self, prompts: list[str], answers: list[str]) -> Rows:
-        return paired_rows(prompts, answers, self.tokenizer, self.room)
+    def rows(self, prompts: list[str], completions: list[str]) -> Rows:
+        return paired_rows(prompts, completions, self.tokenizer, self.room)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         return self.logits(inputs)[:, 0]

@@ -100,7 +100,7 @@ class Cost:
             spent["energy_joules"] = round(spent["energy_joules"], 1)
         return spent | {"seconds": round(spent["seconds"], 3), **self.counts, "gpu_hours": round(hours, 9)}
 
-    def hand_over(self, folder: Path) -> None:
+    def export_to(self, folder: Path) -> None:
         """The trace, thinned, into the stage's own folder; no file where nothing was traced."""
         if self.folder is None:
             return

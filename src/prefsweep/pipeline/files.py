@@ -5,24 +5,80 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, value: Any) -> None:
-    """All of it or nothing: whoever reads `path` sees the old file or the new one."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+Row = dict[str, Any]
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` for the caller to fill, as a file or as a folder, and rename it into place.
+
+    A reader of `path` sees the old content or all of the new, never a part: after an exception the old content stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():  # a folder cannot be renamed over another that is not empty
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with atomic(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
+    with atomic(path) as temporary, temporary.open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read_jsonl(path: Path) -> Iterator[Row]:
+    """Yield the rows of a JSON-lines file one by one, without holding the whole file in memory."""
+    with path.open() as file:
+        yield from map(json.loads, file)
+
+
+def append_jsonl(path: Path, rows: Iterable[Row]) -> None:
+    """Append rows to a JSON-lines file and flush after each, so that a killed process loses at most the last line."""
+    with path.open("a") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+
+def recover_jsonl(path: Path) -> list[Row]:
+    """Return the complete rows of a file that a killed process was appending to, and cut a partial last line off it."""
+    if not path.is_file():
+        return []
+    text = path.read_text()
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        write_text(path, complete)
+    return [json.loads(line) for line in complete.splitlines()]
 
 
 def link(source: Path | str, target: Path | str) -> None:

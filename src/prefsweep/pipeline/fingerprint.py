@@ -75,13 +75,13 @@ def canonical_fields(value: Any, hash_content: Callable[[Path], str]) -> dict[st
     form: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         item, rules = getattr(value, field.name), field.metadata
-        if not rules.get("in_identity", True):
+        if not rules.get("hashed", True):
             continue
         if rules.get("unless") and getattr(value, rules["unless"]) is not None:
             continue
         if rules.get("only_with") and not getattr(value, rules["only_with"]):
             continue
-        if "absent_equals" in rules and item == rules["absent_equals"]:
+        if "legacy_default" in rules and item == rules["legacy_default"]:
             continue
         if rules.get("is_content") and item is not None:
             form[field.name] = hash_content(Path(item))

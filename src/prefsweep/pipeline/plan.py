@@ -42,7 +42,7 @@ def make_plan(
     narrowed: Callable[[Any, Any], Any] = lambda config, section: section,
 ) -> Plan:
     """The stages that `target` needs, and no others. `elsewhere` are sections that roles ending in a name see instead:
-    `sample/result/imdb` those of `imdb`. `narrowed` leaves of a section what a stage with that config can tell.
+    `generate/result/imdb` those of `imdb`. `narrowed` leaves of a section what a stage with that config can tell.
 
     An input may be an alias: another name for a role, or None for what needs no stage (a pretrained base), which then
     is not an input at all.

@@ -55,8 +55,8 @@ def ensure(stage: Stage, store: Store, runtime: Any, listener: Listener) -> Reco
         if not any(place.checkpoints.iterdir()):
             history.rewind(-1)
         folders = {name: store.folder(source) for name, source in stage.inputs.items()}
-        alike = functools.partial(store.alike, stage)
-        context = Context(runtime, place.checkpoints, history, alike, place.cost)
+        find_similar = functools.partial(store.find_similar, stage)
+        context = Context(runtime, place.checkpoints, history, find_similar, place.cost)
         return stage.function(stage.config, **stage.sections, **folders, folder=place.artifact, context=context)
 
     record, built_here = store.build(stage, make)

@@ -21,13 +21,13 @@ class Context:
     history: History  # rows of metrics by step, also sent to the tracker
     # The finished stages that differ from this one in these fields of their config alone: what they share with it need
     # not be computed again.
-    alike: Callable[..., Iterable[Path]] = lambda *fields: ()
+    find_similar: Callable[..., Iterable[Path]] = lambda *fields: ()
     cost: Cost = field(default_factory=Cost)  # to which the stage adds what it counts
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`role` is its place in the method's graph (`sample/base`); `name` (`sample`) is what it does."""
+    """`role` is its place in the method's graph (`generate/base`); `name` (`sample`) is what it does."""
 
     role: str
     config: Any

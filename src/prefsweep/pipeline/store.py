@@ -92,7 +92,7 @@ class Store:
                 shutil.copy(place.history, place.artifact / place.history.name)
             record = self.record(stage, place.artifact, metrics, place.cost)
             write_json(place.artifact / RECORD, record)
-            place.cost.hand_over(place.artifact)  # beside the record, not in it: no two builds take equal times
+            place.cost.export_to(place.artifact)  # beside the record, not in it: no two builds take equal times
             place.artifact.rename(self.folder(stage))
             self.remember(stage, record)
             # Renamed first: a kill in the midst of the removal must not leave half a checkpoint to go on from.
@@ -141,7 +141,7 @@ class Store:
                 if isinstance(record, dict) and record.get("identity") == path.parent.name:  # not what is set aside
                     yield record
 
-    def alike(self, stage: Stage, *fields: str) -> Iterator[Path]:
+    def find_similar(self, stage: Stage, *fields: str) -> Iterator[Path]:
         """The folders of finished stages, verified, that differ from it in these fields of the config alone."""
 
         def rest(payload: dict[str, Any]) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from prefsweep.ppo.update import Metrics
 class Meters:
     """What only ever grows, as it stands now."""
 
-    answered: int
+    generate_completions: int
     read: int
     generated: int
     differentiated: int
@@ -23,7 +23,7 @@ class Meters:
 
 
 @dataclass(frozen=True)
-class Spending:
+class CostTracker:
     trainer: Trainer
     scorer: Scorer
     buys_labels: bool  # whether a score is a label: not where a stage of ours was trained on the labels there are
@@ -38,7 +38,7 @@ class Spending:
         flops = forward_flops(trainer.task.policy, now.read - before.read) + now.scoring - before.scoring
         flops += forward_flops(trainer.model, looked_at) + forward_flops(trainer.task.reference, looked_at)
         cost = {
-            "labels": now.answered - before.answered if self.buys_labels else 0,
+            "labels": now.generate_completions - before.generate_completions if self.buys_labels else 0,
             "episodes": len(rollouts.queries),
             "tokens_generated": now.generated - before.generated,
             "tokens_trained": trained,
@@ -50,4 +50,4 @@ class Spending:
         trainer, sampler = self.trainer, self.trainer.sampler
         each = [flops_of(self.scorer)]
         scoring = sum(gather_object(each) if trainer.accelerator.num_processes > 1 else each)
-        return Meters(sampler.answered, sampler.read, sampler.generated, trainer.updater.tokens, scoring)
+        return Meters(sampler.generate_completions, sampler.read, sampler.generated, trainer.updater.tokens, scoring)

@@ -31,7 +31,7 @@ def check_rollouts(config: PPOConfig, iteration: int, scores: Tensor, kl: Tensor
         )
     if entropy < config.min_entropy:
         raise TrippedError(
-            f"the entropy fell to {entropy:.4f} nats a token {where}: one answer to everything; raise stages.ppo.beta "
+            f"the entropy fell to {entropy:.4f} nats a token {where}: one answer to everything; raise stages.ppo.kl_coef "
             "or lower stages.ppo.learning_rate"
         )
 

@@ -15,11 +15,11 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from prefsweep.models.adapters import adapters_off
-from prefsweep.models.logprobs import AnswerBatch, positions
+from prefsweep.models.logprobs import CompletionBatch, positions
 
 
 @dataclass(frozen=True)
-class Beliefs:
+class PolicyOutput:
     """What a forward says of an answer's tokens, each [B, A]; meaningless outside the batch's answer mask."""
 
     logprobs: Tensor
@@ -39,30 +39,30 @@ class ActorCritic(nn.Module):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
-    def forward(self, batch: AnswerBatch) -> Beliefs:
-        hidden = answer_states(self.policy, batch)
-        logits = answer_logits(self.policy, hidden, self.temperature)
-        states = hidden if self.critic is None else answer_states(self.critic, batch)
+    def forward(self, batch: CompletionBatch) -> PolicyOutput:
+        hidden = completion_states(self.policy, batch)
+        logits = completion_logits(self.policy, hidden, self.temperature)
+        states = hidden if self.critic is None else completion_states(self.critic, batch)
         with torch.autocast(states.device.type, enabled=False):  # in bf16 a value would move in steps of a percent
             values = self.value_head(states.float()).squeeze(-1)
         entropy = None if torch.is_grad_enabled() else entropies(logits)
-        return Beliefs(token_logprobs(logits, batch.answers), values, entropy)
+        return PolicyOutput(token_logprobs(logits, batch.completions), values, entropy)
 
     def critic_parameters(self) -> list[nn.Parameter]:
         return [*self.value_head.parameters(), *(self.critic.parameters() if self.critic is not None else [])]
 
 
-def answer_states(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
+def completion_states(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
     """[B, A, H] the last hidden states from which each answer token was chosen."""
     output = model.base_model(
         input_ids=batch.ids, attention_mask=batch.attention, position_ids=positions(batch.attention), use_cache=False
     )
-    width = batch.answer_mask.shape[1]
+    width = batch.completion_mask.shape[1]
     states: Tensor = output.last_hidden_state[:, -(width + 1) : -1]
     return states
 
 
-def answer_logits(policy: PreTrainedModel, hidden: Tensor, temperature: float) -> Tensor:
+def completion_logits(policy: PreTrainedModel, hidden: Tensor, temperature: float) -> Tensor:
     """[B, A, V] fp32, at the temperature of sampling. Only answers see the vocabulary."""
     logits: Tensor = policy.get_output_embeddings()(hidden).float() / temperature
     return logits
@@ -74,13 +74,15 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def reference_logprobs(reference: PreTrainedModel, batch: AnswerBatch, temperature: float) -> Tensor:
+def reference_logprobs(reference: PreTrainedModel, batch: CompletionBatch, temperature: float) -> Tensor:
     """[B, A] by the same operations as the policy's, so that an unmoved policy differs by exactly 0.
 
     Adapters are off: a policy that trains some is its own reference.
     """
     with adapters_off(reference):
-        return token_logprobs(answer_logits(reference, answer_states(reference, batch), temperature), batch.answers)
+        return token_logprobs(
+            completion_logits(reference, completion_states(reference, batch), temperature), batch.completions
+        )
 
 
 def entropies(logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from prefsweep.config.stages import PPOConfig
 from prefsweep.models import decoding
 from prefsweep.models.loading import autocast
-from prefsweep.models.logprobs import AnswerBatch, Ids, answer_batch
+from prefsweep.models.logprobs import CompletionBatch, Ids, completion_batch
 from prefsweep.models.scorers import Measures
 
 Score = Callable[[list[str], list[str]], Measures]
@@ -32,14 +32,14 @@ class Rollouts:
     queries: list[Ids]
     responses: list[Ids]  # up to and with EOS
     prompts: list[str]  # the queries as the scorer read them
-    answers: list[str]
+    completions: list[str]
     scores: Tensor  # [N] as the scorer gave them
     truncated: Tensor  # [N] whether the scorer had to cut what it read
     ended: Tensor  # [N] whether the response closes with EOS
 
-    def batch(self, rows: list[int], pad: int) -> AnswerBatch:
+    def batch(self, rows: list[int], pad: int) -> CompletionBatch:
         queries, responses = [self.queries[row] for row in rows], [self.responses[row] for row in rows]
-        return answer_batch(queries, responses, pad, self.scores.device)
+        return completion_batch(queries, responses, pad, self.scores.device)
 
     def tokens(self, rows: Iterable[int]) -> int:
         """Of queries and responses."""
@@ -51,7 +51,7 @@ class Rollouts:
 
 
 @dataclass(frozen=True)
-class Words:
+class TextCodec:
     """What stands between token ids and texts: a tokenizer's, or a toy's."""
 
     eos: int
@@ -77,11 +77,11 @@ class Sampler:
 
     config: PPOConfig
     policy: PreTrainedModel
-    words: Words
+    words: TextCodec
     score: Score
     accelerator: Any
     batch: int
-    answered: int = 0  # queries so far, by all processes
+    generate_completions: int = 0  # queries so far, by all processes
     read: int = 0  # tokens of queries and responses
     generated: int = 0  # of responses
 
@@ -97,20 +97,22 @@ class Sampler:
             responses |= dict(zip(rows, drawn, strict=True))
         # 2. score it, as text: the scorer may have another tokenizer
         prompts = self.words.decode([queries[row] for row in mine])
-        answers = self.words.decode([responses[row] for row in mine])
-        measured = self.score(prompts, answers) if mine else {"score": []}
+        completions = self.words.decode([responses[row] for row in mine])
+        measured = self.score(prompts, completions) if mine else {"score": []}
         scores, cut = measured["score"], measured.get("truncated", [0.0] * len(mine))
         # 3. everybody's, in the order of the rows
-        done = list(zip(mine, [responses[row] for row in mine], prompts, answers, scores, cut, strict=True))
+        done = list(zip(mine, [responses[row] for row in mine], prompts, completions, scores, cut, strict=True))
         whole = sorted(gather_object(done) if world > 1 else done, key=lambda item: item[0])
-        _, kept, all_prompts, all_answers, all_scores, all_cut = (list(column) for column in zip(*whole, strict=True))
-        self.answered += len(queries)
+        _, kept, all_prompts, all_completions, all_scores, all_cut = (
+            list(column) for column in zip(*whole, strict=True)
+        )
+        self.generate_completions += len(queries)
         self.generated += sum(map(len, kept))
         self.read += sum(map(len, queries)) + sum(map(len, kept))
         where = self.policy.device
         ended = torch.tensor([response[-1] == self.words.eos for response in kept], device=where)
         found, truncated = (torch.tensor(each, device=where, dtype=torch.float32) for each in (all_scores, all_cut))
-        return Rollouts(queries, kept, all_prompts, all_answers, found, truncated, ended)
+        return Rollouts(queries, kept, all_prompts, all_completions, found, truncated, ended)
 
     def draw(self, queries: list[Ids], names: list[str]) -> list[Ids]:
         """Responses cut at their first EOS, or at a length drawn from `response_tokens`."""

@@ -44,21 +44,21 @@ def token_rewards(scores: Tensor, logprobs: Tensor, reference: Tensor, mask: Ten
     return rewards
 
 
-def advantages(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, decay: float) -> Tensor:
+def advantages(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
     """[B, A] generalised advantage estimates, Schulman et al. 2016 (arXiv 1506.02438), equation 16:
 
     A_t = Σ_l (γλ)^l δ_{t+l} with δ_t = r_t + γ V_{t+1} − V_t, and V = 0 after the last token.
     """
     found = torch.zeros_like(rewards)
-    later, next_value = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards[:, 0])
+    last_gae, next_value = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards[:, 0])
     for t in range(rewards.shape[1] - 1, -1, -1):
-        surprise = rewards[:, t] + discount * next_value - values[:, t]
-        later = surprise + discount * decay * later
-        found[:, t], next_value = later, values[:, t]
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        last_gae = delta + gamma * lam * last_gae
+        found[:, t], next_value = last_gae, values[:, t]
     return found.where(mask, 0.0)
 
 
-def kl_per_answer(logprobs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+def kl_per_completion(logprobs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """[B] log π(y) − log π_ref(y) of sampled answers: its expectation is the KL, a single one may be negative."""
     return (logprobs - reference).where(mask, 0.0).sum(-1)
 

@@ -36,7 +36,7 @@ from prefsweep.ppo import tensors
 from prefsweep.ppo.batches import Minibatch, Split, shuffled
 from prefsweep.ppo.guards import check_rollouts
 from prefsweep.ppo.policy import ActorCritic, reference_logprobs
-from prefsweep.ppo.rollout import Rollouts, Sampler, Score, Words
+from prefsweep.ppo.rollout import Rollouts, Sampler, Score, TextCodec
 from prefsweep.ppo.tensors import Moments, masked_mean
 from prefsweep.ppo.update import Metrics, Snapshot, Targets, Updater
 
@@ -49,7 +49,7 @@ class Task:
     policy: PreTrainedModel
     reference: PreTrainedModel
     critic: PreTrainedModel | None
-    words: Words
+    words: TextCodec
     score: Score
     queries: list[Ids]
 
@@ -64,7 +64,7 @@ class Trainer:
         self.updater = Updater(config, self.model, accelerator, task.words.pad)
         self.split = Split(accelerator.process_index, accelerator.num_processes, micro_batch)
         self.iteration = 0  # the number of finished ones
-        self.beta = config.beta
+        self.beta = config.kl_coef
         self.moments = Moments()
 
     # ------------------------------------------------------------------------------------------- one iteration
@@ -79,19 +79,19 @@ class Trainer:
         rollouts = self.sampler([self.query(episode) for episode in episodes], [f"{iteration}/{row}" for row in rows])
         # 2. the policy, the critic and the reference, before any step
         epochs = [self.split.minibatches(config, iteration, epoch) for epoch in range(config.epochs)]
-        before = self.look(rollouts, epochs[0])
+        before = self.score_rollouts(rollouts, epochs[0])
         # 3. honest?
         entropy = float(masked_mean(before.entropy, before.mask))
         check_rollouts(config, iteration + 1, rollouts.scores, before.kl, entropy)
         # 4. and 5.
-        targets = self.targets(before, self.judged(rollouts))
+        targets = self.targets(before, self.shape_scores(rollouts))
         # 6. the update
         learned = self.updater.update(iteration, epochs, rollouts, before, targets)
         # 7. beta
         metrics = self.described(rollouts, before, targets) | learned
-        if config.kl_target is not None:
+        if config.adaptive_kl_target is not None:
             self.beta = tensors.next_beta(
-                self.beta, metrics["kl"], config.kl_target, config.kl_horizon, config.batch_size
+                self.beta, metrics["kl"], config.adaptive_kl_target, config.adaptive_kl_horizon, config.batch_size
             )
         self.iteration += 1
         return metrics, rollouts
@@ -108,7 +108,7 @@ class Trainer:
             self.moments.add(self.sampler([self.query(row) for row in rows], [f"start/{row}" for row in rows]).scores)
 
     @torch.no_grad()
-    def look(self, rollouts: Rollouts, minibatches: list[Minibatch]) -> Snapshot:
+    def score_rollouts(self, rollouts: Rollouts, minibatches: list[Minibatch]) -> Snapshot:
         lengths = rollouts.lengths
         width = int(lengths.max())
         found = torch.zeros(4, len(lengths), width, device=lengths.device)
@@ -119,13 +119,13 @@ class Trainer:
                 reference = reference_logprobs(self.task.reference, batch, self.config.temperature)
             assert now.entropy is not None  # nothing is differentiated here
             beliefs = torch.stack([now.logprobs, reference, now.values, now.entropy])
-            found[:, rows, -batch.answer_mask.shape[1] :] = beliefs.where(batch.answer_mask, 0.0)
+            found[:, rows, -batch.completion_mask.shape[1] :] = beliefs.where(batch.completion_mask, 0.0)
         # a row was looked at by one process and is 0 in the others
         logprobs, reference, values, entropy = self.accelerator.reduce(found, "sum")
         mask = torch.arange(width, device=lengths.device)[None, :] >= width - lengths[:, None]
         return Snapshot(logprobs, reference, values, entropy, mask)
 
-    def judged(self, rollouts: Rollouts) -> Tensor:
+    def shape_scores(self, rollouts: Rollouts) -> Tensor:
         """[N] scores as the update sees them: normalised, cut, and then the rule for answers without an end."""
         config, scores = self.config, rollouts.scores
         if config.score_normalisation == "running":
@@ -135,9 +135,9 @@ class Trainer:
         if config.score_clip is not None:
             scores = scores.clamp(-config.score_clip, config.score_clip)
         if config.missing_eos == "penalty":
-            scores = torch.where(rollouts.ended, scores, scores - config.missing_eos_amount)
+            scores = torch.where(rollouts.ended, scores, scores - config.missing_eos_penalty)
         if config.missing_eos == "replace":
-            scores = scores.where(rollouts.ended, -config.missing_eos_amount)
+            scores = scores.where(rollouts.ended, -config.missing_eos_penalty)
         return scores
 
     def targets(self, before: Snapshot, scores: Tensor) -> Targets:
@@ -145,7 +145,7 @@ class Trainer:
         rewards = tensors.token_rewards(scores, before.logprobs, before.reference, before.mask, self.beta)
         if config.whiten_rewards:
             rewards = tensors.whiten(rewards, before.mask, keep_mean=True)
-        advantages = tensors.advantages(rewards, before.values, before.mask, config.discount, config.gae_lambda)
+        advantages = tensors.advantages(rewards, before.values, before.mask, config.gamma, config.gae_lambda)
         returns = advantages + before.values  # of the advantages as they are, before whitening
         if config.whiten_advantages:
             advantages = tensors.whiten(advantages, before.mask)
@@ -170,10 +170,10 @@ class Trainer:
     def validate(self, queries: list[Ids]) -> tuple[Metrics, Rollouts]:
         """On held-out queries, with equal draws each time. `objective` is score − β·KL at the β of the beginning."""
         rollouts = self.sampler(queries, [f"validation/{row}" for row in range(len(queries))])
-        kl = float(self.look(rollouts, [self.split.minibatch(tuple(range(len(queries))))]).kl.mean())
+        kl = float(self.score_rollouts(rollouts, [self.split.minibatch(tuple(range(len(queries))))]).kl.mean())
         score = float(rollouts.scores.mean())
         scaled = float(self.moments.normalised(rollouts.scores).mean())
-        return {"score": score, "kl": kl, "objective": scaled - self.config.beta * kl}, rollouts
+        return {"score": score, "kl": kl, "objective": scaled - self.config.kl_coef * kl}, rollouts
 
     # -------------------------------------------------------------------------------------------------- its state
 

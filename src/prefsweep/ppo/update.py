@@ -35,7 +35,7 @@ class Snapshot:
     @property
     def kl(self) -> Tensor:
         """[N]"""
-        return tensors.kl_per_answer(self.logprobs, self.reference, self.mask)
+        return tensors.kl_per_completion(self.logprobs, self.reference, self.mask)
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Updater:
         steps, norms = list[Tensor](), list[float]()
         for minibatch in (minibatch for epoch in epochs for minibatch in epoch):
             # 1. the gradient of the whole minibatch, wherever its parts are
-            found = self.differentiate(minibatch, rollouts, before, targets)
+            found = self.backward_minibatch(minibatch, rollouts, before, targets)
             steps.append(found)
             self.tokens += rollouts.tokens(minibatch.rows)
             # 2. too far?
-            if self.config.max_approx_kl is not None and found[APPROX_KL] > self.config.max_approx_kl:
+            if self.config.target_kl is not None and found[APPROX_KL] > self.config.target_kl:
                 break
             # 3. finite?
             norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
@@ -86,7 +86,9 @@ class Updater:
         policy["lr"] = config.learning_rate * height
         critic["lr"] = (config.critic_learning_rate or config.learning_rate) * height
 
-    def differentiate(self, minibatch: Minibatch, rollouts: Rollouts, before: Snapshot, targets: Targets) -> Tensor:
+    def backward_minibatch(
+        self, minibatch: Minibatch, rollouts: Rollouts, before: Snapshot, targets: Targets
+    ) -> Tensor:
         """[6] STATISTICS of the whole minibatch, means over its tokens; its gradient is left in the parameters."""
         config = self.config
         tokens = before.mask[list(minibatch.rows)].sum()
@@ -94,15 +96,15 @@ class Updater:
         sums = torch.zeros(len(STATISTICS), device=tokens.device)
         for rows in minibatch.parts:
             batch = rollouts.batch(rows, self.pad)
-            mask, width = batch.answer_mask, batch.answer_mask.shape[1]
+            mask, width = batch.completion_mask, batch.completion_mask.shape[1]
             with autocast(config.precision, tokens.device):
                 now = self.model(batch)
             old, values, advantages, returns = (
                 whole[rows, -width:] for whole in (before.logprobs, before.values, targets.advantages, targets.returns)
             )
-            policy = policy_loss(now.logprobs, old, advantages, mask, config.clip_policy)
-            value = value_loss(now.values, values, returns, mask, config.clip_value)
-            self.accelerator.backward((policy.loss + config.value_coefficient * value.loss) / tokens)
+            policy = policy_loss(now.logprobs, old, advantages, mask, config.clip_range)
+            value = value_loss(now.values, values, returns, mask, config.clip_range_value)
+            self.accelerator.backward((policy.loss + config.vf_coef * value.loss) / tokens)
             each = (policy.loss, value.loss, policy.divergence, policy.clipped, value.clipped, policy.ratio)
             sums += torch.stack([number.detach().float() for number in each])
         self.sum_gradients()

@@ -48,8 +48,8 @@ class Layout:
     best_by: str | None = None
     note: str | None = None
 
-    def table(self, runs: Sequence[Run], published: Sequence[dict[str, Any]], answers: Left) -> Table:
-        return table(runs, self.metrics, self.rows, self.columns, published, answers)
+    def table(self, runs: Sequence[Run], published: Sequence[dict[str, Any]], completions: Left) -> Table:
+        return table(runs, self.metrics, self.rows, self.columns, published, completions)
 
     def without(self, absent: Sequence[str]) -> "Layout":
         kept = [metric for metric in self.metrics or () if metric not in absent]
@@ -63,14 +63,14 @@ def report(folder: Path, console: Console | None = None) -> list[Path]:
     """
     console = console or Console()
     runs = read_runs([folder])
-    answers = read_all(runs)
-    sets = comparable_sets(runs, answers)
+    completions = read_all(runs)
+    sets = comparable_sets(runs, completions)
     if len(sets) > 1:
-        console.print(Text(f"the runs differ in {reason(sets, answers)}: a table each"), soft_wrap=True)
+        console.print(Text(f"the runs differ in {reason(sets, completions)}: a table each"), soft_wrap=True)
     tables, written, beside = [], [], []
     for number, members in enumerate(sets, 1):
         suffix = "" if number == 1 else f"-{number}"
-        made, files = report_set(members, folder, suffix, answers, console)
+        made, files = report_set(members, folder, suffix, completions, console)
         tables.append(made)
         written += files
         against, files = report_versus(made, folder, suffix, console)
@@ -89,7 +89,7 @@ def report(folder: Path, console: Console | None = None) -> list[Path]:
 
 
 def report_set(
-    runs: Sequence[Run], folder: Path, suffix: str, answers: Left, console: Console
+    runs: Sequence[Run], folder: Path, suffix: str, completions: Left, console: Console
 ) -> tuple[Table, list[Path]]:
     published, layout = read_published([folder]), read_layout(folder)
     present = {metric for run in runs for metric in run.metrics}
@@ -97,10 +97,10 @@ def report_set(
         console.print(Text(f"report: no run has {', '.join(absent)}: not in the table"), soft_wrap=True)
         layout = layout.without(absent)
     try:
-        made = layout.table(runs, published, answers)
+        made = layout.table(runs, published, completions)
     except UserError as error:  # a layout that does not fit costs the layout, not the table
         console.print(Text(f"report: {error}; the table is the default one"), soft_wrap=True)
-        made = Layout().table(runs, published, answers)
+        made = Layout().table(runs, published, completions)
     made = captioned(made, folder, layout, console)
     print_table(made, console)
     texts = {folder / f"table{suffix}.{kind}": FORMATS[kind](made) for kind in BESIDE}

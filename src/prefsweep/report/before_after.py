@@ -34,7 +34,7 @@ def read_pairs(start: Path, result: Path) -> list[Pair]:
     for row in map(json.loads, result.open()):
         first = before[row["id"], row["sample"]]
         scores = (each["scores"]["score"] for each in (first, row))
-        found.append(Pair(row["prompt"], first["answer"], next(scores), row["answer"], next(scores)))
+        found.append(Pair(row["prompt"], first["completion"], next(scores), row["completion"], next(scores)))
     return found
 
 

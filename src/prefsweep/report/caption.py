@@ -75,7 +75,7 @@ def seeds_text(seeds: set[Any]) -> str:
 
 def sampled(runs: Sequence[Run]) -> str:
     """`500 test prompts`, or nothing where no run says how many."""
-    counts = sorted({n for run in runs if (n := run.value("stages.sample.prompts")) is not None})
-    splits = {str(split) for run in runs if (split := run.value("stages.sample.split")) is not None}
+    counts = sorted({n for run in runs if (n := run.value("stages.generate.prompts")) is not None})
+    splits = {str(split) for run in runs if (split := run.value("stages.generate.split")) is not None}
     split = f"{splits.pop()} " if len(splits) == 1 else ""
     return f"{' or '.join(map(str, counts))} {split}prompts" if counts else ""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from prefsweep.report import statistics
-from prefsweep.report.answers import Answers
 from prefsweep.report.columns import HALVES, NOTHING, RATES, number
+from prefsweep.report.completions import CompletionTable
 from prefsweep.report.frame import Run
 from prefsweep.report.published import Published
 from prefsweep.report.statistics import Array, Estimate
@@ -74,8 +74,8 @@ class Cell:
             said = [(half.estimate, half.interval) for half in self.halves]
             return statistics.half_sum(found, [(mine, ends) for mine, ends in said if mine and ends])
         if self.is_rate and self.prompts is not None:
-            answers = float(self.prompts.sizes.sum()) * len(self.runs)
-            size = statistics.effective_size(found, answers, len(self.prompts.groups))
+            completions = float(self.prompts.sizes.sum()) * len(self.runs)
+            size = statistics.effective_size(found, completions, len(self.prompts.groups))
             return statistics.wilson(min(max(centre, 0.0), 1.0), size, found.degrees)
         return centre - found.half_width, centre + found.half_width
 
@@ -109,23 +109,23 @@ class Marks:
 def make_cell(
     group: Sequence[Run],
     metric: str,
-    answers: Mapping[str, Answers | None],
+    completions: Mapping[str, CompletionTable | None],
     published: Published | None = None,
     is_seedless: bool = False,
 ) -> Cell:
     having = tuple(run for run in group if run.has_result and metric in run.metrics)
     values = tuple(run.metrics[metric] for run in having)
-    prompts = common_prompts([answers.get(run.identity) for run in having], metric, values)
-    halves = tuple(make_cell(having, half, answers) for half in HALVES.get(metric, ()))
+    prompts = common_prompts([completions.get(run.identity) for run in having], metric, values)
+    halves = tuple(make_cell(having, half, completions) for half in HALVES.get(metric, ()))
     return Cell(metric, values, having, prompts, published, is_seedless, halves)
 
 
-def common_prompts(found: Sequence[Answers | None], metric: str, values: Sequence[float]) -> Prompts | None:
+def common_prompts(found: Sequence[CompletionTable | None], metric: str, values: Sequence[float]) -> Prompts | None:
     """The runs' answers side by side; None where one lacks them, or answered other prompts, or they are not what the
     metric is the mean of."""
     parts: list[tuple[list[str], Array, Array]] = []
-    for answers, value in zip(found, values, strict=True):
-        part: Any = None if answers is None else answers.of(metric)
+    for completions, value in zip(found, values, strict=True):
+        part: Any = None if completions is None else completions.of(metric)
         if part is None or (parts and (part[0] != parts[0][0] or not np.array_equal(part[2], parts[0][2]))):
             return None
         if abs(float(part[1] @ part[2] / part[2].sum()) - value) > AGREE * max(1.0, abs(value)):
@@ -134,5 +134,5 @@ def common_prompts(found: Sequence[Answers | None], metric: str, values: Sequenc
     if not parts:
         return None
     groups, _, sizes = parts[0]
-    is_rate = metric in RATES and all(answers is not None and metric in answers.rates for answers in found)
+    is_rate = metric in RATES and all(completions is not None and metric in completions.rates for completions in found)
     return Prompts(tuple(groups), np.stack([means for _, means, _ in parts]), sizes, is_rate)

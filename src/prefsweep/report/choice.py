@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from prefsweep.errors import UserError, nearest
-from prefsweep.report.answers import stage_folder
 from prefsweep.report.columns import NOTHING, key_heading, value_text
+from prefsweep.report.completions import stage_folder
 from prefsweep.report.frame import Run, groups, is_number, read_runs, varying
 from prefsweep.report.render import print_table
 from prefsweep.report.table import table
@@ -82,7 +82,7 @@ def result_role(run: Run) -> str:
 
 def history(run: Run) -> list[dict[str, float]]:
     """Of the stage that ends the method; its validations with what the judge said of their answers."""
-    said = {row["step"]: row[JUDGED] for row in rows_of(run, "validate") if JUDGED in row}
+    said = {row["step"]: row[JUDGED] for row in rows_of(run, "judge_validation") if JUDGED in row}
     return [
         row | {JUDGED: said[row["step"]]} if row["step"] in said and any(map(is_validation, row)) else row
         for row in rows_of(run, result_role(run))

@@ -15,8 +15,8 @@ HEADINGS = {
     "judge/cas": "CAS",
     "kl/base": "KL to base",
     "kl/start": "KL to start",
-    "limit/attainable": "attainable gain",
-    "limit/efficiency": "of the attainable",
+    "frontier/attainable": "attainable gain",
+    "frontier/efficiency": "of the attainable",
     "preference/accuracy": "preference accuracy",
     "text/bleu": "BLEU",
     "text/bleu1": "BLEU-1",
@@ -53,7 +53,7 @@ MORE_IS_BETTER = {
     *("judge/mean", "judge/median", "judge/win_rate", "judge/win_rate_chosen"),
     *("judge/win_rate_length_controlled", "judge/win_rate_chosen_length_controlled"),
     *("judge/hmr", "judge/hpr", "judge/cas", "judge/well_formed", "preference/accuracy", "preference/margin"),
-    *("limit/efficiency", "judge/gain_per_1000_labels"),
+    *("frontier/efficiency", "judge/gain_per_1000_labels"),
     *("text/bleu", "text/bleu1", "text/rouge1", "text/rouge2", "text/rougeL", "text/rougeLsum"),
 }
 LESS_IS_BETTER = {"preference/loss", "preference/perplexity_chosen", "text/coherence", "text/repetition"}

@@ -3,14 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefsweep.report.answers import Answers
 from prefsweep.report.columns import key_heading, value_text
+from prefsweep.report.completions import CompletionTable
 from prefsweep.report.frame import Run
 
-SECTIONS = ("judge.", "stages.sample.", "stages.score.", "stages.evaluate.", "stages.judge.", "stages.judge_model.")
-NO_MATTER = ("._target_", ".reads", ".path", "evaluate.limit")  # plumbing; a path names no content; more is asked
+SECTIONS = (
+    "judge.",
+    "stages.generate.",
+    "stages.judge_completions.",
+    "stages.evaluate.",
+    "stages.judge_accuracy.",
+    "stages.judge_model.",
+)
+NO_MATTER = ("._target_", ".reads", ".path", "evaluate.frontier")  # plumbing; a path names no content; more is asked
 PROMPTS = "prompts"
-JUDGE = "judge"  # the stage that asks the judge about test pairs: one identity, one judge, wherever its files lie
+JUDGE = (
+    "judge_accuracy"  # the stage that asks the judge about test pairs: one identity, one judge, wherever its files lie
+)
 
 
 def comparison(run: Run) -> dict[str, Any]:
@@ -22,13 +31,13 @@ def comparison(run: Run) -> dict[str, Any]:
     return names | template | {key: value for key, value in settings.items() if not key.endswith(NO_MATTER)}
 
 
-def comparable_sets(runs: Sequence[Run], answers: Mapping[str, Answers | None]) -> list[list[Run]]:
+def comparable_sets(runs: Sequence[Run], completions: Mapping[str, CompletionTable | None]) -> list[list[Run]]:
     """The runs in sets that may each make a table, in the order first seen. A run that says nothing of itself (killed
     before it wrote its config) or that left no answers joins the first set it does not contradict."""
     sets: list[tuple[dict[str, Any], list[Run]]] = []
     for run in runs:
         found = comparison(run) if run.config else {}
-        if (left := answers.get(run.identity)) is not None:
+        if (left := completions.get(run.identity)) is not None:
             found[PROMPTS] = left.prompts
         for known, members in sets:
             if agree(known, found):
@@ -44,8 +53,8 @@ def agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[key] == other[key] for key in one.keys() & other.keys())
 
 
-def reason(sets: Sequence[Sequence[Run]], answers: Mapping[str, Answers | None]) -> str:
-    """`stages.sample.temperature (0.7, 1)`: what the sets differ in, the plainest first."""
+def reason(sets: Sequence[Sequence[Run]], completions: Mapping[str, CompletionTable | None]) -> str:
+    """`stages.generate.temperature (0.7, 1)`: what the sets differ in, the plainest first."""
     found: dict[str, dict[str, None]] = {}
     for members in sets:
         said = comparison(members[0])

@@ -10,10 +10,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from prefsweep.errors import UserError
-from prefsweep.report.answers import read_rows, samples_of
 from prefsweep.report.cell import make_cell
 from prefsweep.report.columns import decimals_for, number, value_text
 from prefsweep.report.comparable import comparable_sets, reason
+from prefsweep.report.completions import read_rows, samples_of
 from prefsweep.report.frame import Run, read_runs
 from prefsweep.report.significance import difference_of_runs
 from prefsweep.report.table import Left, read_all
@@ -30,13 +30,17 @@ def diff(first: Path, second: Path, console: Console) -> None:
     for name, run in (("A", a), ("B", b)):
         console.print(Text(f"{name}: {run.name} ({run.status})"), soft_wrap=True)
     print_lines(console, ("config", "A", "B"), list(settings_lines(a, b)), "their configs are equal")
-    answers = read_all([a, b])
-    sets = comparable_sets([a, b], answers)
+    completions = read_all([a, b])
+    sets = comparable_sets([a, b], completions)
     if len(sets) > 1:
-        console.print(Text(f"they differ in {reason(sets, answers)}: their metrics are not comparable"), soft_wrap=True)
-    print_lines(console, ("metric", "A", "B", "difference"), list(metric_lines(a, b, answers)), "no metric in common")
+        console.print(
+            Text(f"they differ in {reason(sets, completions)}: their metrics are not comparable"), soft_wrap=True
+        )
+    print_lines(
+        console, ("metric", "A", "B", "difference"), list(metric_lines(a, b, completions)), "no metric in common"
+    )
     console.print(Text(NOTE, style="dim"))
-    for prompt, ours, theirs in islice(answers_of_both(a, b), PROMPTS):
+    for prompt, ours, theirs in islice(completions_of_both(a, b), PROMPTS):
         console.print(Text(f"\n{prompt}", style="italic"))
         console.print(Text.assemble(("A ", "bold"), ours))
         console.print(Text.assemble(("B ", "bold"), theirs))
@@ -56,18 +60,18 @@ def settings_lines(a: Run, b: Run) -> Iterator[tuple[str, ...]]:
             yield key, value_text(ours.get(key)), value_text(theirs.get(key))
 
 
-def metric_lines(a: Run, b: Run, answers: Left) -> Iterator[tuple[str, ...]]:
+def metric_lines(a: Run, b: Run, completions: Left) -> Iterator[tuple[str, ...]]:
     for metric in a.metrics:
         if metric not in b.metrics:
             continue
         values = a.metrics[metric], b.metrics[metric]
         decimals = decimals_for(values)
-        found = difference_of_runs(make_cell([b], metric, answers), make_cell([a], metric, answers))
+        found = difference_of_runs(make_cell([b], metric, completions), make_cell([a], metric, completions))
         interval = "" if found is None else f" ± {number(found.half_width, decimals)}"
         yield metric, *(number(v, decimals) for v in values), number(values[1] - values[0], decimals) + interval
 
 
-def answers_of_both(a: Run, b: Run) -> Iterator[tuple[str, str, str]]:
+def completions_of_both(a: Run, b: Run) -> Iterator[tuple[str, str, str]]:
     """The first answers to the prompts that both have."""
     paths = samples_of(a), samples_of(b)
     if paths[0] is None or paths[1] is None:
@@ -82,7 +86,7 @@ def answers_of_both(a: Run, b: Run) -> Iterator[tuple[str, str, str]]:
 
 def scored(row: dict[str, Any]) -> str:
     score = (row.get("scores") or {}).get("score")
-    return (f"[{number(score, 3)}]" if isinstance(score, int | float) else "") + str(row["answer"])
+    return (f"[{number(score, 3)}]" if isinstance(score, int | float) else "") + str(row["completion"])
 
 
 def print_lines(console: Console, header: tuple[str, ...], lines: list[tuple[str, ...]], nothing: str) -> None:

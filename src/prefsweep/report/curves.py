@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefsweep.report.answers import stage_folder
+from prefsweep.report.completions import stage_folder
 from prefsweep.report.drawing import panels, style
 from prefsweep.report.frame import Run
 from prefsweep.report.table import Table

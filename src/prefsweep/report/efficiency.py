@@ -92,7 +92,7 @@ def in_words(run: Run, role: str, metric: str) -> str:
     if metric != JUDGED:
         return f"{role}: validation {metric.removeprefix(VALIDATION)}"
     stage = run.config["stages"][role.partition("/")[0]]
-    cap = bounds(stage.get("response_tokens") or [stage["validation_tokens"]])
+    cap = bounds(stage.get("response_tokens") or [stage["validation_max_new_tokens"]])
     said = f"judge on {stage['validation_prompts']} validation prompts,\nat most {cap} tokens"
     said += f", cut to {bounds(stage['query_tokens'])}" if stage.get("query_tokens") else ""
     return said + (f", T = {stage['temperature']:g}" if stage.get("temperature", 1) != 1 else "")

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 TALLEST = 40.0  # inches: past it rows move together, or the PNG of a thousand rows would not fit in memory
 NOTE = "Dot: one run. Bar and line below: mean and its 95% interval, as in the table. One colour and shape a row."
 BASE, START = "kl/base", "kl/start"
-LIMIT_OF = "stages.evaluate.limit_of"
+LIMIT_OF = "stages.evaluate.frontier_of"
 BASES, STARTS, RESULTS = (
-    "sample/base",
-    "sample/start",
-    "sample/result",
+    "generate/base",
+    "generate/start",
+    "generate/result",
 )  # the stages whose identities tell policies apart
 DOT: dict[str, Any] = {"markersize": 5, "alpha": 0.75, "markeredgecolor": "white", "markeredgewidth": 0.5}
 ABSENT: dict[str, Any] = {"color": "#777777", "style": "italic", "fontsize": 7}
@@ -110,7 +110,7 @@ def one_base(runs: Sequence[Run]) -> bool:
 def axis(runs: Sequence[Run]) -> tuple[str, str | None]:
     """KL to the base, which all runs share; where their limit is their start's, KL to the start that most of them have,
     and which answers are that start's."""
-    of_start = [run for run in runs if run.value("stages.evaluate.limit") and run.value(LIMIT_OF) == "start"]
+    of_start = [run for run in runs if run.value("stages.evaluate.frontier") and run.value(LIMIT_OF) == "start"]
     starts = Counter(run.stages[STARTS] for run in of_start if STARTS in run.stages)
     return (START, starts.most_common(1)[0][0]) if starts else (BASE, None)
 

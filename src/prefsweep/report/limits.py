@@ -5,13 +5,13 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from prefsweep.report.answers import stage_folder
+from prefsweep.report.completions import stage_folder
 from prefsweep.report.frame import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CURVES = "limit.json"
+CURVES = "frontier.json"
 LINES = {  # by what tilts the answers: how its line is drawn, and what it is called
     "judge": ("-", "attainable"),
     "reward": ("--", "attainable by the reward, judged"),
@@ -23,7 +23,7 @@ def limits(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The curves of every reference and reward that these runs have, each once."""
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
-        folder = stage_folder(run, "limit")
+        folder = stage_folder(run, "frontier")
         if folder is not None:
             with contextlib.suppress(OSError, ValueError):
                 for name, curve in json.loads((folder / CURVES).read_text())["curves"].items():

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from prefsweep.report.answers import read_rows, samples_of, stage_folder
 from prefsweep.report.cell import Cell
 from prefsweep.report.columns import number, value_text
+from prefsweep.report.completions import read_rows, samples_of, stage_folder
 from prefsweep.report.frame import Run
 from prefsweep.report.table import Row, Table
 from prefsweep.report.versus import Versus
@@ -151,8 +151,10 @@ def side_by_side(rows: Sequence[Row]) -> list[dict[str, Any]]:
         for sample in islice(read_rows(path), PROMPTS * 64) if path else ():
             if sample.get("sample", 0) or (str(sample["id"]) not in prompts and len(prompts) == PROMPTS):
                 continue
-            entry = prompts.setdefault(str(sample["id"]), {"prompt": cut(sample["prompt"]), "answers": []})
-            entry["answers"].append({"row": row_name(row), "score": scored(sample), "text": cut(sample["answer"])})
+            entry = prompts.setdefault(str(sample["id"]), {"prompt": cut(sample["prompt"]), "completions": []})
+            entry["completions"].append(
+                {"row": row_name(row), "score": scored(sample), "text": cut(sample["completion"])}
+            )
     return list(prompts.values())
 
 

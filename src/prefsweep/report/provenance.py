@@ -4,18 +4,18 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 
-from prefsweep.report.answers import STAGE, Answers, stage_folder
 from prefsweep.report.columns import number
+from prefsweep.report.completions import STAGE, CompletionTable, stage_folder
 from prefsweep.report.frame import Run
 
 BLEU = "text/bleu"
 SIGNATURES = "signatures.json"  # that evaluate left
 
 
-def provenance(runs: Sequence[Run], answers: Mapping[str, Answers | None], metrics: Sequence[str]) -> str:
+def provenance(runs: Sequence[Run], completions: Mapping[str, CompletionTable | None], metrics: Sequence[str]) -> str:
     """Sweep, commit, data, judge with its accuracy, n, seeds and decoding, as far as the runs say them; with BLEU among
     the metrics, how that was counted."""
-    left = [found for run in runs if (found := answers.get(run.identity)) is not None]
+    left = [found for run in runs if (found := completions.get(run.identity)) is not None]
     parts = [
         named("Sweep", {run.folder.resolve().parent.name for run in runs}),
         named("commit", {found.commit[:12] for found in left if found.commit}),
@@ -66,11 +66,14 @@ def judge(runs: Sequence[Run]) -> str:
 
 def decoding(runs: Sequence[Run]) -> str:
     """`decoding at temperature 1, 1 answer a prompt, at most 128 tokens`."""
-    said = next((run for run in runs if run.value("stages.sample.temperature") is not None), None)
+    said = next((run for run in runs if run.value("stages.generate.temperature") is not None), None)
     if said is None:
         return ""
-    temperature, answers = said.value("stages.sample.temperature"), said.value("stages.sample.answers") or 1
+    temperature, completions = (
+        said.value("stages.generate.temperature"),
+        said.value("stages.generate.completions_per_prompt") or 1,
+    )
     how = "greedy" if temperature == 0 else f"at temperature {temperature:g}"
-    cap = said.value("stages.sample.max_new_tokens")
-    plural = "" if answers == 1 else "s"
-    return f"decoding {how}, {answers} answer{plural} a prompt" + (f", at most {cap} tokens" if cap else "")
+    cap = said.value("stages.generate.max_new_tokens")
+    plural = "" if completions == 1 else "s"
+    return f"decoding {how}, {completions} answer{plural} a prompt" + (f", at most {cap} tokens" if cap else "")

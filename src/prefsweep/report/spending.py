@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefsweep.pipeline.cost import TRACE
-from prefsweep.report.answers import stage_folder
 from prefsweep.report.columns import heading
+from prefsweep.report.completions import stage_folder
 from prefsweep.report.curves import shown_runs
 from prefsweep.report.drawing import from_zero, panels, style
 from prefsweep.report.frame import Run

@@ -101,12 +101,12 @@ def wilson(rate: float, n: float, degrees: float = math.inf) -> tuple[float, flo
     return (0.0 if rate == 0 else max(low, 0.0)), (1.0 if rate == 1 else min(high, 1.0))
 
 
-def effective_size(estimate: Estimate, answers: float, units: float) -> float:
+def effective_size(estimate: Estimate, completions: float, units: float) -> float:
     """How many independent answers would give a rate this variance: never more than there are. A rate of 0 or 1 shows
     no variance, so that only its independent `units` count."""
     if not 0 < estimate.mean < 1 or estimate.variance == 0:
         return units
-    return min(estimate.mean * (1 - estimate.mean) / estimate.variance, answers)
+    return min(estimate.mean * (1 - estimate.mean) / estimate.variance, completions)
 
 
 def half_sum(whole: Estimate, halves: Sequence[tuple[Estimate, tuple[float, float]]]) -> tuple[float, float]:

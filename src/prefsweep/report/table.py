@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefsweep.errors import UserError, nearest
-from prefsweep.report.answers import Answers, read_answers
 from prefsweep.report.caption import caption
 from prefsweep.report.cell import Cell, Marks, make_cell
 from prefsweep.report.columns import HEADINGS, NOTHING, decimals_for, heading, is_cost, key_heading, value_text
 from prefsweep.report.comparable import comparable_sets, reason
+from prefsweep.report.completions import CompletionTable, read_completions
 from prefsweep.report.frame import Run, following_seed, groups, natural, varying
 from prefsweep.report.provenance import provenance
 from prefsweep.report.published import Entries, published_for
 from prefsweep.report.significance import marks
 
-Left = Mapping[str, Answers | None]
+Left = Mapping[str, CompletionTable | None]
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,12 @@ def table(
     rows: Sequence[str] | None = None,
     across: Sequence[str] = (),
     published: Entries = (),
-    answers: Left | None = None,
+    completions: Left | None = None,
 ) -> Table:
     """A row for each group of runs that differ in the seed alone; `across` spreads the values of a key over columns.
 
     `metrics` are columns; default: those well known. Runs that are not comparable are refused."""
-    left = read_all(runs) if answers is None else answers
+    left = read_all(runs) if completions is None else completions
     refuse_incomparable(runs, left)
     chosen = tuple(metrics) if metrics is not None else default_metrics(runs)
     refuse_unknown(chosen, {name for run in runs for name in run.metrics})
@@ -147,14 +147,14 @@ def table(
 
 
 def read_all(runs: Sequence[Run]) -> Left:
-    return {run.identity: read_answers(run) if run.has_result else None for run in runs}
+    return {run.identity: read_completions(run) if run.has_result else None for run in runs}
 
 
-def refuse_incomparable(runs: Sequence[Run], answers: Left) -> None:
-    sets = comparable_sets(runs, answers)
+def refuse_incomparable(runs: Sequence[Run], completions: Left) -> None:
+    sets = comparable_sets(runs, completions)
     if len(sets) > 1:
         raise UserError(
-            f"table: these runs differ in {reason(sets, answers)} and share no table; name folders of runs with one "
+            f"table: these runs differ in {reason(sets, completions)} and share no table; name folders of runs with one "
             "judge, the same prompts and one decoding"
         )
 

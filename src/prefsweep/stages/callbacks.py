@@ -93,7 +93,7 @@ class Choice:
 STEPS = "steps"
 
 
-class Schedule:
+class PeriodicCheckpoints:
     """States kept while training, for whoever wants one that is not the result: `steps/<step>` of the stage.
 
     They lie with the checkpoints until the stage is done, so a killed run loses none; one that it repeats it replaces.
@@ -108,7 +108,7 @@ class Schedule:
             self.folder.mkdir(exist_ok=True)
             replace(self.folder / str(step), save)
 
-    def hand_over(self, folder: Path) -> None:
+    def export_to(self, folder: Path) -> None:
         """At the end, into the stage's own folder."""
         if self.folder.is_dir():
             shutil.copytree(self.folder, folder / self.folder.name, copy_function=link)
@@ -123,13 +123,13 @@ def replace(folder: Path, save: Callable[[Path], None]) -> None:
     aside.rename(folder)
 
 
-class Keeper(Choice, TrainerCallback):
+class CheckpointCallback(Choice, TrainerCallback):
     """Keeps states of one of TRL's trainers: the scheduled ones, and the best; stops when that stays unbeaten."""
 
     def __init__(self, config: TrainingConfig, context: Context):
         super().__init__(config.best_by, context)
         self.config = config
-        self.schedule = Schedule(config.keep_every, context)
+        self.schedule = PeriodicCheckpoints(config.save_every, context)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.schedule.keep(state.global_step, lambda folder: save(rest["model"], rest["processing_class"], folder))

@@ -22,7 +22,7 @@ from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Context
 
 Result = dict[str, Any]
-TOLD = "told.jsonl"
+TOLD = "events.jsonl"
 GPUS = "PREFSWEEP_GPUS"  # all that the parent might see, before it chose one
 
 
@@ -95,7 +95,7 @@ def tell(history: History, told: Path, heard: int) -> int:
     return heard + len(lines + end)
 
 
-def as_rank(work: Path) -> None:
+def worker_main(work: Path) -> None:
     import torch
 
     name, given, runtime, checkpoints, path = pickle.loads((work / "request.pkl").read_bytes())
@@ -127,4 +127,4 @@ def as_rank(work: Path) -> None:
 
 
 if __name__ == "__main__":
-    as_rank(Path(sys.argv[1]))
+    worker_main(Path(sys.argv[1]))

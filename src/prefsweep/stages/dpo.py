@@ -17,7 +17,7 @@ from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate_pairs import load_pairs
-from prefsweep.stages.generation_callback import Answering
+from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 from prefsweep.stages.reference_logps import REFERENCE_COLUMNS, read_reference
 from prefsweep.stages.trainers import PairTrainer
 from prefsweep.stages.training import arguments, seeded, train
@@ -32,8 +32,8 @@ def losses(config: DPOConfig) -> dict[str, Any]:
         "label_smoothing": config.label_smoothing,
         "f_divergence_type": config.f_divergence,
         "f_alpha_divergence_coef": config.f_alpha,
-        "use_weighting": config.weighting,
-        "ld_alpha": config.length_desensitisation,
+        "use_weighting": config.use_weighting,
+        "ld_alpha": config.ld_alpha,
         "discopop_tau": config.discopop_tau,
     }
 
@@ -51,12 +51,12 @@ def run(
 ) -> dict[str, Any]:
     seeded(config)
     tokenizer = load_tokenizer(model, policy)
-    rows, told, answering = {}, {}, None
+    rows, told, completions_callback = {}, {}, None
     for split in ("validation", "train"):
         examples = load_pairs(dataset, split, tokenizer, pairs)
         if split == "validation":  # the dataset's prompts, be the pairs sampled: those that ppo is asked
             held_out = examples if pairs is None else load(dataset, split, tokenizer)
-            answering = Answering(config, held_out, tokenizer, context)
+            completions_callback = GenerateCompletionsCallback(config, held_out, tokenizer, context)
         table, cut = pair_rows(examples, tokenizer, config.max_length, Cache.of(context.runtime))
         for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split, len(table)), strict=True):
             table = table.add_column(column, values)
@@ -77,4 +77,4 @@ def run(
     )
     trainer.reads_labels = pairs is None  # else who ranked them has counted
     trainer.micro_batch = context.runtime.micro_batch
-    return train(trainer, config, folder, context, "dpo", answering) | told
+    return train(trainer, config, folder, context, "dpo", completions_callback) | told

@@ -63,10 +63,10 @@ def run(
     metrics |= text.described("start", rows["start"]) | text.described("base", rows["base"])
     metrics |= divergence.of_start(start_model, base_model, rows["start"], forward, config.temperature == 1)
     if limit is not None:
-        axis = f"kl/{config.limit_of}"
-        metrics |= efficiency.metrics(limit / BY_PROMPT, rows["result"], values, axis, config.minimum_kl)
+        axis = f"kl/{config.frontier_of}"
+        metrics |= efficiency.metrics(limit / BY_PROMPT, rows["result"], values, axis, config.min_kl)
     metrics |= judged.agreement(list(measured.values())) if measured else {}
-    if dataset.pairs == "given":
+    if dataset.pairs == "dataset":
         held_out = load(dataset, "test", tokenizer)[: config.pairs]
         metrics |= preference.metrics(final, start_model, held_out, tokenizer, config.max_length, forward, config.beta)
     context.cost.add(flops=forward.flops)

@@ -6,24 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from prefsweep.config.stages import LimitConfig
+from prefsweep.config.stages import FrontierConfig
 from prefsweep.evaluation import frontier
 from prefsweep.evaluation.frontier import Array, Curve
 from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import SAMPLES, read_lines
 
-CURVES, BY_PROMPT = "limit.json", "by_prompt.npz"
+CURVES, BY_PROMPT = "frontier.json", "by_prompt.npz"
 POINTS = 41  # of a curve as it is drawn
 
 
 def run(
-    config: LimitConfig, *, folder: Path, context: Context, judged: Path, rewarded: Path | None = None
+    config: FrontierConfig, *, folder: Path, context: Context, judged: Path, rewarded: Path | None = None
 ) -> dict[str, Any]:
     """`judged` are the answers with the judge's scores; `rewarded` with those of the reward that was optimised."""
     ids, groups, scores = read_scores(judged)
     rewards = {"judge": scores} | ({"reward": read_scores(rewarded)[2]} if rewarded else {})
-    weights = frontier.resampled(groups, config.resamples)
+    weights = frontier.resampled(groups, config.bootstrap_samples)
     count, trusted = scores.shape[1], frontier.trusted_kl(scores.shape[1], config.trusted)
     curves: dict[str, Any] = {}
     for name, tilting in rewards.items():
@@ -37,9 +37,9 @@ def run(
                 {"n": n, "kl": frontier.best_of_kl(n), "value": frontier.best_of(tilting, scores, n)} for n in ns
             ],
         }
-    write_json(folder / CURVES, {"answers": count, "prompts": len(ids), "trusted_kl": trusted, "curves": curves})
+    write_json(folder / CURVES, {"completions": count, "prompts": len(ids), "trusted_kl": trusted, "curves": curves})
     end = curves["judge"]["attainable"][-1]
-    return {"answers": count, "prompts": len(ids), "kl": end["kl"], "attainable": end["value"]}
+    return {"completions": count, "prompts": len(ids), "kl": end["kl"], "attainable": end["value"]}
 
 
 def drawn(curve: Curve, weights: Array, trusted: float) -> Iterator[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""sample: answers of one policy to the held-out prompts. A row a sample in `samples.jsonl`; nothing is scored here."""
+"""sample: answers of one policy to the held-out prompts. A row a sample in `completions.jsonl`; nothing is scored here."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from prefsweep.config.schema import DatasetConfig, HHConfig, ModelConfig, RuntimeConfig
-from prefsweep.config.stages import PairsConfig, SampleConfig
+from prefsweep.config.stages import GenerateConfig, GeneratePairsConfig
 from prefsweep.data.datasets import hh
 from prefsweep.data.protocols import harmful_helpful
 from prefsweep.data.schema import PreferenceExample
@@ -20,12 +20,12 @@ from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import autocast, device, load_policy, load_tokenizer
 from prefsweep.pipeline.stage import Context
 
-SAMPLES = "samples.jsonl"
+SAMPLES = "completions.jsonl"
 Row = dict[str, Any]
 
 
 def run(
-    config: SampleConfig,
+    config: GenerateConfig,
     *,
     model: ModelConfig,
     dataset: DatasetConfig,
@@ -37,8 +37,8 @@ def run(
     examples, counts = examples_asked(config, dataset, tokenizer)
     asked = questions(config, examples, tokenizer)
     where = device(context.runtime)
-    known = [row for place in context.alike("prompts", "answers") for row in read_lines(place / SAMPLES)]
-    rows = answered(
+    known = [row for place in context.find_similar("prompts", "completions") for row in read_lines(place / SAMPLES)]
+    rows = generate_completions(
         config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, asked, "samples", context, known
     )
     write_rows(folder / SAMPLES, rows)
@@ -46,9 +46,9 @@ def run(
     return {"samples": len(rows), "ended": ended / len(rows), **counts}
 
 
-def answered(
-    config: SampleConfig | PairsConfig,
-    answerer: Callable[[], Any],
+def generate_completions(
+    config: GenerateConfig | GeneratePairsConfig,
+    generator: Callable[[], Any],
     tokenizer: Any,
     asked: list[Row],
     name: str,
@@ -63,13 +63,13 @@ def answered(
     found |= {named(row): row for row in read_whole_lines(kept)}
     todo = [row for row in asked if named(row) not in found]
     if ours:
-        model = answerer()
+        model = generator()
         with kept.open("a") as file:
-            for row in answers(config, model, tokenizer, todo, context.runtime):
+            for row in completions(config, model, tokenizer, todo, context.runtime):
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 found[named(row)] = row
-        drawn = sum(len(found[name]["answer_tokens"]) for name in ours)
+        drawn = sum(len(found[name]["completion_tokens"]) for name in ours)
         read = sum(len(found[name]["prompt_tokens"]) for name in ours)
         context.cost.add(tokens_generated=drawn, flops=forward_flops(model, read + drawn))
     return [found[named(row)] for row in sorted(asked, key=lambda row: row["place"])]
@@ -81,7 +81,7 @@ def named(row: Row) -> tuple[str, int]:
 
 
 def examples_asked(
-    config: SampleConfig, dataset: DatasetConfig, tokenizer: Any
+    config: GenerateConfig, dataset: DatasetConfig, tokenizer: Any
 ) -> tuple[list[PreferenceExample], dict[str, int]]:
     """And what was kept of the split, where they are its first ones."""
     if config.protocol is None:
@@ -94,12 +94,14 @@ def examples_asked(
     return harmful_helpful(config.protocol, transcripts["harmless-base"], transcripts["helpful-base"]), {}
 
 
-def questions(config: SampleConfig | PairsConfig, examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Row]:
+def questions(
+    config: GenerateConfig | GeneratePairsConfig, examples: Sequence[PreferenceExample], tokenizer: Any
+) -> list[Row]:
     """One a sample, prompts of like length together: little padding, and an order that a resumed stage repeats."""
     encoded = encode_prompts([example.prompt for example in examples], tokenizer)
     rows = [
         {
-            "place": place * config.answers + number,
+            "place": place * config.completions_per_prompt + number,
             "id": example.id,
             "sample": number,
             "prompt": example.prompt,
@@ -109,7 +111,7 @@ def questions(config: SampleConfig | PairsConfig, examples: Sequence[PreferenceE
             "ids": ids,
         }
         for place, (example, ids) in enumerate(zip(examples, encoded, strict=True))
-        for number in range(config.answers)
+        for number in range(config.completions_per_prompt)
     ]
     return sorted(rows, key=lambda row: len(row["ids"]))
 
@@ -122,26 +124,30 @@ def distinct_prompts(examples: Sequence[PreferenceExample]) -> list[PreferenceEx
     return list(first.values())
 
 
-def answers(
-    config: SampleConfig | PairsConfig, answerer: Any, tokenizer: Any, asked: list[Row], runtime: RuntimeConfig
+def completions(
+    config: GenerateConfig | GeneratePairsConfig,
+    generator: Any,
+    tokenizer: Any,
+    asked: list[Row],
+    runtime: RuntimeConfig,
 ) -> Iterator[Row]:
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    room = answerer.config.max_position_embeddings - config.max_new_tokens
-    bar = tqdm(total=len(asked), desc="sample", unit="answer", disable=not runtime.progress or None, leave=False)
+    room = generator.config.max_position_embeddings - config.max_new_tokens
+    bar = tqdm(total=len(asked), desc="sample", unit="completion", disable=not runtime.progress or None, leave=False)
     for first in range(0, len(asked), runtime.forward_batch):
         batch = asked[first : first + runtime.forward_batch]
         prompts: list[Ids] = [row["ids"][-room:] for row in batch]
         numbers = decoding.uniforms(
             [f"{row['id']}/{row['sample']}" for row in batch], config.max_new_tokens, config.seed
         )
-        with autocast(config.precision, answerer.device):
-            drawn = decoding.sample(answerer, prompts, numbers, eos, pad, config.temperature)
+        with autocast(config.precision, generator.device):
+            drawn = decoding.sample(generator, prompts, numbers, eos, pad, config.temperature)
         for row, prompt, tokens in zip(batch, prompts, drawn, strict=True):
             yield {
                 **{key: row[key] for key in ("id", "group", "kind", "sample", "prompt", "chosen")},
-                "answer": tokenizer.decode(tokens, skip_special_tokens=True),
+                "completion": tokenizer.decode(tokens, skip_special_tokens=True),
                 "prompt_tokens": prompt,
-                "answer_tokens": tokens,
+                "completion_tokens": tokens,
                 "ended": tokens[-1] == eos,
             }
         bar.update(len(batch))

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig, ScorerConfig, TrainedConfig
-from prefsweep.config.stages import PairsConfig
+from prefsweep.config.stages import GeneratePairsConfig
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
 from prefsweep.data.tally import Examples, Tally
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.generate import Row, answered, questions, read_rows, write_rows
+from prefsweep.stages.generate import Row, generate_completions, questions, read_rows, write_rows
 from prefsweep.stages.scoring import measures
 
 COLUMNS = ("id", "group", "prompt", "chosen", "rejected")
 
 
 def run(
-    config: PairsConfig,
+    config: GeneratePairsConfig,
     *,
     model: ModelConfig,
     dataset: DatasetConfig,
@@ -43,35 +43,37 @@ def run(
     for split, wanted in (("validation", config.validation_prompts), ("train", config.prompts)):
         examples = load(dataset, split, tokenizer)
         asked = questions(config, examples[:wanted], tokenizer)
-        rows = answered(config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, asked, split, context)
-        texts = [row["prompt"] for row in rows], [row["answer"] for row in rows]
+        rows = generate_completions(
+            config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, asked, split, context
+        )
+        texts = [row["prompt"] for row in rows], [row["completion"] for row in rows]
         scored = measures(scorer, *texts, split, context)["score"]
         pairs = ranked(rows, scored, {example.id: example.group for example in examples[:wanted]}, counts)
         write_rows(folder / f"{split}.jsonl", pairs)
-        told |= {f"{split}/prompts": len(asked) // config.answers, f"{split}/pairs": len(pairs)}
+        told |= {f"{split}/prompts": len(asked) // config.completions_per_prompt, f"{split}/pairs": len(pairs)}
         told |= examples.metrics()
     is_bought = not isinstance(reward, TrainedConfig)  # else the stage that trained it has counted its labels
     context.cost.add(labels=counts["labels"] if is_bought else 0)
-    return {"labels": counts["labels"], "ties": counts["ties"], "equal_answers": counts["equal answers"], **told}
+    return {"labels": counts["labels"], "ties": counts["ties"], "equal_completions": counts["equal answers"], **told}
 
 
 def ranked(rows: Sequence[Row], scored: Sequence[float], groups: dict[str, str], counts: Counter[str]) -> list[Row]:
     """Every pair of answers to a prompt that the reward tells apart, in the order of the prompts."""
-    answers: dict[str, list[tuple[Row, float]]] = {}
+    completions: dict[str, list[tuple[Row, float]]] = {}
     for row, score in zip(rows, scored, strict=True):
-        answers.setdefault(row["id"], []).append((row, score))
+        completions.setdefault(row["id"], []).append((row, score))
     pairs = []
-    for name, given in answers.items():
+    for name, given in completions.items():
         counts["labels"] += len(given)
         for (one, high), (other, low) in combinations(given, 2):
-            if one["answer"] == other["answer"]:
+            if one["completion"] == other["completion"]:
                 counts["equal answers"] += 1
             elif high == low:
                 counts["ties"] += 1
             else:
                 better, worse = (one, other) if high > low else (other, one)
                 place = f"{name}/{one['sample']}-{other['sample']}"
-                values = (place, groups[name], one["prompt"], better["answer"], worse["answer"])
+                values = (place, groups[name], one["prompt"], better["completion"], worse["completion"])
                 pairs.append(dict(zip(COLUMNS, values, strict=True)))
     return pairs
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from prefsweep.config.stages import AnsweringConfig
+from prefsweep.config.stages import PolicyTrainingConfig
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.truncation import Ids
 from prefsweep.data.views import encode_prompts
@@ -21,34 +21,34 @@ from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import distinct_prompts
 
-ANSWERS = "validation.jsonl"
+COMPLETIONS = "validation.jsonl"
 SHOWN = 8  # answers in a table
 
 
-class Answering(TrainerCallback):
+class GenerateCompletionsCallback(TrainerCallback):
     """Answers the first prompts of the validation split whenever one of TRL's trainers has validated."""
 
     def __init__(
-        self, config: AnsweringConfig, held_out: Sequence[PreferenceExample], tokenizer: Any, context: Context
+        self, config: PolicyTrainingConfig, held_out: Sequence[PreferenceExample], tokenizer: Any, context: Context
     ):
         self.config = config
         self.tokenizer = tokenizer
         self.context = context
-        self.table = History(context.checkpoints / ANSWERS)
+        self.table = History(context.checkpoints / COMPLETIONS)
         asked = distinct_prompts(held_out)[: config.validation_prompts]
         self.prompts: list[Ids] = encode_prompts([example.prompt for example in asked], tokenizer)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        rows = self.answers(rest["model"])
+        rows = self.completions(rest["model"])
         for row in rows:
             self.table.append(state.global_step, row)
         shown = [{"step": state.global_step, **row} for row in rows[:SHOWN]]
-        self.context.history.say(state.global_step, {"answers": shown} if shown else {})
+        self.context.history.say(state.global_step, {"completions": shown} if shown else {})
 
-    def answers(self, model: Any) -> list[dict[str, str]]:
+    def completions(self, model: Any) -> list[dict[str, str]]:
         """Prompts of like length together; one too long for the model loses its beginning. The validation before it
         has left the model in evaluation mode: no dropout, and no gradient checkpointing, which would keep no cache."""
-        cap, batch = self.config.validation_tokens, self.context.runtime.forward_batch
+        cap, batch = self.config.validation_max_new_tokens, self.context.runtime.forward_batch
         room = model.config.max_position_embeddings - cap
         prompts = [prompt[-room:] for prompt in self.prompts]
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
@@ -61,15 +61,15 @@ class Answering(TrainerCallback):
                 drawn = decoding.sample(
                     model, asked, uniform, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, temperature=1
                 )
-            for place, prompt, answer in zip(places, self.decode(asked), self.decode(drawn), strict=True):
-                found[place] = {"prompt": prompt, "answer": answer}
+            for place, prompt, completion in zip(places, self.decode(asked), self.decode(drawn), strict=True):
+                found[place] = {"prompt": prompt, "completion": completion}
         return [found[place] for place in range(len(prompts))]
 
     def decode(self, rows: list[Ids]) -> list[str]:
         texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return texts
 
-    def hand_over(self, folder: Path) -> None:
+    def export_to(self, folder: Path) -> None:
         """At the end, into the stage's own folder; no file where nothing was asked."""
         if self.prompts:
-            shutil.copy(self.table.path, folder / ANSWERS)
+            shutil.copy(self.table.path, folder / COMPLETIONS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.schema import DatasetConfig, ScorerConfig
-from prefsweep.config.stages import JudgeConfig
+from prefsweep.config.stages import JudgeAccuracyConfig
 from prefsweep.data.sources import load
 from prefsweep.evaluation import judged
 from prefsweep.models.loading import device
@@ -22,7 +22,7 @@ SIDES = ("chosen", "rejected")
 
 
 def run(
-    config: JudgeConfig,
+    config: JudgeAccuracyConfig,
     *,
     dataset: DatasetConfig,
     judge: ScorerConfig,
@@ -34,13 +34,13 @@ def run(
     pairs = [pair for pair in examples[: config.pairs] if pair.chosen is not None and pair.rejected is not None]
     scorer = load_scorer(judge, device(context.runtime), judge_model)
     prompts = [pair.prompt for pair in pairs]
-    texts = {side: [pair.answer(side) for pair in pairs] for side in SIDES}
+    texts = {side: [pair.completion(side) for pair in pairs] for side in SIDES}
     scores = {side: measures(scorer, prompts, texts[side], side, context)["score"] for side in SIDES}
     rows = [
         {
             "id": pair.id,
             **{side: scores[side][place] for side in SIDES},
-            **{f"{side}_length": len(pair.answer(side)) for side in SIDES},
+            **{f"{side}_length": len(pair.completion(side)) for side in SIDES},
         }
         for place, pair in enumerate(pairs)
     ]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.schema import ScorerConfig
-from prefsweep.config.stages import ScoreConfig
+from prefsweep.config.stages import JudgeCompletionsConfig
 from prefsweep.models.loading import device
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
@@ -13,7 +13,7 @@ from prefsweep.stages.scoring import measures
 
 
 def run(
-    config: ScoreConfig,
+    config: JudgeCompletionsConfig,
     *,
     judge: ScorerConfig,
     folder: Path,
@@ -25,7 +25,7 @@ def run(
 
 
 def by_reward(
-    config: ScoreConfig,
+    config: JudgeCompletionsConfig,
     *,
     reward: ScorerConfig,
     folder: Path,
@@ -40,7 +40,9 @@ def scored(scorer: ScorerConfig, trained: Path | None, samples: Path, folder: Pa
     """The samples again, each with its `scores`."""
     rows = read_rows(samples / SAMPLES)
     loaded = load_scorer(scorer, device(context.runtime), trained)
-    found = measures(loaded, [row["prompt"] for row in rows], [row["answer"] for row in rows], "answers", context)
+    found = measures(
+        loaded, [row["prompt"] for row in rows], [row["completion"] for row in rows], "completions", context
+    )
     for number, row in enumerate(rows):
         row["scores"] = {name: values[number] for name, values in found.items()}
     write_rows(folder / SAMPLES, rows)

@@ -6,9 +6,9 @@ reward, so that a policy which has found the reward's mistakes does not find the
 
 from typing import Any
 
-from prefsweep.config.stages import RewardConfig
+from prefsweep.config.stages import RewardModelConfig
 from prefsweep.stages import reward_model
 
 
-def run(config: RewardConfig, **given: Any) -> dict[str, Any]:
+def run(config: RewardModelConfig, **given: Any) -> dict[str, Any]:
     return reward_model.run(config, **given, name="judge_model")

@@ -8,7 +8,7 @@ of each validation, for any scorer to read afterwards.
 Departure: no independent scorer runs beside the learned one. It reads `validation.jsonl` when training is done, so the
 judge of a table has no way into what is trained, and its memory is not needed while the policy's is.
 
-One step of the history is one iteration: a batch of answers and its updates. `runtime.save_every` counts optimiser
+One step of the history is one iteration: a batch of answers and its updates. `runtime.resume_checkpoint_every` counts optimiser
 steps, as it does elsewhere.
 """
 
@@ -39,13 +39,13 @@ from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import link
 from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Context
-from prefsweep.ppo.cost import Spending
+from prefsweep.ppo.cost import CostTracker
 from prefsweep.ppo.guards import TrippedError
-from prefsweep.ppo.rollout import Rollouts, Score, Words, room
+from prefsweep.ppo.rollout import Rollouts, Score, TextCodec, room
 from prefsweep.ppo.trainer import Task, Trainer
 from prefsweep.ppo.update import Metrics
 from prefsweep.stages import distributed
-from prefsweep.stages.callbacks import Choice, Schedule, save
+from prefsweep.stages.callbacks import Choice, PeriodicCheckpoints, save
 from prefsweep.stages.generate import distinct_prompts
 from prefsweep.stages.training import checkpoints, step_of
 
@@ -79,7 +79,7 @@ def run(
     if context.runtime.gradient_checkpointing:
         task.policy.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = Trainer(config, task, accelerator, context.runtime.micro_batch, context.runtime.forward_batch)
-    spending = Spending(trainer, scorer, buys_labels=not isinstance(reward, TrainedConfig))
+    spending = CostTracker(trainer, scorer, buys_labels=not isinstance(reward, TrainedConfig))
     held_out = queries["validation"][: config.validation_prompts]
     metrics = Optimisation(config, spending, held_out, tokenizer, folder, context).run()
     return metrics | {"prompts_truncated": truncated(config, queries["train"])} | examples["train"].metrics()
@@ -87,17 +87,17 @@ def run(
 
 def check_reward(config: PPOConfig, found: dict[str, float]) -> None:
     """Its own validation decides. The reward model is kept: lowering a gate trains nothing again."""
-    if config.minimum_accuracy == 0 and not config.must_beat_length:
+    if config.min_accuracy == 0 and not config.must_beat_length:
         return
     if not found:
         raise UserError(
             "reward.path: a state kept while a reward model was trained, which nothing has measured; take the stage's "
-            "own folder, or say stages.ppo.minimum_accuracy=0 stages.ppo.must_beat_length=false to take it as it is"
+            "own folder, or say stages.ppo.min_accuracy=0 stages.ppo.must_beat_length=false to take it as it is"
         )
     accuracy, by_length = found["validation/accuracy"], found["validation/length_accuracy"]
-    if accuracy < config.minimum_accuracy:
+    if accuracy < config.min_accuracy:
         raise UserError(
-            f"stages.ppo.minimum_accuracy={config.minimum_accuracy}: the reward model ranks {accuracy:.3f} of the "
+            f"stages.ppo.min_accuracy={config.min_accuracy}: the reward model ranks {accuracy:.3f} of the "
             "validation pairs rightly; train it longer or on more pairs, or lower this to take it as it is"
         )
     if config.must_beat_length and accuracy <= by_length:
@@ -149,7 +149,7 @@ def make_task(
         texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
         return texts
 
-    words = Words(tokenizer.eos_token_id, tokenizer.pad_token_id, decode)
+    words = TextCodec(tokenizer.eos_token_id, tokenizer.pad_token_id, decode)
     return Task(learner, reference, critic, words, score, queries)
 
 
@@ -158,8 +158,10 @@ def trunk_of(reward_model: Path | None, policy: PreTrainedModel) -> PreTrainedMo
     if reward_model is None:
         raise UserError("stages.ppo.critic=reward: this method trains no reward model; say shared or separate")
     trunk = load_fp32(AutoModel, str(reward_model), {}, "reward.path")
-    alike = all(getattr(trunk.config, name) == getattr(policy.config, name) for name in ("model_type", "vocab_size"))
-    if not alike:
+    find_similar = all(
+        getattr(trunk.config, name) == getattr(policy.config, name) for name in ("model_type", "vocab_size")
+    )
+    if not find_similar:
         raise UserError(
             "stages.ppo.critic=reward: the reward model is of another architecture or vocabulary than the policy; "
             "say shared or separate"
@@ -171,7 +173,13 @@ class Optimisation:
     """A trainer's iterations with what surrounds them: history, tables, validation, checkpoints, the result."""
 
     def __init__(
-        self, config: PPOConfig, spending: Spending, held_out: list[Ids], tokenizer: Any, folder: Path, context: Context
+        self,
+        config: PPOConfig,
+        spending: CostTracker,
+        held_out: list[Ids],
+        tokenizer: Any,
+        folder: Path,
+        context: Context,
     ):
         self.config = config
         self.spending = spending
@@ -183,7 +191,7 @@ class Optimisation:
         self.main = trainer.accelerator.is_main_process  # who alone writes
         self.tables = {name: History(context.checkpoints / f"{name}.jsonl") for name in ("rollouts", "validation")}
         self.choice = Choice(config.best_by, context)
-        self.schedule = Schedule(config.keep_every, context)
+        self.schedule = PeriodicCheckpoints(config.save_every, context)
 
     def run(self) -> dict[str, Any]:
         # 1. where a killed build stopped, or the beginning
@@ -204,7 +212,7 @@ class Optimisation:
                 shutil.copytree(self.choice.best_folder, self.folder, copy_function=link, dirs_exist_ok=True)
             else:
                 self.save(self.folder)
-            self.schedule.hand_over(self.folder)
+            self.schedule.export_to(self.folder)
             for table in self.tables.values():
                 if table.path.is_file():
                     shutil.copy(table.path, self.folder)
@@ -255,7 +263,7 @@ class Optimisation:
 
     def save_is_due(self, step: int) -> bool:
         """Whether the optimiser passed a multiple of `save_every` in this iteration."""
-        config, every = self.config, self.context.runtime.save_every
+        config, every = self.config, self.context.runtime.resume_checkpoint_every
         a_step = config.epochs * config.batch_size // config.minibatch_size
         due: bool = step * a_step // every > (step - 1) * a_step // every
         return due
@@ -272,8 +280,10 @@ class Optimisation:
             self.choice.keep(self.save)
 
     def tabulate(self, table: str, rollouts: Rollouts, count: int) -> list[Row]:
-        columns = zip(rollouts.prompts, rollouts.answers, rollouts.scores.tolist(), strict=True)
-        rows = [{"prompt": prompt, "answer": answer, "score": score} for prompt, answer, score in columns][:count]
+        columns = zip(rollouts.prompts, rollouts.completions, rollouts.scores.tolist(), strict=True)
+        rows = [{"prompt": prompt, "completion": completion, "score": score} for prompt, completion, score in columns][
+            :count
+        ]
         for row in rows:
             self.tables[table].append(self.trainer.iteration, row)
         return [{"step": self.trainer.iteration, **row} for row in rows]

@@ -9,7 +9,7 @@ from prefsweep.config.stages import PretrainConfig
 from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.views import text_rows
-from prefsweep.models.loading import from_nothing
+from prefsweep.models.loading import init_from_scratch
 from prefsweep.models.tokenizers import train_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.trainers import token_trainer
@@ -28,6 +28,6 @@ def run(
     train_rows = text_rows(texts, tokenizer, config.max_length, cache)
     held_out = [example.prompt + (example.chosen or "") for example in load(dataset, "validation")]
     validation = text_rows(held_out, tokenizer, config.max_length, cache)
-    fresh = from_nothing(shape, tokenizer)
+    fresh = init_from_scratch(shape, tokenizer)
     trainer = token_trainer(config, fresh, tokenizer, train_rows, validation, context)
     return train(trainer, config, folder, context, "pretrain")

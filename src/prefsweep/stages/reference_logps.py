@@ -13,7 +13,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig
-from prefsweep.config.stages import ReferenceConfig
+from prefsweep.config.stages import ReferenceLogpsConfig
 from prefsweep.data.cache import Cache
 from prefsweep.data.views import pair_rows
 from prefsweep.models.flops import forward_flops
@@ -36,7 +36,7 @@ def read_reference(folder: Path, split: str, pairs: int) -> np.ndarray:
 
 
 def run(
-    config: ReferenceConfig,
+    config: ReferenceLogpsConfig,
     *,
     model: ModelConfig,
     dataset: DatasetConfig,
@@ -65,13 +65,13 @@ def tokens_of(pairs: Dataset) -> int:
     return 2 * found["prompt_ids"] + found["chosen_ids"] + found["rejected_ids"]
 
 
-def forward_trainer(config: ReferenceConfig, model: Any, tokenizer: Any, rows: Dataset, context: Context) -> Any:
+def forward_trainer(config: ReferenceLogpsConfig, model: Any, tokenizer: Any, rows: Dataset, context: Context) -> Any:
     """A DPOTrainer that trains nothing: it owns the forward whose numbers the dpo stage must meet again."""
     settings = trl.DPOConfig(
         output_dir=str(context.checkpoints),
         precompute_ref_log_probs=True,
         bf16=config.precision == "bf16",
-        ld_alpha=config.length_desensitisation,
+        ld_alpha=config.ld_alpha,
         max_length=None,
         disable_dropout=True,
         gradient_checkpointing=False,

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModel, AutoTokenizer, TrainingArguments
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig
-from prefsweep.config.stages import RewardConfig
+from prefsweep.config.stages import RewardModelConfig
 from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.frames import templated_rows
 from prefsweep.data.schema import PreferenceExample
@@ -32,22 +32,22 @@ from prefsweep.models.loading import from_pretrained, load_fp32, load_policy, lo
 from prefsweep.models.random_models import stand_in
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import STEPS
-from prefsweep.stages.training import Batch, SteadyTrainer, arguments, seeded, train, trimmed
+from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, arguments, seeded, train, trimmed
 
 SIDES = ("chosen", "rejected")
 
 
 def run(
-    config: RewardConfig,
+    config: RewardModelConfig,
     *,
     dataset: DatasetConfig,
     folder: Path,
     context: Context,
     model: ModelConfig | None = None,
     policy: Path | None = None,
-    name: str = "reward",
+    name: str = "reward_model",
 ) -> dict[str, Any]:
-    """`name` is whose settings these are: `stages.reward` or `stages.judge_model`."""
+    """`name` is whose settings these are: `stages.reward_model` or `stages.judge_model`."""
     seeded(config)
     backbone, tokenizer = start(config, model, policy, name)
     if config.max_length > longest_row(backbone):
@@ -63,7 +63,7 @@ def run(
     validation, _ = pair_rows(held_out, tokenizer, config, cache)
     trainer = trainer_of(config, RewardModel(backbone, config.pooling), tokenizer, train_rows, validation, context)
     trainer.length_accuracy = ranking.length_accuracy(
-        *([len(pair.answer(side)) for pair in held_out] for side in SIDES)
+        *([len(pair.completion(side)) for pair in held_out] for side in SIDES)
     )
     metrics = train(trainer, config, folder, context, name) | told
     asked = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
@@ -74,7 +74,7 @@ def run(
 
 
 def start(
-    config: RewardConfig, model: ModelConfig | None, policy: Path | None, name: str = "reward"
+    config: RewardModelConfig, model: ModelConfig | None, policy: Path | None, name: str = "reward_model"
 ) -> tuple[Any, Any]:
     """The backbone before training, and its tokenizer."""
     if config.backbone == "policy":
@@ -91,14 +91,14 @@ def start(
 
 
 def pair_rows(
-    examples: Sequence[PreferenceExample], tokenizer: Any, config: RewardConfig, cache: Cache = IN_MEMORY
+    examples: Sequence[PreferenceExample], tokenizer: Any, config: RewardModelConfig, cache: Cache = IN_MEMORY
 ) -> tuple[Dataset, Truncation]:
     """Two rows of ids a pair. Nothing is dropped; what is cut is counted, a text at a time."""
 
     def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
-        answers = [example.answer(side) for side in SIDES for example in part]
+        completions = [example.completion(side) for side in SIDES for example in part]
         prompts = [example.prompt for example in part] * 2
-        rows = templated_rows(prompts, answers, tokenizer, config.template, config.max_length)
+        rows = templated_rows(prompts, completions, tokenizer, config.template, config.max_length)
         cut.add(rows.cut)
         return {"chosen": rows.ids[: len(part)], "rejected": rows.ids[len(part) :]}
 
@@ -117,7 +117,7 @@ class Collator:
         return {"input_ids": ids, "attention_mask": attention}
 
 
-class RewardTrainer(SteadyTrainer):
+class RewardTrainer(MicroBatchTrainerMixin):
     micro_batch: int
     control: Any
     reads_labels = True
@@ -157,7 +157,12 @@ def margins(model: Any, inputs: Batch) -> Tensor:
 
 
 def trainer_of(
-    config: RewardConfig, model: RewardModel, tokenizer: Any, train_rows: Dataset, validation: Dataset, context: Context
+    config: RewardModelConfig,
+    model: RewardModel,
+    tokenizer: Any,
+    train_rows: Dataset,
+    validation: Dataset,
+    context: Context,
 ) -> RewardTrainer:
     settings = arguments(config, context.runtime, len(train_rows), context.checkpoints)
     del settings["max_length"]  # TRL's word; our rows are cut already

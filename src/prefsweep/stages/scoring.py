@@ -13,17 +13,19 @@ FLOPS = "flops"  # of a text's share of its part: kept with its scores, so that 
 AT_ONCE = 512  # texts between two looks at the progress: enough to put those of like length together
 
 
-def measures(scorer: Scorer, prompts: Sequence[str], answers: Sequence[str], name: str, context: Context) -> Measures:
+def measures(
+    scorer: Scorer, prompts: Sequence[str], completions: Sequence[str], name: str, context: Context
+) -> Measures:
     """As `scorer.score(prompts, answers)`, in parts: a text's score does not depend on those beside it."""
     kept = context.checkpoints / f"{name}-scores.jsonl"
     rows = read_whole_lines(kept)
-    bar = tqdm(total=len(answers), desc=f"score {name}", unit="text", disable=not context.runtime.progress or None)
+    bar = tqdm(total=len(completions), desc=f"score {name}", unit="text", disable=not context.runtime.progress or None)
     bar.update(len(rows))
     with kept.open("a") as file:
-        for first in range(len(rows), len(answers), AT_ONCE):
+        for first in range(len(rows), len(completions), AT_ONCE):
             part = slice(first, first + AT_ONCE)
             before = flops_of(scorer)
-            found = scorer.score(list(prompts[part]), list(answers[part]))
+            found = scorer.score(list(prompts[part]), list(completions[part]))
             new = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
             new = [row | {FLOPS: (flops_of(scorer) - before) / len(new)} for row in new]
             file.writelines(json.dumps(row) + "\n" for row in new)

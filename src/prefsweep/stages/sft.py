@@ -10,10 +10,10 @@ from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import SFTConfig
 from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load
-from prefsweep.data.views import answer_rows
+from prefsweep.data.views import completion_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.generation_callback import Answering
+from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 from prefsweep.stages.trainers import token_trainer
 from prefsweep.stages.training import seeded, train
 
@@ -30,12 +30,12 @@ def run(
     seeded(config)
     tokenizer = load_tokenizer(model, policy)
     examples = load(dataset, "train", tokenizer)
-    asked = (tokenizer, config.max_length, config.learn, Cache.of(context.runtime))
-    train_rows, cut = answer_rows(examples, *asked)
+    asked = (tokenizer, config.max_length, config.completion_only_loss, Cache.of(context.runtime))
+    train_rows, cut = completion_rows(examples, *asked)
     told = cut.metrics() | examples.metrics()
     del examples  # all its texts, in memory no longer
     held_out = load(dataset, "validation", tokenizer)
-    validation, _ = answer_rows(held_out, *asked)
+    validation, _ = completion_rows(held_out, *asked)
     trainer = token_trainer(config, load_learner(config, model, policy), tokenizer, train_rows, validation, context)
-    answering = Answering(config, held_out, tokenizer, context)
-    return train(trainer, config, folder, context, "sft", answering) | told
+    completions_callback = GenerateCompletionsCallback(config, held_out, tokenizer, context)
+    return train(trainer, config, folder, context, "sft", completions_callback) | told

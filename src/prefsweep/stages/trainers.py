@@ -10,12 +10,12 @@ from prefsweep.config.stages import TrainingConfig
 from prefsweep.data.views import IGNORED
 from prefsweep.models.learned_head import replace_fused_head
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.training import Batch, SteadyTrainer, arguments, trimmed
+from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, arguments, trimmed
 
 SEQUENCES = ("input_ids", "attention_mask", "completion_mask")
 
 
-class TokenTrainer(SteadyTrainer, trl.SFTTrainer):
+class TokenTrainer(MicroBatchTrainerMixin, trl.SFTTrainer):
     """SFTTrainer over rows of `input_ids` and `labels` that are tokenised already."""
 
     micro_batch: int
@@ -47,7 +47,7 @@ def token_trainer(
     return trainer
 
 
-class PairTrainer(SteadyTrainer, trl.DPOTrainer):
+class PairTrainer(MicroBatchTrainerMixin, trl.DPOTrainer):
     """DPOTrainer over pairs that are tokenised already and carry the reference's log-probabilities."""
 
     micro_batch: int

@@ -29,8 +29,8 @@ from prefsweep.models.loading import device
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import link, write_json
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.callbacks import Keeper, Progress, Reporter, save
-from prefsweep.stages.generation_callback import Answering
+from prefsweep.stages.callbacks import CheckpointCallback, Progress, Reporter, save
+from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 
 Batch = dict[str, Tensor]
 COUNTS = "counts.json"  # of a checkpoint: what the steps up to it have cost
@@ -63,7 +63,7 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
         "logging_steps": runtime.log_every,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
-        "save_steps": runtime.save_every,
+        "save_steps": runtime.resume_checkpoint_every,
         "eval_strategy": "no" if config.evaluate_every is None else "steps",
         "eval_steps": config.evaluate_every,
         "use_cpu": device(runtime).type == "cpu",
@@ -73,7 +73,7 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
     }
 
 
-class SteadyTrainer(Trainer):
+class MicroBatchTrainerMixin(Trainer):
     """Mixed in before one of TRL's trainers, or alone: the subclass says how its batches split."""
 
     aside: Path | None = None
@@ -162,28 +162,28 @@ def step_of(checkpoint: Path) -> int:
 
 
 def train(
-    trainer: SteadyTrainer,
+    trainer: MicroBatchTrainerMixin,
     config: TrainingConfig,
     folder: Path,
     context: Context,
     name: str,
-    answering: Answering | None = None,
+    completions_callback: GenerateCompletionsCallback | None = None,
 ) -> dict[str, Any]:
     """Train (or go on), keep the state that `checkpoint` names in `folder`, and return the stage's metrics."""
     trainer.stage_name, trainer.cost = name, context.cost
     # 1. where a killed build stopped, or the beginning
     found = checkpoints(context.checkpoints)
     start = found[-1] if found else None
-    for told in (context.history, *([answering.table] if answering else [])):
+    for told in (context.history, *([completions_callback.table] if completions_callback else [])):
         told.rewind(step_of(start) if start else -1)
     if start and (start / COUNTS).is_file():
         context.cost.restore(json.loads((start / COUNTS).read_text()))
     # 2. our callbacks, and only ours: theirs print
-    keeper = Keeper(config, context)
+    keeper = CheckpointCallback(config, context)
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
-    for ours in (Reporter(context), keeper, answering, Progress(name, context.runtime.progress)):
+    for ours in (Reporter(context), keeper, completions_callback, Progress(name, context.runtime.progress)):
         if ours is not None:
             trainer.add_callback(ours)
     # 3. the loop
@@ -197,9 +197,9 @@ def train(
         shutil.copytree(keeper.best_folder, folder, copy_function=link, dirs_exist_ok=True)
     else:
         save(trainer.model, trainer.processing_class, folder)
-    keeper.schedule.hand_over(folder)
-    if answering is not None:
-        answering.hand_over(folder)
+    keeper.schedule.export_to(folder)
+    if completions_callback is not None:
+        completions_callback.export_to(folder)
     return {"steps": trainer.state.global_step, **keeper.metrics(best)}
 
 

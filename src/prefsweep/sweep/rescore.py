@@ -10,10 +10,20 @@ from prefsweep.report.frame import Run, read_runs
 from prefsweep.sweep.grid import Grid, key_of, sweep_name
 
 # The stages that may be built: they ask policies that are there, and judge what these said.
-JUDGING = ("judge_model", "sample", "score", "validate", "limit_samples", "limit_rewards", "limit", "judge", "evaluate")
+JUDGING = (
+    "judge_model",
+    "generate",
+    "judge_completions",
+    "judge_validation",
+    "frontier_samples",
+    "frontier_rewards",
+    "frontier",
+    "judge_accuracy",
+    "evaluate",
+)
 
 
-def judged_again(folder: Path, words: list[str], config_dir: Path | None) -> Grid:
+def rescore(folder: Path, words: list[str], config_dir: Path | None) -> Grid:
     """The sweep's finished jobs with these words, as a sweep of their own beside it."""
     jobs: dict[str, Job] = {}
     said = {key_of(word) for word in words}

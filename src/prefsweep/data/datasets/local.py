@@ -30,6 +30,6 @@ def example(row: Row, name: str, pairs: str) -> PreferenceExample:
         return PreferenceExample(name, prompt, prompt, chosen, None)
     if not {"chosen", "rejected"} & set(row.values):
         raise UserError(
-            f"{row.where}: has neither chosen nor rejected; say dataset.pairs=sampled for a file of prompts alone"
+            f"{row.where}: has neither chosen nor rejected; say dataset.pairs=generated for a file of prompts alone"
         )
     return PreferenceExample(name, prompt, prompt, row.text("chosen"), row.text("rejected"))

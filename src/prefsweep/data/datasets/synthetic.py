@@ -223,6 +223,6 @@ def preferences(count: int, *, seed: int, coherence: float, noise: float) -> lis
             continue
         if rng.random() < noise:
             better, worse = worse, better
-        answers = (better.removeprefix(prompt), worse.removeprefix(prompt))
-        rows.append(PreferenceExample(f"synthetic-{seed}-{len(rows)}", prompt, prompt, *answers))
+        completions = (better.removeprefix(prompt), worse.removeprefix(prompt))
+        rows.append(PreferenceExample(f"synthetic-{seed}-{len(rows)}", prompt, prompt, *completions))
     return rows

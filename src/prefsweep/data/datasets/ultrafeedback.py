@@ -54,7 +54,7 @@ def example(row: Row, name: str, margin: float, tally: Tally) -> PreferenceExamp
         tally.drop(reason)
         return None
     prompt = "".join(said(message) for message in asked) + SPEAKERS["assistant"]
-    return PreferenceExample(name, prompt, prompt, answer(chosen), answer(rejected))
+    return PreferenceExample(name, prompt, prompt, completion(chosen), completion(rejected))
 
 
 def messages(row: Row, column: str) -> Messages:
@@ -73,5 +73,5 @@ def said(message: dict[str, str]) -> str:
     return f"{SPEAKERS[message['role']]} {message['content'].strip()}"
 
 
-def answer(message: dict[str, str]) -> str:
+def completion(message: dict[str, str]) -> str:
     return " " + message["content"].strip()

@@ -1,6 +1,6 @@
 """The values of a run's answers, averaged by prompt group: what an interval over prompts is computed from.
 
-`samples.jsonl` of 500 prompts × 4 answers is megabytes of text, and a table of a thousand runs reads a thousand: what
+`completions.jsonl` of 500 prompts × 4 answers is megabytes of text, and a table of a thousand runs reads a thousand: what
 is read once lies, a few kilobytes, beside the stages under the identity of the stage that it came from.
 """
 
@@ -20,13 +20,13 @@ from prefsweep.report.columns import HALVES
 from prefsweep.report.frame import Run
 from prefsweep.report.statistics import Array
 
-SAMPLES = "samples.jsonl"
+SAMPLES = "completions.jsonl"
 STAGE = "evaluate"
 FORMAT = 1  # of what is kept; raised when it changes
 
 
 @dataclass(frozen=True)
-class Answers:
+class CompletionTable:
     """`means[metric][g]` over the `sizes[metric][g]` answers to group g's prompts; 0 where there is none."""
 
     groups: tuple[str, ...]
@@ -86,13 +86,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, file)
 
 
-def read_answers(run: Run) -> Answers | None:
+def read_completions(run: Run) -> CompletionTable | None:
     """None where the run left no samples."""
     path = samples_of(run)
     return summarised(path) if path is not None else None
 
 
-def summarised(path: Path) -> Answers:
+def summarised(path: Path) -> CompletionTable:
     """What was kept of the samples, or what is kept from now on."""
     kept = path.parent.parent / ".answers" / path.parent.name
     stat = path.stat()
@@ -116,7 +116,7 @@ def origin(record: Path) -> tuple[str, str]:
     return "", ""
 
 
-def summarise(rows: Iterable[dict[str, Any]]) -> Answers:
+def summarise(rows: Iterable[dict[str, Any]]) -> CompletionTable:
     sums: dict[str, dict[str, float]] = {}
     sizes: dict[str, dict[str, int]] = {}
     groups: dict[str, None] = {}
@@ -133,7 +133,7 @@ def summarise(rows: Iterable[dict[str, Any]]) -> Answers:
             if value not in (0, 0.5, 1):
                 not_rates.add(name)
     counted = {name: np.array([size.get(group, 0) for group in groups], dtype=float) for name, size in sizes.items()}
-    return Answers(
+    return CompletionTable(
         groups=tuple(groups),
         means={
             name: np.array([by_group.get(group, 0.0) for group in groups]) / np.maximum(counted[name], 1)
@@ -146,7 +146,7 @@ def summarise(rows: Iterable[dict[str, Any]]) -> Answers:
     )
 
 
-def pack(made: Answers, mark: list[int]) -> bytes:
+def pack(made: CompletionTable, mark: list[int]) -> bytes:
     """A line of JSON, then the means and the sizes of each metric as they lie in memory."""
     header = {
         "mark": mark,
@@ -162,7 +162,7 @@ def pack(made: Answers, mark: list[int]) -> bytes:
     return json.dumps(header).encode() + b"\n" + b"".join(arrays)
 
 
-def unpack(content: bytes, mark: list[int]) -> Answers | None:
+def unpack(content: bytes, mark: list[int]) -> CompletionTable | None:
     line, _, body = content.partition(b"\n")
     header = json.loads(line)
     if header["mark"] != mark:
@@ -172,7 +172,7 @@ def unpack(content: bytes, mark: list[int]) -> Answers | None:
     means = {name: table[place, 0] for place, name in enumerate(names)}
     sizes = {name: table[place, 1] for place, name in enumerate(names)}
     rest = {name: header[name] for name in ("prompts", "count", "commit", "data")}
-    return Answers(groups, means, sizes, frozenset(header["rates"]), **rest)
+    return CompletionTable(groups, means, sizes, frozenset(header["rates"]), **rest)
 
 
 def keep(path: Path, content: bytes) -> None:
