@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefsweep.report.completions import summarised
-
 from prefsweep.config.compose import as_container, compose, composing
+from prefsweep.report.completions import summarised
 
 SEEDS, PROMPTS, COMPLETIONS = 5, 500, 4
 NAMES = ("judge/mean", "judge/win_rate", "kl/base", "kl/start", "text/length", "text/ended")

@@ -286,7 +286,7 @@ SAID = [
     ("stages.dpo.loss_weights=[1,2]", "stages.dpo.loss_weights", "one weight"),
     ("stages.dpo.loss=[aot] stages.dpo.use_weighting=true", "stages.dpo.use_weighting=true", "false"),
     ("stages.dpo.loss=[apo_zero] stages.dpo.f_divergence=forward_kl", "stages.dpo.f_divergence", "reverse_kl"),
-    ("stages.reward_model.template='{prompt}'", "stages.reward_model.template", "must end with {answer}"),
+    ("stages.reward_model.template='{prompt}'", "stages.reward_model.template", "must end with {completion}"),
     ("stages.reward_model.reads=[dataset]", "stages.reward_model.reads", "[model,dataset]"),
     (
         "method=ppo scorer@judge=trained",

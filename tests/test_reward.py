@@ -29,7 +29,7 @@ from workplace import Workplace
 
 SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
 NO_GATE = ("stages.ppo.min_accuracy=0", "stages.ppo.must_beat_length=false")
-USER = "User: {prompt}\nAssistant:{answer}"
+USER = "User: {prompt}\nAssistant:{completion}"
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ def trained_folder(folder: Path, to: Path, pooling: str = "last", **metrics: flo
     model.save_pretrained(to)
     tokenizer.save_pretrained(to)
     found = {"validation/accuracy": 0.9, "validation/length_accuracy": 0.6, **metrics}
-    asked = {"template": "{prompt}{answer}", "pooling": pooling, "max_length": 64, "metrics": found}
+    asked = {"template": "{prompt}{completion}", "pooling": pooling, "max_length": 64, "metrics": found}
     (to / REWARD).write_text(json.dumps(asked))
     return to
 
@@ -244,12 +244,12 @@ def test_rows_are_what_the_tokenizer_makes_of_them(kind: str, hub: Callable[...,
 
 
 def test_a_template_says_who_speaks_and_keeps_the_answer_last(tokenizer: Any) -> None:
-    rows = templated_rows(["Is it {good}?"], [" Yes."], tokenizer, "User: {prompt}\nAssistant:{answer}", 96)
+    rows = templated_rows(["Is it {good}?"], [" Yes."], tokenizer, "User: {prompt}\nAssistant:{completion}", 96)
     assert tokenizer.decode(rows.ids[0]) == f"User: Is it {{good}}?\nAssistant: Yes.{tokenizer.eos_token}"
 
 
 def test_the_end_of_a_text_is_kept_when_the_answer_is_cut(tokenizer: Any) -> None:
-    rows = templated_rows(["The plot"], [50 * " was witty"], tokenizer, "{prompt}{answer}", 16)
+    rows = templated_rows(["The plot"], [50 * " was witty"], tokenizer, "{prompt}{completion}", 16)
     assert (len(rows.ids[0]), rows.ids[0][-1]) == (16, tokenizer.eos_token_id)
     assert rows.cut.metrics() == {"rows": 1, "prompts_truncated": 1, "completions_truncated": 1}
 

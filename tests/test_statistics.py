@@ -9,11 +9,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import scipy.stats
-from prefsweep.report.completions import CompletionTable, pack, summarise, unpack
 
 from prefsweep.report import statistics
 from prefsweep.report.cell import Cell, common_prompts
 from prefsweep.report.columns import HALVES
+from prefsweep.report.completions import CompletionTable, pack, summarise, unpack
 from prefsweep.report.statistics import Array, crossed, effective_size, holm, over_seeds, wilson
 
 RNG = np.random.default_rng(0)

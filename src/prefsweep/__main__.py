@@ -192,15 +192,12 @@ def score(words: list[str]) -> int:
 
 
 def show_config(line: parser.Line) -> None:
-    from omegaconf import OmegaConf
-
-    from prefsweep.config.compose import compose, compose_raw, composing
+    from prefsweep.config.compose import composing, config_text
 
     if line.multirun:
         raise UserError("--cfg: shows the config of one job; leave out -m and give each key one value")
     with composing(line.config_dir):
-        compose(line.overrides, line.config_dir)  # what is shown has been checked
-        print(OmegaConf.to_yaml(compose_raw(line.overrides, line.config_dir), resolve=line.resolve), end="")
+        print(config_text(line.overrides, line.config_dir, line.resolve), end="")
 
 
 def complete(what: str) -> None:

@@ -60,7 +60,7 @@ def repository(section: Any, key: str = "") -> Repository | None:
     match section:
         case HubDatasetConfig():
             return Repository(section.id, section.revision, "dataset", "dataset.path")
-        case ModelConfig(base=None):
+        case ModelConfig(from_scratch=False):
             return Repository(str(section.id), section.revision, "model", "model.path")
         case PublishedConfig(architecture=None):
             return Repository(str(section.id), section.revision, "model", f"{key}.path")

@@ -38,7 +38,7 @@ class Seen:
 
 
 def show(config: Config, split: str, console: Console) -> None:
-    outputs, sft = Path(config.runtime.outputs), config.stages.sft
+    outputs = Path(config.runtime.outputs)
     dataset, model = pinned(config.dataset, outputs, True), pinned(config.model, outputs, True)
     config = dataclasses.replace(config, dataset=dataset, model=model)
     progress = config.runtime.progress
@@ -49,8 +49,7 @@ def show(config: Config, split: str, console: Console) -> None:
     eos = tokenizer.eos_token_id
     said = f" · {examples.tally}" if examples.tally.read else ""
     say(console, f"{dataset.name} {split}: {len(examples):,} rows{said}")
-    learned = "" if sft.completion_only_loss else "the prompt and "
-    say(console, f"as {config.model.name} reads it; [[learned]]: {learned}the chosen answer, in sft; the others in dpo")
+    say(console, f"as {config.model.name} reads it; [[learned]]: the completions")
     seen = Seen()
     for example, prompt, completions in encoded(examples, sides, tokenizer, seen.cut, progress):
         seen.lengths.append(len(prompt) + max(map(len, completions), default=0))
@@ -58,16 +57,16 @@ def show(config: Config, split: str, console: Console) -> None:
         seen.rows[hash((example.prompt, example.chosen, example.rejected))] += 1
         kept, short = prompt, list[Ids]()
         if completions:
-            kept, short = seen.cut.fit(prompt, completions, sft.max_length, eos)
+            kept, short = seen.cut.fit(prompt, completions, config.model.max_length, eos)
         if len(seen.lengths) <= EXAMPLES:
             console.print(drawn(example, tokenizer, sides, (prompt, completions), (kept, short)), soft_wrap=True)
-    for line in summary(seen, sft.max_length):
+    for line in summary(seen, config.model.max_length):
         say(console, line)
 
 
 def tokenizer_of(config: Config) -> Any:
     """The model's; of a model from nothing, the one that its base would learn from the dataset."""
-    if config.model.base is None:
+    if not config.model.from_scratch:
         return load_tokenizer(config.model, None)
     shape = config.model.architecture
     texts = pretraining_texts(config.dataset)

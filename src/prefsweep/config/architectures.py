@@ -10,7 +10,7 @@ from prefsweep.config.field import config_field
 class Architecture:
     """A transformer from nothing, in transformers' own names; `model_type` is transformers' name of its kind."""
 
-    model_type: str = config_field(legacy_default="gpt2")
+    model_type: str = config_field()
 
 
 @dataclass
@@ -75,7 +75,7 @@ def positions(architecture: Any) -> int:
     return found
 
 
-# By their model_type, and where one may stand: each is read by the schema that its own model_type names.
+# By their model_type: each is read by the schema that its own model_type names.
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "gpt2": GPT2Architecture,
     "opt": OPTArchitecture,
@@ -84,4 +84,3 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "distilbert": DistilBERTArchitecture,
     "deberta-v2": DeBERTaArchitecture,
 }
-WITH_ARCHITECTURE = ("model", "reward", "judge", "stages.reward_model.encoder", "stages.judge_model.encoder")

@@ -1,5 +1,12 @@
 """Words on the command line → one typed, checked `Config`; whatever is wrong with them becomes one line.
 
+1. The files: `conf/config.yaml`, and one file of each group (model, dataset, method, ...).
+2. The values set on the line for all but the stages.
+3. The stages that the method's graph names, each from `conf/stage/` with what the files above preset for it; presets
+   for other stages are left out.
+4. The values set on the line for these stages. What it sets for others is the business of `jobs.unused_overrides`.
+5. Types, ranges and contradictions; then the stages whose condition in the graph does not hold are left out too.
+
 Only Hydra's and OmegaConf's own complaints are turned into a line, and only while they compose: a bug of ours keeps
 its traceback.
 """
@@ -15,97 +22,221 @@ from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from prefsweep import config_folder
-from prefsweep.config import schema
-from prefsweep.config.architectures import ARCHITECTURES, WITH_ARCHITECTURE
+from prefsweep.config import overrides as lines, schema, stage, stages
+from prefsweep.config.architectures import ARCHITECTURES
 from prefsweep.config.checks import check
-from prefsweep.config.hydra_errors import one_line, unknown_key, untyped_complaint
+from prefsweep.config.conditions import holds
+from prefsweep.config.graph import check_pipeline, needed_roles, stage_of
+from prefsweep.config.hydra_errors import architecture_keys, known_keys, one_line, unknown_key, untyped_complaint
 from prefsweep.config.schema import Config
+from prefsweep.config.stage import STAGES, StageMap
 from prefsweep.errors import UserError, nearest
 
-ALSO = "other_datasets."
+OTHER = "other_datasets."
+STAGE = "stages."
+
+assert stages  # importing it registers the stages of this package
 
 
 @contextmanager
 def composing(config_dir: Path | None = None) -> Iterator[None]:
-    """Hydra set up once for any number of `compose` calls; `config_dir` adds a folder of the user's own YAML."""
+    """Set Hydra up once for any number of `compose` calls; `config_dir` adds a folder of the user's own YAML."""
     schema.register()
+    stage.load_plugins()
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder")
     GlobalHydra.instance().clear()
-    composed_choices.cache_clear()
+    composed_files.cache_clear()
+    stage_file.cache_clear()
+    lines.PARSED.clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         yield
 
 
-def compose(overrides: list[str], config_dir: Path | None = None) -> Config:
-    """The checked config of one job. Call inside `composing()`."""
-    refuse_settings_of_hydra(overrides)
+def compose(words: list[str], config_dir: Path | None = None) -> Config:
+    """Return the checked config of one job. Call inside `composing()`."""
+    config = typed(compose_raw(words, config_dir), words)
+    keep_used_stages(config)
+    return config
+
+
+def compose_raw(words: list[str], config_dir: Path | None) -> DictConfig:
+    """Compose as Hydra does: interpolations not resolved, nothing checked, every stage of the graph."""
+    refuse_settings_of_hydra(words)
     try:
-        composed = compose_raw(overrides, config_dir)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(one_line(error, overrides)) from error
-    except (yaml.MarkedYAMLError, ValueError, AssertionError) as error:
-        raise UserError(untyped_complaint(error, overrides)) from error
-    try:
-        add_datasets(composed, overrides, config_dir)
+        composed = compose_values(words, config_dir)
+        add_datasets(composed, words, config_dir)
         refuse_unknown_keys(composed)
         type_architectures(composed)
-        made = OmegaConf.to_object(composed)
-    except OmegaConfBaseException as error:
-        raise UserError(one_line(error, overrides)) from error
-    assert isinstance(made, Config)
-    check(made)
-    return made
-
-
-def compose_raw(overrides: list[str], config_dir: Path | None) -> DictConfig:
-    """As Hydra composes it: interpolations not resolved, nothing checked."""
-    loader = GlobalHydra.instance().config_loader()
-    assert isinstance(loader, ConfigLoaderImpl)
-    parsed = OverridesParser.create(loader).parse_overrides(overrides)
-    settings = [override for override in parsed if not chooses(override, loader)]
-    if any(override.is_sweep_override() for override in settings):
-        return hydra_compose("config", overrides=overrides)  # which complains of several values
-    chosen = tuple(str(override.input_line) for override in parsed if chooses(override, loader))
-    composed = copy.deepcopy(composed_choices(chosen, config_dir))
-    settings = [override for override in settings if not override.key_or_group.startswith(ALSO)]
-    for override in settings:
-        if isinstance(override.value(), dict):
-            make_room(composed, override.get_key_element().lstrip("+~"))
-    loader._apply_overrides_to_config(settings, composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error, words)) from error
+    except (yaml.MarkedYAMLError, ValueError, AssertionError) as error:
+        raise UserError(untyped_complaint(error, words)) from error
     return composed
 
 
-def add_datasets(composed: DictConfig, overrides: list[str], config_dir: Path | None) -> None:
-    """The datasets that `stages.evaluate.other_datasets` names, as their own files have them, with what was said of them."""
-    names = list(composed.stages.evaluate.other_datasets)
-    there = {file.stem for folder in group_folders("dataset", config_dir) for file in folder.glob("[!_]*.yaml")}
-    said = [word for word in overrides if word.startswith(ALSO)]
-    for word in said:
-        if word.removeprefix(ALSO).partition(".")[0] not in names:
-            raise UserError(
-                f"{word}: names no dataset of stages.evaluate.other_datasets; say stages.evaluate.other_datasets=[NAME] too"
-            )
+def typed(composed: DictConfig, words: list[str]) -> Config:
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(error, words)) from error
+    assert isinstance(config, Config)
+    config.stages = StageMap(config.stages)
+    check_pipeline(config.method.pipeline)
+    return config
+
+
+def keep_used_stages(config: Config) -> None:
+    """Leave out the stages whose condition does not hold, then check what is left."""
+    roles = needed_roles(config.method.pipeline, config.method.target, lambda role, when: holds(config, role, when))
+    used = {stage_of(role) for role in roles}
+    config.stages = StageMap({name: values for name, values in config.stages.items() if name in used})
+    check(config)
+
+
+def config_text(words: list[str], config_dir: Path | None, resolve: bool) -> str:
+    """Return the checked config of one job as compact YAML, a section or a stage in a few lines: what `--cfg job` prints."""
+    composed = compose_raw(words, config_dir)
+    used = compose(words, config_dir).stages
+    container = OmegaConf.to_container(composed, resolve=resolve)
+    assert isinstance(container, dict)
+    container["stages"] = {name: values for name, values in container["stages"].items() if name in used}
+    return "".join(sections(container, "", {"stages", "method", "method.pipeline"}))
+
+
+def sections(values: dict[Any, Any], path: str, opened: set[str]) -> Iterator[str]:
+    """Yield a line for each value, and for each of those in `opened` one for each value in it."""
+    indent = "  " * path.count(".")
+    for key, value in values.items():
+        if f"{path}{key}" in opened:
+            yield f"{indent}{key}:\n"
+            yield from sections(value, f"{path}{key}.", opened)
+        else:
+            yield f"{indent}{key}: {flow(value, indent)}\n"
+
+
+def flow(value: Any, indent: str) -> str:
+    """Return a value as YAML in flow style, wrapped."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=110, allow_unicode=True)
+    return str(text).removesuffix("\n").removesuffix("\n...").replace("\n", f"\n{indent}    ")
+
+
+def compose_values(words: list[str], config_dir: Path | None) -> DictConfig:
+    """Steps 1 to 4, of one line of single values."""
+    parsed = lines.parse(words)
+    values = [override for override in parsed if not lines.chooses_file(override)]
+    if any(override.is_sweep_override() for override in values):
+        return hydra_compose("config", overrides=words)  # which complains of several values
+    files = tuple(str(override.input_line) for override in parsed if lines.chooses_file(override))
+    composed = copy.deepcopy(composed_files(files, config_dir))
+    of_stages = [override for override in values if f"{override.key_or_group}.".startswith(STAGE)]
+    others = [override for override in values if override not in of_stages]
+    apply(composed, [override for override in others if not override.key_or_group.startswith(OTHER)])
+    add_stages(composed, config_dir)
+    apply(composed, [override for override in of_stages if sets_a_stage_of(composed, override)])
+    return composed
+
+
+def apply(composed: DictConfig, values: list[Override]) -> None:
+    for override in values:
+        if isinstance(override.value(), dict):
+            make_room(composed, lines.set_key(override))
+    lines.loader()._apply_overrides_to_config(values, composed)
+
+
+def add_stages(composed: DictConfig, config_dir: Path | None) -> None:
+    """Step 3: in place of the presets, the stages of the graph with those presets that are theirs."""
+    presets = composed.stages
+    for name in presets:
+        if name not in STAGES:
+            raise UserError(f"stages.{name}: a file presets it, and there is no such stage{nearest(str(name), STAGES)}")
+    pipeline = OmegaConf.to_container(composed.method.pipeline, resolve=True)
+    assert isinstance(pipeline, dict)
+    check_pipeline(pipeline)  # type: ignore[arg-type]
+    roles = needed_roles(pipeline, composed.method.target, lambda role, when: True)  # type: ignore[arg-type]
+    with open_dict(composed):
+        composed.stages = {}
+        for name in dict.fromkeys(map(stage_of, roles)):
+            composed.stages[name] = copy.deepcopy(stage_file(name, config_dir))
+            if name in presets:
+                composed.stages[name].merge_with(presets[name])
+
+
+@lru_cache(maxsize=256)
+def stage_file(name: str, config_dir: Path | None) -> DictConfig:
+    """Return the values of `conf/stage/NAME.yaml` under the stage's schema."""
+    if name not in STAGES:
+        raise UserError(f"stages.{name}: no such stage{nearest(name, STAGES)}; docs/extending.md says how to add one")
+    schema_and_values = ({"stages": {name: node}} for node in (STAGES[name], read_stage_file(name, config_dir)))
+    return OmegaConf.select(OmegaConf.merge(*schema_and_values), f"{STAGE}{name}")  # type: ignore[no-any-return]
+
+
+def read_stage_file(name: str, config_dir: Path | None) -> DictConfig:
+    """Return a file of `conf/stage/` over those of its `defaults` list, which are files beside it and `_self_`.
+
+    Hydra would do the same in a tenth of a second a stage, which is most of what composing takes.
+    """
+    paths = [path for folder in group_folders("stage", config_dir) if (path := folder / f"{name}.yaml").is_file()]
+    if not paths:
+        raise UserError(f"stages.{name}: there is no stage/{name}.yaml in conf/ or in the folder of -cd")
+    values = OmegaConf.load(paths[0])
+    assert isinstance(values, DictConfig)
+    files = [str(file) for file in values.pop("defaults", ["_self_"])]
+    merged = OmegaConf.merge(*(values if file == "_self_" else read_stage_file(file, config_dir) for file in files))
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def sets_a_stage_of(composed: DictConfig, override: Override) -> bool:
+    """Whether an override is of a stage that is in the graph; one of a stage that does not exist is refused."""
+    for key in stage_keys(override):
+        name = key.split(".")[1]
+        if name not in STAGES or not is_known(key):
+            raise UserError(unknown_key(key if name in STAGES else f"stages.{name}"))
+    names = {key.split(".")[1] for key in stage_keys(override)}
+    if override.key_or_group == STAGE[:-1]:
+        return names <= set(composed.stages)
+    return bool(names & set(composed.stages))
+
+
+def is_known(key: str) -> bool:
+    """Whether the schema of a stage has this key, or a dict that may hold it."""
+    known = known_keys()
+    return any(prefix in known for prefix in (key, key.rpartition(".")[0])) or bool(architecture_keys(key))
+
+
+def stage_keys(override: Override) -> list[str]:
+    """Return the keys below `stages.` that an override sets: `stages={sft:{...},dpo:{...}}` sets two."""
+    value = override.value()
+    if override.key_or_group == STAGE[:-1]:
+        return [f"{STAGE}{name}" for name in value] if isinstance(value, dict) else []
+    return [lines.set_key(override)]
+
+
+def add_datasets(composed: DictConfig, words: list[str], config_dir: Path | None) -> None:
+    """Add the datasets that `evaluate_on` names, as their own files have them, with the values set for them."""
+    names = list(composed.evaluate_on)
+    available = {file.stem for folder in group_folders("dataset", config_dir) for file in folder.glob("[!_]*.yaml")}
+    values = [word for word in words if word.startswith(OTHER)]
+    for word in values:
+        if word.removeprefix(OTHER).partition(".")[0] not in names:
+            raise UserError(f"{word}: names no dataset of evaluate_on; set evaluate_on=[NAME] too")
     for name in names:
-        if name not in there:
-            raise UserError(f"stages.evaluate.other_datasets={name}: no such dataset{nearest(name, there)}")
+        if name not in available:
+            raise UserError(f"evaluate_on={name}: no such dataset{nearest(name, available)}")
         if name == composed.dataset.get("name") or names.count(name) > 1:
-            raise UserError(
-                f"stages.evaluate.other_datasets={name}: is the run's own dataset, or named twice; leave it out"
-            )
-        prefix = f"{ALSO}{name}."
-        own = [f"dataset.{word.removeprefix(prefix)}" for word in said if word.startswith(prefix)]
+            raise UserError(f"evaluate_on={name}: is the run's own dataset, or named twice; leave it out")
+        prefix = f"{OTHER}{name}."
+        own = [f"dataset.{word.removeprefix(prefix)}" for word in values if word.startswith(prefix)]
         try:
-            other = compose_raw([f"dataset={name}", *own], config_dir)
+            other = compose_values([f"dataset={name}", *own], config_dir)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(one_line(error, own).replace("dataset.", prefix)) from error
         with open_dict(composed):
@@ -119,30 +250,30 @@ def group_folders(group: str, config_dir: Path | None) -> Iterator[Path]:
 
 
 def make_room(composed: DictConfig, key: str) -> None:
-    """Where a typed section is null, an empty one: OmegaConf cannot merge `key={...}` into null."""
+    """Put an empty section where a typed one is null: OmegaConf cannot merge `key={...}` into null."""
     parent, _, last = key.rpartition(".")
-    place = OmegaConf.select(composed, parent) if parent else composed
-    node = place._get_node(last) if isinstance(place, DictConfig) and not place._is_none() else None
+    section = OmegaConf.select(composed, parent) if parent else composed
+    node = section._get_node(last) if isinstance(section, DictConfig) and not section._is_none() else None
     if isinstance(node, DictConfig) and node._is_none() and dataclasses.is_dataclass(node._metadata.ref_type):
-        place[last] = node._metadata.ref_type
+        section[last] = node._metadata.ref_type
 
 
 @lru_cache(maxsize=256)
-def composed_choices(chosen: tuple[str, ...], config_dir: Path | None) -> DictConfig:
-    """The files alone. The jobs of a grid choose few different ones, and reading them is most of the work: Hydra sets
-    values after the files are merged, so setting them on a copy is the same, at a fifth of the time."""
-    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
-    return hydra_compose("config", overrides=[*chosen, *search])
+def composed_files(files: tuple[str, ...], config_dir: Path | None) -> DictConfig:
+    """Compose the files alone. The jobs of a grid choose few different ones, and reading them is most of the work:
+    Hydra sets values after the files are merged, so setting them on a copy is the same, at a fifth of the time."""
+    return hydra_compose("config", overrides=[*files, *search_path(config_dir)])
 
 
-def chooses(override: Override, loader: ConfigLoaderImpl) -> bool:
-    """Whether it picks a file of a group, as Hydra decides it."""
-    return loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+def search_path(config_dir: Path | None) -> list[str]:
+    return [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
 
 
-def as_container(made: Config) -> dict[str, Any]:
-    """The resolved config as plain dicts and lists, as it is written to disk and sent to the tracker."""
-    return dataclasses.asdict(made)
+def as_container(config: Config) -> dict[str, Any]:
+    """Return the resolved config as plain dicts and lists, as it is written to disk and sent to the tracker."""
+    container = dataclasses.asdict(config)
+    container["stages"] = dict(container["stages"])
+    return container
 
 
 def refuse_unknown_keys(node: Any, path: str = "") -> None:
@@ -162,7 +293,8 @@ def refuse_unknown_keys(node: Any, path: str = "") -> None:
 def type_architectures(composed: DictConfig) -> None:
     """Each architecture that is written out gets the schema of its own `model_type`; `small` first, as the other may
     refer to it."""
-    for place in WITH_ARCHITECTURE:
+    places = ["model", "reward", "judge", *(f"stages.{name}.encoder" for name in composed.stages)]
+    for place in places:
         section = OmegaConf.select(composed, place)
         for name in ("small", "architecture"):
             node = section._get_node(name) if isinstance(section, DictConfig) else None

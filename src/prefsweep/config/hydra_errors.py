@@ -4,6 +4,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -13,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from prefsweep import config_folder
 from prefsweep.config import schema
-from prefsweep.config.architectures import ARCHITECTURES, WITH_ARCHITECTURE
+from prefsweep.config.architectures import ARCHITECTURES
 from prefsweep.config.schema import Config
+from prefsweep.config.stage import STAGES
 from prefsweep.errors import nearest
 
 
@@ -27,15 +29,24 @@ def unknown_key(key: str) -> str:
     return f"{key}: no such key{nearest(key, known)}"
 
 
-def known_keys() -> set[str]:
-    """Every key of the schema, full and dotted; a dataset's are those of all datasets, and so are a scorer's and
-    an architecture's."""
+@lru_cache(maxsize=1)
+def known_keys() -> frozenset[str]:
+    """Return every key of the schema, full and dotted; a dataset's are those of all datasets, and so are a scorer's,
+    a stage's and an architecture's."""
     kinds: list[tuple[type, str]] = [(Config, "")]
+    kinds += [(kind, f"stages.{name}.") for name, kind in STAGES.items()]
     kinds += [(kind, "dataset.") for kind in schema.DATASETS.values()]
     kinds += [(kind, f"{role}.") for kind in schema.SCORERS.values() for role in ("reward", "judge")]
-    shapes = [f"{place}.{name}." for place in WITH_ARCHITECTURE for name in ("architecture", "small")]
-    kinds += [(kind, shape) for kind in ARCHITECTURES.values() for shape in shapes]
-    return {key for kind, prefix in kinds for key in keys_of(kind, prefix)}
+    keys = {key for kind, prefix in kinds for key in keys_of(kind, prefix)} | {f"stages.{name}" for name in STAGES}
+    shapes = [key for key in keys if key.endswith((".architecture", ".small"))]
+    return frozenset(keys | {f"{key}.{name}" for key in shapes for name in architecture_keys(key)})
+
+
+def architecture_keys(key: str) -> set[str]:
+    """Return the fields that an architecture at this key may have; none where the key is no architecture's."""
+    if not re.search(r"\.(architecture|small)(\.|$)", key):
+        return set()
+    return {field.name for kind in ARCHITECTURES.values() for field in dataclasses.fields(kind)}
 
 
 def keys_of(kind: Any, prefix: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from prefsweep.config.schema import (
     ScorerConfig,
     SyntheticReviewsConfig,
 )
-from prefsweep.config.stages import AdapterConfig
+from prefsweep.config.stage import AdapterConfig
 from prefsweep.errors import UserError, nearest
 
 # The linear layers of a block, in the architectures that are known here: asking transformers would take seconds.
@@ -26,18 +26,22 @@ LAYERS = {
 
 def check_model(model: ModelConfig) -> None:
     check_model_folder("model.path", model.path)
-    if model.base == "pretrain":
+    if model.from_scratch:
         if model.architecture is None:
-            raise UserError("model.architecture=null: model.base=pretrain makes a model from nothing, so it needs one")
+            raise UserError(
+                "model.architecture=null: model.from_scratch=true needs the architecture of a model with random weights"
+            )
         if not isinstance(model.architecture, (GPT2Architecture, OPTArchitecture)):
             raise UserError(
-                f"model.architecture.model_type={model.architecture.model_type}: is no language model; say gpt2 or opt"
+                f"model.architecture.model_type={model.architecture.model_type}: is no language model; set gpt2 or opt"
             )
         check_heads("model.architecture", model.architecture)
         if model.path is not None:
-            raise UserError(f"model.path={model.path}: also say model.base=null, to take these weights as the base")
+            raise UserError(
+                f"model.path={model.path}: set model.from_scratch=false too, to take these weights as the base"
+            )
     elif model.path is None and model.id is None:
-        raise UserError("model.id=null: a model needs an id, a path, or base=pretrain with an architecture")
+        raise UserError("model.id=null: a model needs an id, a path, or from_scratch=true with an architecture")
 
 
 def check_heads(key: str, architecture: Architecture) -> None:
@@ -55,16 +59,14 @@ def check_encoder(key: str, owner: Any) -> None:
     if shape is None or getattr(owner, "path", None) is not None:
         return
     if not isinstance(shape, EncoderArchitecture):
-        raise UserError(f"{key}.architecture.model_type={shape.model_type}: is no encoder; say bert, or another")
+        raise UserError(f"{key}.architecture.model_type={shape.model_type}: is no encoder; set bert, or another")
     check_heads(f"{key}.architecture", shape)
 
 
 def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
     if not adapter.targets:
         raise UserError(f"{key}.targets=[]: name the layers that get adapters, as in model.adapter.targets=[c_attn]")
-    if key == "stages.ppo.adapter" and adapter.dropout:
-        raise UserError(f"{key}.dropout={adapter.dropout}: must be 0 in ppo, or its first ratios would not be 1")
-    made = model.architecture if model.base == "pretrain" else None
+    made = model.architecture if model.from_scratch else None
     kind = made.model_type if made is not None else model_type(model.path)
     for target in adapter.targets:
         if kind in LAYERS and target not in LAYERS[kind]:
@@ -92,12 +94,12 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
         raise UserError(f"{role}: its YAML names no schema; begin it with `defaults: [_classifier, _self_]`")
     check_model_folder(f"{role}.path", getattr(scorer, "path", None))
     if scorer.architecture is not None and not isinstance(scorer, PublishedConfig):
-        raise UserError(f"{role}.architecture: scorer {scorer.name} is no published model; say null")
+        raise UserError(f"{role}.architecture: scorer {scorer.name} is no model of the hub; set null")
     check_encoder(role, scorer)
     if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):
         raise UserError(
             f"scorer@{role}=oracle: knows the synthetic world alone and would score every text of "
-            f"dataset={dataset.name} 0; say scorer@{role}=deberta-v3, or another"
+            f"dataset={dataset.name} 0; set scorer@{role}=deberta-v3, or another"
         )
 
 

@@ -10,15 +10,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from prefsweep.config.field import config_field
-from prefsweep.config.stages import (
-    AdapterConfig,
-    EvaluateConfig,
-    GenerateConfig,
-    JudgeAccuracyConfig,
-    PretrainConfig,
-    StageConfig,
-    Stages,
-)
+from prefsweep.config.stage import AdapterConfig
 
 # ------------------------------------------------------------------------------------------------- model, dataset
 
@@ -31,7 +23,8 @@ class ModelConfig:
     id: str | None = config_field(unless="path")
     revision: str | None = config_field(unless="path")
     path: str | None = config_field(is_content=True)
-    base: str | None = config_field(hashed=False, choices=("pretrain",))
+    from_scratch: bool = config_field(hashed=False)
+    max_length: int = config_field(hashed=False, at_least=2)
     architecture: Any = config_field()  # an Architecture or None
     small: Any = config_field(hashed=False)  # likewise
     # Where the stages find theirs; it is there that they enter an identity, so a rank changes no answer of the base.
@@ -63,13 +56,6 @@ class SyntheticReviewsConfig(DatasetConfig):
     coherence: float = config_field(at_least=0, at_most=1)
     seed: int = config_field(at_least=0)
     pretraining: int = config_field(at_least=1)
-
-
-def learns(stage: StageConfig, dataset: DatasetConfig) -> bool:
-    """Whether it reads training rows. A base of the synthetic world is pretrained on the world's reviews instead."""
-    if isinstance(stage, PretrainConfig) and isinstance(dataset, SyntheticReviewsConfig):
-        return False
-    return "dataset" in stage.reads and not isinstance(stage, GenerateConfig | JudgeAccuracyConfig | EvaluateConfig)
 
 
 @dataclass
@@ -121,14 +107,14 @@ class IMDBConfig(HubDatasetConfig):
 
 @dataclass
 class MethodConfig:
-    """A small graph: `pipeline` names the stages and each one's inputs; `a/b` is the stage `a` in the role `b`."""
+    """A small graph: `pipeline` names the roles and the inputs of each (`config.graph`); `target` is the last role."""
 
     name: str = config_field()
-    pipeline: dict[str, Any] = (
-        config_field()
-    )  # each {input: role}, see checks: typed so, OmegaConf cannot merge two files
+    pipeline: dict[str, Any] = config_field()  # typed more closely, OmegaConf could not merge two files
     start: str = config_field()
     result: str = config_field()
+    target: str = config_field()
+    frontier_of: str = config_field()
     allow_reward_as_judge: bool = config_field()
 
 
@@ -139,8 +125,13 @@ class ScorerConfig:
     _target_: str = config_field()
     name: str = config_field(hashed=False)
     code_version: int = config_field(at_least=1)
-    architecture: Any = config_field(legacy_default=None)  # an EncoderArchitecture or None
+    architecture: Any = config_field()  # an EncoderArchitecture or None
     small: Any = config_field(hashed=False)  # likewise
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether a stage of this run makes it."""
+        return False
 
 
 @dataclass
@@ -150,16 +141,20 @@ class OracleConfig(ScorerConfig):
 
 @dataclass
 class TrainedConfig(ScorerConfig):
-    """The reward model of the `reward` stage: this run's, or the one at `path`."""
+    """A reward model that a stage of this run trains, or the one of another run at `path`."""
 
     path: str | None = config_field(is_content=True)
+
+    @property
+    def is_trained_here(self) -> bool:
+        return self.path is None
 
 
 @dataclass
 class PublishedConfig(ScorerConfig):
     """A scorer somebody else trained: on the hub at a commit, or a local copy. `commit` may be `id@commit`."""
 
-    architecture: Any = config_field(unless="path", legacy_default=None)
+    architecture: Any = config_field(unless="path")
     id: str | None = config_field(unless="path")
     revision: str | None = config_field(unless="path")
     path: str | None = config_field(is_content=True)
@@ -228,10 +223,11 @@ class Config:
     grid: list[Any] | None = config_field()
     published: list[Any] | None = config_field()
     report: ReportConfig = dataclasses.field(default_factory=ReportConfig)
-    stages: Stages = dataclasses.field(default_factory=Stages)
+    stages: Any = config_field()  # a StageMap: the StageConfig of each stage that the method runs
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     dataset: Any = config_field()
-    other_datasets: dict[str, Any] = config_field()  # of `stages.evaluate.other_datasets`, each a DatasetConfig
+    evaluate_on: list[str] = config_field()
+    other_datasets: dict[str, Any] = config_field()  # those of `evaluate_on`, each a DatasetConfig
     method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
     reward: Any = config_field()
     judge: Any = config_field()

@@ -1,72 +1,38 @@
-"""The typed config of each stage: a dataclass of its own, no union of everybody's fields."""
+"""The typed config of each stage: a dataclass of its own, with the facts about it and the checks of its settings."""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from prefsweep.config.field import config_field
+from prefsweep.config.model_checks import check_adapter, check_encoder, check_model_folder
+from prefsweep.config.schema import Config, DatasetConfig, HHConfig, SyntheticReviewsConfig
+from prefsweep.config.stage import (
+    AdapterConfig,
+    PolicyTrainingConfig,
+    StageConfig,
+    TrainingConfig,
+    check_bounds,
+    stage_config,
+)
+from prefsweep.errors import UserError
 
 
-@dataclass
-class AdapterConfig:
-    """LoRA's, beside weights that stay as they are."""
-
-    r: int = config_field(at_least=1)
-    alpha: int = config_field(at_least=1)
-    dropout: float = config_field(at_least=0, below=1)
-    targets: list[str] = config_field()
-
-
-@dataclass
-class StageConfig:
-    """`code_version` is raised when the code of a stage changes what it computes; `reads` names the sections it sees."""
-
-    _target_: str = config_field()
-    code_version: int = config_field(at_least=1)
-    reads: list[str] = config_field()
-
-
-@dataclass
-class TrainingConfig(StageConfig):
-    """What every training loop has. One batch is one optimiser step, however it is split to fit in memory."""
-
-    seed: int = config_field(at_least=0)
-    epochs: float = config_field(above=0)
-    max_steps: int | None = config_field(at_least=1)
-    batch_size: int = config_field(at_least=1)
-    optimizer: str = config_field(choices=("adamw", "rmsprop"), legacy_default="adamw")
-    learning_rate: float = config_field(above=0)
-    schedule: str = config_field(choices=("linear", "cosine", "constant_with_warmup"))
-    warmup_steps: int = config_field(at_least=0)
-    weight_decay: float = config_field(at_least=0)
-    adam_beta2: float = config_field(above=0, below=1)
-    max_grad_norm: float = config_field(above=0)
-    precision: str = config_field(choices=("fp32", "bf16"))
-    max_length: int = config_field(at_least=2)
-    evaluate_every: int | None = config_field(at_least=1)
-    save_every: int | None = config_field(at_least=1, legacy_default=None)
-    checkpoint: str = config_field(choices=("last", "best"))
-    best_by: str = config_field(choices=("loss",))
-    patience: int | None = config_field(at_least=1)
-
-
+@stage_config("pretrain")
 @dataclass
 class PretrainConfig(TrainingConfig):
-    pass
+    leaves_policy = True
+
+    def learns_from(self, dataset: DatasetConfig) -> bool:
+        """A base of the synthetic world is pretrained on the world's reviews, not on the training rows."""
+        return super().learns_from(dataset) and not isinstance(dataset, SyntheticReviewsConfig)
 
 
-@dataclass
-class PolicyTrainingConfig(TrainingConfig):
-    """Of a policy: all of it or adapters, and the answers that it gives at each validation."""
-
-    lora: bool = config_field(legacy_default=False)
-    adapter: AdapterConfig = config_field(only_with="lora")
-    validation_prompts: int = config_field(at_least=0)
-    validation_max_new_tokens: int = config_field(at_least=1, only_with="validation_prompts")
-
-
+@stage_config("sft")
 @dataclass
 class SFTConfig(PolicyTrainingConfig):
+    needs_chosen = True
+
     completion_only_loss: bool = config_field()
 
 
@@ -75,8 +41,13 @@ DPO_LOSSES = (
     *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
     *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
 )
+# Losses that couple the rows of a batch: splitting the batch would change them.
+COUPLED_LOSSES = ("sft", "aot", "aot_unpaired")
+# TRL: the others have no valid f-divergence generalisation.
+F_DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 
 
+@stage_config("dpo")
 @dataclass
 class DPOConfig(PolicyTrainingConfig):
     best_by: str = config_field(choices=("loss", "accuracy", "margin"))
@@ -90,30 +61,86 @@ class DPOConfig(PolicyTrainingConfig):
     ld_alpha: float | None = config_field(at_least=0, at_most=1)
     discopop_tau: float = config_field(above=0)
 
+    def check(self, key: str, config: Config) -> None:
+        super().check(key, config)
+        coupled = [loss for loss in self.loss if loss in COUPLED_LOSSES]
+        if not self.loss:
+            raise UserError(f"{key}.loss=[]: name at least one loss, as in {key}.loss=[sigmoid]")
+        if coupled and config.runtime.micro_batch < self.batch_size:
+            raise UserError(
+                f"runtime.micro_batch={config.runtime.micro_batch}: {coupled[0]} couples the pairs of a batch, so it "
+                f"cannot be split; set runtime.micro_batch={self.batch_size} or lower {key}.batch_size"
+            )
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
+            raise UserError(f"{key}.loss_weights={self.loss_weights}: needs one weight for each of {self.loss}")
+        if "exo_pair" in self.loss and self.label_smoothing == 0:
+            raise UserError(f"{key}.label_smoothing=0.0: exo_pair takes its logarithm; the paper uses 1e-3")
+        if self.use_weighting and {"aot", "aot_unpaired"} & set(self.loss):
+            raise UserError(
+                f"{key}.use_weighting=true: aot sorts the pairs, so weights would land on others; set false"
+            )
+        undefined = [loss for loss in self.loss if loss not in F_DIVERGENCE_LOSSES]
+        if self.f_divergence != "reverse_kl" and undefined:
+            raise UserError(f"{key}.f_divergence={self.f_divergence}: undefined for {undefined[0]}; set reverse_kl")
+
 
 @dataclass
 class EncoderConfig:
-    """A bidirectional model to start a reward model from: found, or made from nothing, as a scorer is."""
+    """A bidirectional model to start a reward model from: on the hub, a local folder, or with random weights."""
 
     id: str | None = config_field(unless="path")
     revision: str | None = config_field(unless="path")
     path: str | None = config_field(is_content=True)
-    architecture: Any = config_field(unless="path", legacy_default=None)  # an EncoderArchitecture or None
+    architecture: Any = config_field(unless="path")  # an EncoderArchitecture or None
     small: Any = config_field(hashed=False)  # likewise
 
 
+@stage_config("reward_model")
 @dataclass
 class RewardModelConfig(TrainingConfig):
+    trains_scorer = "reward"
+
     best_by: str = config_field(choices=("loss", "accuracy", "margin"))
     backbone: str = config_field(choices=("policy", "encoder"))
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     template: str = config_field()
     pooling: str = config_field(choices=("last", "mean"))
-    share: list[float] = config_field(at_least=0, at_most=1, legacy_default=[0.0, 1.0])
+    share: list[float] = config_field(at_least=0, at_most=1)
+
+    @property
+    def sections(self) -> list[str]:
+        """An encoder is its own backbone: the runs of every model share one reward model."""
+        return [name for name in self.reads if name != "model" or self.backbone == "policy"]
+
+    def ignores_input(self, name: str) -> bool:
+        return name == "policy" and self.backbone == "encoder"
+
+    def hub_sections(self) -> dict[str, Any]:
+        return {"encoder": self.encoder} if self.backbone == "encoder" else {}
+
+    def check(self, key: str, config: Config) -> None:
+        super().check(key, config)
+        if not self.template.endswith("{completion}") or self.template.count("{completion}") > 1:
+            raise UserError(f"{key}.template={self.template}: must end with {{completion}} and hold it once")
+        if self.backbone == "encoder":
+            check_model_folder(f"{key}.encoder.path", self.encoder.path)
+            check_encoder(f"{key}.encoder", self.encoder)
+        if len(self.share) != 2 or self.share[0] >= self.share[1]:
+            raise UserError(f"{key}.share={self.share}: must be where it begins and where it ends, as in [0,0.5]")
 
 
+@stage_config("judge_model")
+@dataclass
+class JudgeModelConfig(RewardModelConfig):
+    trains_scorer = "judge"
+    built_by_rescoring = True
+
+
+@stage_config("generate_pairs")
 @dataclass
 class GeneratePairsConfig(StageConfig):
+    reads_training_rows = True
+
     prompts: int = config_field(at_least=1)
     validation_prompts: int = config_field(at_least=1)
     completions_per_prompt: int = config_field(at_least=2)
@@ -123,18 +150,25 @@ class GeneratePairsConfig(StageConfig):
     seed: int = config_field(at_least=0)
 
 
+@stage_config("reference_logps")
 @dataclass
 class ReferenceLogpsConfig(StageConfig):
+    reads_training_rows = True
+
     precision: str = config_field(choices=("fp32", "bf16"))
     max_length: int = config_field(at_least=2)
     ld_alpha: float | None = config_field(at_least=0, at_most=1)
 
 
+@stage_config("ppo")
 @dataclass
 class PPOConfig(StageConfig):
     """Its loop has iterations, each a batch of rollouts and several epochs of updates on it: not a TrainingConfig."""
 
-    lora: bool = config_field(legacy_default=False)
+    reads_training_rows = True
+    leaves_policy = True
+
+    lora: bool = config_field()
     adapter: AdapterConfig = config_field(only_with="lora")
     seed: int = config_field(at_least=0)
     iterations: int = config_field(at_least=1)
@@ -173,12 +207,38 @@ class PPOConfig(StageConfig):
     min_entropy: float = config_field(at_least=0)
     evaluate_every: int | None = config_field(at_least=1)
     validation_prompts: int = config_field(at_least=1)
-    save_every: int | None = config_field(at_least=1, legacy_default=None)
+    save_every: int | None = config_field(at_least=1)
     checkpoint: str = config_field(choices=("last", "best"))
     best_by: str = config_field(choices=("score", "objective"))
     # They decide whether a reward model is used, not what comes of it: no part of an identity.
     min_accuracy: float = config_field(hashed=False, at_least=0, at_most=1)
     must_beat_length: bool = config_field(hashed=False)
+
+    @property
+    def generates_in_training(self) -> bool:
+        return True
+
+    def check(self, key: str, config: Config) -> None:
+        if self.batch_size % self.minibatch_size:
+            raise UserError(
+                f"{key}.minibatch_size={self.minibatch_size}: must divide {key}.batch_size={self.batch_size}"
+            )
+        for name in ("query_tokens", "response_tokens"):
+            check_bounds(f"{key}.{name}", getattr(self, name))
+        longest = self.response_tokens[1] + (self.query_tokens[1] if self.query_tokens else 1)
+        if longest > self.max_length:
+            raise UserError(
+                f"{key}.max_length={self.max_length}: query and response may be {longest} tokens; raise it, or lower "
+                f"{key}.response_tokens"
+            )
+        if self.checkpoint == "best" and self.evaluate_every is None:
+            raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
+        if self.lora:
+            check_adapter(f"{key}.adapter", self.adapter, config.model)
+            if self.adapter.dropout:
+                raise UserError(
+                    f"{key}.adapter.dropout={self.adapter.dropout}: must be 0, or the first ratios would not be 1"
+                )
 
 
 @dataclass
@@ -192,10 +252,14 @@ class HarmfulHelpful:
     seed: int = config_field(at_least=0)
 
 
+@stage_config("generate")
 @dataclass
 class GenerateConfig(StageConfig):
+    repeated_per_dataset = True
+    built_by_rescoring = True
+
     split: str = config_field(choices=("validation", "test"))
-    protocol: HarmfulHelpful | None = config_field(legacy_default=None)
+    protocol: HarmfulHelpful | None = config_field()
     prompts: int = config_field(at_least=1)
     completions_per_prompt: int = config_field(at_least=1)
     max_new_tokens: int = config_field(at_least=1)
@@ -203,54 +267,90 @@ class GenerateConfig(StageConfig):
     precision: str = config_field(choices=("fp32", "bf16"))
     seed: int = config_field(at_least=0)
 
+    def check(self, key: str, config: Config) -> None:
+        if self.temperature == 0 and self.completions_per_prompt > 1:
+            raise UserError(
+                f"{key}.completions_per_prompt={self.completions_per_prompt}: at temperature 0 all completions of a "
+                f"prompt are one; set {key}.completions_per_prompt=1"
+            )
+        if self.temperature != 1 and any(getattr(stage, "frontier", False) for stage in config.stages.values()):
+            raise UserError(f"{key}.temperature={self.temperature:g}: the frontier is one of KL, which needs 1")
+        if self.protocol is None:
+            return
+        if not isinstance(config.dataset, HHConfig) or config.dataset.subset != "all":
+            raise UserError(
+                f"{key}.protocol: draws from two subsets of hh-rlhf; set dataset=hh-rlhf dataset.subset=all"
+            )
+        if self.split != "test":
+            raise UserError(f"{key}.split={self.split}: {key}.protocol draws from the test files")
+        if config.evaluate_on:
+            raise UserError(f"{key}.protocol: has prompts of hh-rlhf alone; leave out evaluate_on")
 
+
+@stage_config("judge_completions")
 @dataclass
 class JudgeCompletionsConfig(StageConfig):
-    pass
+    repeated_per_dataset = True
+    built_by_rescoring = True
 
 
+@stage_config("judge_validation")
+@dataclass
+class JudgeValidationConfig(StageConfig):
+    built_by_rescoring = True
+
+
+@stage_config("judge_accuracy")
 @dataclass
 class JudgeAccuracyConfig(StageConfig):
+    repeated_per_dataset = True
+    built_by_rescoring = True
+
     pairs: int = config_field(at_least=1)
 
 
+@stage_config("frontier_samples")
+@dataclass
+class FrontierSamplesConfig(GenerateConfig):
+    repeated_per_dataset = False
+
+    def check(self, key: str, config: Config) -> None:
+        super().check(key, config)
+        if self.completions_per_prompt < 4:
+            raise UserError(
+                f"{key}.completions_per_prompt={self.completions_per_prompt}: must be at least 4; 256 is usual"
+            )
+
+
+@stage_config("frontier_rewards")
+@dataclass
+class FrontierRewardsConfig(StageConfig):
+    built_by_rescoring = True
+
+
+@stage_config("frontier")
 @dataclass
 class FrontierConfig(StageConfig):
+    built_by_rescoring = True
+
     trusted: float = config_field(above=0, below=1)
     bootstrap_samples: int = config_field(at_least=100)
 
 
+@stage_config("evaluate")
 @dataclass
 class EvaluateConfig(StageConfig):
-    # What these two add are inputs of the stage: it is there that they enter its identity.
-    frontier: bool = config_field(hashed=False)
-    other_datasets: list[str] = config_field(hashed=False)
-    frontier_of: str = config_field(choices=("base", "start"), only_with="frontier", legacy_default="base")
+    repeated_per_dataset = True
+    built_by_rescoring = True
+    inputs_of_own_dataset = ("frontier", "validated")
+
+    frontier: bool = config_field(hashed=False)  # what it adds is an input, and enters the identity there
+    frontier_of: str = config_field(only_with="frontier")
     min_kl: float = config_field(above=0, only_with="frontier")
     beta: float = config_field(above=0)
     harmless_above: float = config_field()
     helpful_above: float = config_field()
-    temperature: float = config_field(at_least=0, legacy_default=1.0)
+    temperature: float = config_field(at_least=0)
     precision: str = config_field(choices=("fp32", "bf16"))
     pairs: int = config_field(at_least=1)
     max_length: int = config_field(at_least=2)
-
-
-@dataclass
-class Stages:
-    pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
-    sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
-    reward_model: RewardModelConfig = dataclasses.field(default_factory=RewardModelConfig)
-    judge_model: RewardModelConfig = dataclasses.field(default_factory=RewardModelConfig)
-    generate_pairs: GeneratePairsConfig = dataclasses.field(default_factory=GeneratePairsConfig)
-    reference_logps: ReferenceLogpsConfig = dataclasses.field(default_factory=ReferenceLogpsConfig)
-    dpo: DPOConfig = dataclasses.field(default_factory=DPOConfig)
-    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
-    generate: GenerateConfig = dataclasses.field(default_factory=GenerateConfig)
-    judge_completions: JudgeCompletionsConfig = dataclasses.field(default_factory=JudgeCompletionsConfig)
-    judge_validation: JudgeCompletionsConfig = dataclasses.field(default_factory=JudgeCompletionsConfig)
-    judge_accuracy: JudgeAccuracyConfig = dataclasses.field(default_factory=JudgeAccuracyConfig)
-    frontier_samples: GenerateConfig = dataclasses.field(default_factory=GenerateConfig)
-    frontier_rewards: JudgeCompletionsConfig = dataclasses.field(default_factory=JudgeCompletionsConfig)
-    frontier: FrontierConfig = dataclasses.field(default_factory=FrontierConfig)
-    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)

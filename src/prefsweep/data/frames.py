@@ -75,7 +75,7 @@ def templated_rows(prompts: list[str], completions: list[str], tokenizer: Any, t
     is always there.
     """
     frame, rows = Frame.of(tokenizer, 1).ended(tokenizer.eos_token_id), Rows()
-    before = [template.removesuffix("{answer}").replace("{prompt}", prompt) for prompt in prompts]
+    before = [template.removesuffix("{completion}").replace("{prompt}", prompt) for prompt in prompts]
     for head, tail in zip(bare_ids(before, tokenizer), bare_ids(completions, tokenizer), strict=True):
         rows.add(frame, head, tail, max_length)
     return rows

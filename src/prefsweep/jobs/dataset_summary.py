@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from prefsweep.config.schema import FileDatasetConfig, learns
-from prefsweep.config.stages import SFTConfig
+from prefsweep.config.schema import FileDatasetConfig
 from prefsweep.data.sources import SPLITS, load
 from prefsweep.data.tally import sentences
 from prefsweep.hub import not_pinned
@@ -24,7 +23,7 @@ class Reading:
     @property
     def splits(self) -> list[str]:
         """Of those that must be read whole to be divided: train brings its validation."""
-        learned = any(learns(stage.config, self.dataset) for stage in self.stages)
+        learned = any(stage.config.learns_from(self.dataset) for stage in self.stages)
         return ["train", "test"] if learned else ["test"]
 
     def recorded(self, records: Sequence[Told]) -> dict[str, str]:
@@ -79,7 +78,7 @@ def validate_datasets(stages: Sequence[Stage], store: Store) -> Iterator[str]:
     for reading in found:
         if set(reading.splits) - set(reading.recorded(records)):
             loaded = {split: load(reading.dataset, split) for split in reading.splits}
-            if any(isinstance(stage.config, SFTConfig) for stage in reading.stages):
+            if any(stage.config.needs_chosen for stage in reading.stages):
                 for example in loaded["train"]:
                     example.completion("chosen")  # or a complaint: prompts alone teach it nothing
             yield line(reading, {split: str(examples.tally) for split, examples in loaded.items()})

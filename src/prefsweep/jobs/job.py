@@ -2,15 +2,18 @@
 
 import dataclasses
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefsweep.config.compose import as_container
-from prefsweep.config.schema import Config, DatasetConfig, RuntimeConfig, ScorerConfig, TrainedConfig, learns
-from prefsweep.config.stages import PolicyTrainingConfig, PPOConfig, StageConfig
+from prefsweep.config.conditions import holds
+from prefsweep.config.graph import WHEN, needed_roles, stage_of
+from prefsweep.config.schema import Config, DatasetConfig, RuntimeConfig
+from prefsweep.config.stage import StageConfig, StageMap
 from prefsweep.data import sources
+from prefsweep.errors import UserError, nearest
 from prefsweep.hub import Repository, pinned, repository
 from prefsweep.jobs import console
 from prefsweep.jobs.plan_checks import check_plan
@@ -19,15 +22,7 @@ from prefsweep.pipeline.plan import Plan, make_plan
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Store
 
-TARGET = "evaluate"
-ASKED_AGAIN = (
-    "generate",
-    "judge_completions",
-    "judge_accuracy",
-    "evaluate",
-)  # the stages that read prompts which no training saw
 SECTIONS = ("model", "dataset", "reward", "judge")
-ENCODED = ("reward_model", "judge_model")  # the stages that may start from an encoder
 
 
 @dataclass(frozen=True)
@@ -38,23 +33,27 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Short, readable, and told apart by the hash of all that is computed."""
+        """Short, readable, and made unique by the hash of all that is computed."""
         parts = (self.config.model.name, self.config.dataset.name, self.config.method.name, f"seed{self.config.seed}")
         readable = re.sub(r"[^A-Za-z0-9.+_-]", "-", "_".join(parts))[:100]
         return f"{readable}-{self.plan.identity[:8]}"
 
     @property
+    def learns(self) -> bool:
+        """Whether a stage of it trains on rows of its dataset."""
+        return any(stage.config.learns_from(self.config.dataset) for stage in self.plan.stages)
+
+    @property
     def resolved(self) -> dict[str, Any]:
-        """The config as written to disk: without the stages that are not used, nor a limit that limits none."""
-        whole = as_container(self.config)
-        if not any(learns(stage.config, self.config.dataset) for stage in self.plan.stages):
-            whole["dataset"]["max_train_samples"] = None
-        whole["stages"] = {name: stage for name, stage in whole["stages"].items() if name in self.plan.used}
-        return whole
+        """The config as written to disk: without a number of training rows where none is read."""
+        container = as_container(self.config)
+        if not self.learns:
+            container["dataset"]["max_train_samples"] = None
+        return container
 
 
 def prepare(overrides: list[str], config: Config) -> Job:
-    """Planned and named. What the plan reads at no known commit gets one, unless it is only to be looked at."""
+    """Plan and name a job. A repository at no known commit gets one, unless the plan is only to be looked at."""
     outputs = Path(config.runtime.outputs)
     config = at_commits(config, outputs, ())
     plan = plan_of(config)
@@ -68,102 +67,92 @@ def prepare(overrides: list[str], config: Config) -> Job:
 
 
 def plan_of(config: Config) -> Plan:
+    method = config.method
+    pipeline = on_other_datasets(method.pipeline, method.target, config)
+    roles = needed_roles(pipeline, method.target, lambda role, when: holds(config, role, when))
     hash_content = ContentHash(file_hashes(config.runtime), (config.dataset, *config.other_datasets.values()))
-    configs = {field.name: getattr(config.stages, field.name) for field in dataclasses.fields(config.stages)}
-    sections = {name: getattr(config, name) for name in SECTIONS}
-    start = config.method.start
-    aliases = {
-        "base": config.model.base,
-        "reward_model": trained_by("reward_model", config.reward),
-        "judge_model": trained_by("judge_model", config.judge),
-        "judge_start": config.model.base if config.stages.judge_model.backbone == "policy" else None,
-        "judged_pairs": "judge_accuracy" if config.dataset.pairs == "dataset" else None,
-        "sampled_pairs": "generate_pairs" if config.dataset.pairs == "generated" else None,
-        "limited": config.model.base if "base" in (config.stages.evaluate.frontier_of, start) else start,
-        "limit_or_none": "frontier" if config.stages.evaluate.frontier else None,
-        "validate_or_none": "judge_validation" if generates_while_training(config, config.method.result) else None,
-        "pairs_ranked": "frontier_rewards" if config.dataset.pairs == "generated" else None,
-    }
-    others = {name: {"dataset": dataset} for name, dataset in config.other_datasets.items()}
-    graph = on_other_prompts(config.method.pipeline, config.other_datasets)
-    return make_plan(graph, TARGET, configs, sections, aliases, hash_content, others, as_seen_by)
+    return make_plan(roles, config.stages, lambda role, stage: sections_of(config, role, stage), hash_content)
 
 
-def generates_while_training(config: Config, role: str) -> bool:
-    """Whether the stage in this role leaves answers of its validations."""
-    stage = getattr(config.stages, role.partition("/")[0], None)
-    return isinstance(stage, PPOConfig | PolicyTrainingConfig) and stage.validation_prompts > 0
+def sections_of(config: Config, role: str, stage: StageConfig) -> dict[str, Any]:
+    """Return the parts of the config that the stage in this role reads."""
+    for name in stage.reads:
+        if name not in SECTIONS:
+            raise UserError(f"stages.{stage_of(role)}.reads: no section {name}{nearest(name, SECTIONS)}")
+    sections = {name: getattr(config, name) for name in stage.sections}
+    if "dataset" in sections:
+        dataset = config.other_datasets.get(role.rpartition("/")[2], config.dataset)
+        # Datasets that differ in their number of training rows alone are one to a stage that reads none of them, so
+        # that the runs of a learning curve share it.
+        alike = dataset if stage.learns_from(dataset) else dataclasses.replace(dataset, max_train_samples=None)
+        sections["dataset"] = alike
+    return sections
 
 
-def as_seen_by(stage: StageConfig, section: Any) -> Any:
-    """Datasets that differ in their limit alone are one to a stage that reads no training row: it is shared by the runs
-    of a learning curve."""
-    if not isinstance(section, DatasetConfig) or learns(stage, section):
-        return section
-    return dataclasses.replace(section, max_train_samples=None)
+def on_other_datasets(pipeline: Mapping[str, Any], target: str, config: Config) -> dict[str, Any]:
+    """Return the graph with its evaluating half once more for each other dataset: `generate/result/imdb`, and so on."""
+    graph = dict(pipeline)
+    for name in config.other_datasets:
+        repeated = repeated_roles(pipeline, target, config)
+        for role in repeated:
+            leave_out = config.stages[stage_of(role)].inputs_of_own_dataset
+            inputs = {key: source for key, source in pipeline[role].items() if key not in leave_out}
+            graph[f"{role}/{name}"] = {
+                key: f"{source}/{name}" if key != WHEN and source in repeated else source
+                for key, source in inputs.items()
+            }
+        graph[target] = {**graph[target], f"also_{name}": f"{target}/{name}"}
+    return graph
 
 
-def on_other_prompts(graph: dict[str, Any], also: dict[str, DatasetConfig]) -> dict[str, Any]:
-    """The graph with its evaluating half once more for each other dataset: `generate/result/imdb`, and so on."""
-    whole = dict(graph)
-    again = [role for role in graph if role.partition("/")[0] in ASKED_AGAIN and role != "judge_completions/frontier"]
-    for name, dataset in also.items():
-        judged = f"judge_accuracy/{name}" if dataset.pairs == "dataset" else None
-        renamed: dict[str, str | None] = {role: f"{role}/{name}" for role in again}
-        renamed |= {"limit_or_none": None, "validate_or_none": None, "judged_pairs": judged}
-        for role in again:
-            inputs = {key: renamed.get(source, source) for key, source in graph[role].items()}
-            whole[f"{role}/{name}"] = {key: source for key, source in inputs.items() if source is not None}
-        whole[TARGET] = {**whole[TARGET], f"also_{name}": f"{TARGET}/{name}"}
-    return whole
+def repeated_roles(pipeline: Mapping[str, Any], target: str, config: Config) -> list[str]:
+    """Return the roles that depend on which prompts are asked: they read the dataset, or what such a role has made."""
+    repeated: list[str] = []
+    for role, inputs in needed_roles(pipeline, target, lambda role, when: holds(config, role, when)).items():
+        stage = config.stages[stage_of(role)]
+        if stage.repeated_per_dataset and ("dataset" in stage.reads or set(inputs.values()) & set(repeated)):
+            repeated.append(role)
+    return repeated
 
 
 def at_commits(config: Config, outputs: Path, ask: Container[str]) -> Config:
-    """With the commit of each repository that it names, where it is known; of those in `ask`, the hub is asked."""
-    stages = config.stages
-    for name in ENCODED:
-        stage = getattr(stages, name)
-        encoder = pinned(stage.encoder, outputs, encoder_of(name) in ask)
-        stages = dataclasses.replace(stages, **{name: dataclasses.replace(stage, encoder=encoder)})
-    found = {name: pinned(getattr(config, name), outputs, name in ask) for name in SECTIONS}
-    also = {
+    """Return the config with the commit of each repository where it is known; the hub is asked for those in `ask`."""
+    stages = {}
+    for name, stage in config.stages.items():
+        hub = {
+            key: pinned(section, outputs, f"stages.{name}.{key}" in ask)
+            for key, section in stage.hub_sections().items()
+        }
+        stages[name] = dataclasses.replace(stage, **hub) if hub else stage
+    sections = {name: pinned(getattr(config, name), outputs, name in ask) for name in SECTIONS}
+    others = {
         name: pinned(dataset, outputs, f"other_datasets.{name}" in ask)
         for name, dataset in config.other_datasets.items()
     }
-    return dataclasses.replace(config, stages=stages, other_datasets=also, **found)
+    return dataclasses.replace(config, stages=StageMap(stages), other_datasets=others, **sections)
 
 
 def repositories(config: Config, stages: Sequence[Stage]) -> dict[str, Repository]:
-    """Those of the hub that these stages read, by the section of the config that names them."""
+    """Return those of the hub that these stages read, by the key of the config that names them."""
     sections = {name: getattr(config, name) for stage in stages for name in stage.sections}
     sections |= {f"other_datasets.{name}": dataset for name, dataset in config.other_datasets.items()}
-    for name in ENCODED:
-        if any(stage.name == name and stage.config.backbone == "encoder" for stage in stages):
-            sections[encoder_of(name)] = getattr(config.stages, name).encoder
+    for stage in stages:
+        sections |= {f"stages.{stage.name}.{key}": section for key, section in stage.config.hub_sections().items()}
     found = {name: repository(section, name) for name, section in sections.items()}
     return {name: where for name, where in found.items() if where is not None}
 
 
-def encoder_of(stage: str) -> str:
-    return f"stages.{stage}.encoder"
-
-
 @dataclass(frozen=True)
 class ContentHash:
-    """What a path holds; of a dataset's folder only the files that are read. No closure: jobs are sent to processes."""
+    """Hashes what a path holds; of a dataset's folder only the files that are read. It can be sent to a process."""
 
     hashes: FileHashes
     datasets: tuple[DatasetConfig, ...]
 
     def __call__(self, path: Path) -> str:
-        ours = [each for each in self.datasets if Path(getattr(each, "path", None) or "") == path]
-        files = sources.files_read(ours[0]) if ours else None
+        datasets = [dataset for dataset in self.datasets if Path(getattr(dataset, "path", None) or "") == path]
+        files = sources.files_read(datasets[0]) if datasets else None
         return self.hashes.of_content(path) if files is None else self.hashes.of_several(files)
-
-
-def trained_by(stage: str, scorer: ScorerConfig) -> str | None:
-    """The stage that makes the scorer's model; None for a scorer that is there already, which needs no stage."""
-    return stage if isinstance(scorer, TrainedConfig) and scorer.path is None else None
 
 
 def file_hashes(runtime: RuntimeConfig) -> FileHashes:

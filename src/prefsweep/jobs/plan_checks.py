@@ -1,55 +1,54 @@
-"""What can be wrong with a plan: a judge that is the reward, a stage without data, a target that is not there."""
+"""What can be wrong with a plan: a judge that is the reward, a stage without data, a target that does not exist."""
 
 from importlib.util import find_spec
 from typing import Any
 
 from prefsweep.config.schema import Config, IMDBConfig, LocalConfig
-from prefsweep.config.stages import RewardModelConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.plan import Plan
 
 
 def check_plan(plan: Plan, config: Config) -> None:
     check_targets(plan)
-    check_judge(plan, config)
-    check_pairs(plan, config.dataset)
+    trained = {stage.config.trains_scorer: stage for stage in plan.stages if stage.config.trains_scorer}
+    if not config.method.allow_reward_as_judge:
+        check_judge(plan, config, trained)
+    if config.dataset.pairs == "generated":
+        check_pairs(config.dataset, trained)
 
 
-def check_judge(plan: Plan, config: Config) -> None:
+def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
     """What was optimised does not decide the table: a policy learns the scorer's mistakes first."""
-    if config.method.allow_reward_as_judge:
-        return
-    if {"reward_model", "judge_model"} <= plan.used:
-        return check_shares(config.stages.reward_model, config.stages.judge_model)
-    seen = {name: stage.payload["sections"][name] for stage in plan.stages for name in stage.sections}
-    if "reward" in seen and seen["reward"] == seen.get("judge"):
+    if {"reward", "judge"} <= trained.keys():
+        return check_shares(trained["reward"], trained["judge"])
+    sections = {name: stage.payload["sections"][name] for stage in plan.stages for name in stage.sections}
+    if "reward" in sections and sections["reward"] == sections.get("judge"):
         raise UserError(
-            f"scorer@judge={config.judge.name}: is the reward that the method trains on; choose another judge, or say "
+            f"scorer@judge={config.judge.name}: is the reward that the method trains on; choose another judge, or set "
             "method.allow_reward_as_judge=true to reproduce a paper that did so"
         )
 
 
-def check_shares(reward: RewardModelConfig, judge: RewardModelConfig) -> None:
+def check_shares(reward: Any, judge: Any) -> None:
     """Two models trained in one run are different scorers where they have learned different questions."""
-    if max(reward.share[0], judge.share[0]) < min(reward.share[1], judge.share[1]):
+    learned, judged = reward.config.share, judge.config.share
+    if max(learned[0], judged[0]) < min(learned[1], judged[1]):
         raise UserError(
-            f"stages.reward_model.share={reward.share}: the judge learns some of these questions too, by "
-            f"stages.judge_model.share={judge.share}; say stages.reward_model.share=[0,0.5], or method.allow_reward_as_judge=true"
+            f"stages.{reward.name}.share={learned}: the judge learns some of these questions too, by "
+            f"stages.{judge.name}.share={judged}; set stages.{reward.name}.share=[0,0.5], or "
+            "method.allow_reward_as_judge=true"
         )
 
 
-def check_pairs(plan: Plan, dataset: Any) -> None:
-    """Sampled pairs are ranked by the reward, so there are none to train it on, nor a judge."""
-    if "judge_model" in plan.used and dataset.pairs == "generated":
-        raise UserError(
-            f"scorer@judge=trained: dataset={dataset.name} has no pairs to train it on; say "
-            "scorer@judge=sentiment-roberta, or another that is there already"
-        )
-    if "reward_model" in plan.used and isinstance(dataset, IMDBConfig | LocalConfig) and dataset.pairs == "generated":
-        raise UserError(
-            f"scorer@reward=trained: dataset={dataset.name} has no pairs to train it on; say "
-            "scorer@reward=distilbert-imdb, or another that is there already"
-        )
+def check_pairs(dataset: Any, trained: dict[str, Any]) -> None:
+    """Generated pairs are ranked by the reward, so there are none to train it on, nor a judge."""
+    usual = {"judge": "sentiment-roberta", "reward": "distilbert-imdb"}
+    for role in trained:
+        if role == "judge" or isinstance(dataset, IMDBConfig | LocalConfig):
+            raise UserError(
+                f"scorer@{role}=trained: dataset={dataset.name} has no pairs to train it on; set "
+                f"scorer@{role}={usual[role]}, or another that needs no training"
+            )
 
 
 def check_targets(plan: Plan) -> None:
@@ -62,5 +61,5 @@ def check_targets(plan: Plan) -> None:
             found = None
         if found is None:
             raise UserError(
-                f"stages.{stage.name}._target_={stage.config._target_}: no such module; say package.module.function"
+                f"stages.{stage.name}._target_={stage.config._target_}: no such module; set package.module.function"
             )

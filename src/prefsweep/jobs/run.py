@@ -22,6 +22,7 @@ from prefsweep.jobs.tracking import JobCard, tracking
 from prefsweep.pipeline import runner
 from prefsweep.pipeline.cost import total
 from prefsweep.pipeline.files import write_json, write_text
+from prefsweep.pipeline.plan import behind
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
 from prefsweep.report.before_after import Pair, read_pairs, write_before_after
@@ -78,20 +79,12 @@ def diverged(records: dict[str, Record]) -> str | None:
 
 
 def compared(job: Job, store: Store) -> list[Pair]:
-    """The answers of the method's start and of its result; none where nothing was trained, or the start's are gone."""
-    scored = {
-        stage.role: stage
-        for stage in job.plan.stages
-        if stage.role in ("judge_completions/start", "judge_completions/result")
-    }
-    places = [
-        store.folder(scored[role]) / "completions.jsonl"
-        for role in ("judge_completions/start", "judge_completions/result")
-        if role in scored
-    ]
-    if len(set(places)) < 2 or not all(place.is_file() for place in places):
+    """Return the completions of the method's start and result; none where nothing was trained or the start's are gone."""
+    judged = [job.plan.target.inputs[name] for name in ("start", "result") if name in job.plan.target.inputs]
+    paths = [store.folder(stage) / "completions.jsonl" for stage in judged]
+    if len(set(paths)) < 2 or not all(path.is_file() for path in paths):
         return []
-    return read_pairs(*places)
+    return read_pairs(*paths)
 
 
 def judged_samples(path: Path) -> Iterator[dict[str, Any]]:
@@ -101,16 +94,10 @@ def judged_samples(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def learning(job: Job) -> set[str]:
-    """The identities of the stages between the base, whose making is no method's cost, and the method's result."""
-
-    def behind(name: str) -> set[str]:
-        role = job.config.model.base if name == "base" else name
-        found = [stage for stage in job.plan.stages if stage.role == role]
-        for stage in found:  # which grows
-            found += stage.inputs.values()
-        return {stage.identity for stage in found}
-
-    return behind(job.config.method.result) - behind("base")
+    """Return the identities of the stages between the base, whose making is no method's cost, and the method's result."""
+    start, result = (job.plan.target.inputs.get(name) for name in ("base_policy", "policy"))
+    made, given = ({stage.identity for stage in behind(stage)} if stage else set() for stage in (result, start))
+    return made - given
 
 
 def card(job: Job, group: str | None) -> JobCard:
@@ -141,6 +128,7 @@ class RunFile:
     def write(self, status: str, records: dict[str, Record] | None = None, error: str | None = None) -> None:
         if records:
             self.metrics = records[self.job.plan.target.role]["metrics"]
+        target = self.job.plan.target
         write_json(
             self.path,
             {
@@ -151,6 +139,8 @@ class RunFile:
                 "metrics": self.metrics,
                 "cost": {"seconds": round(time.monotonic() - self.started_at, 3), **self.totals(), "stages": self.cost},
                 "stages": {stage.role: stage.identity for stage in self.job.plan.stages},
+                "target": target.role,
+                "inputs": {name: source.role for name, source in target.inputs.items()},  # of the target
                 "config": self.job.resolved,
                 "error": error,
             },

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from prefsweep.config.stages import AdapterConfig
+from prefsweep.config.stage import AdapterConfig
 from prefsweep.errors import UserError, nearest
 from prefsweep.pipeline.files import link
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefsweep.config.graph import Inputs, stage_of
 from prefsweep.errors import UserError, nearest
 from prefsweep.pipeline.fingerprint import fingerprint
 from prefsweep.pipeline.stage import Stage
-
-Graph = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -27,55 +26,39 @@ class Plan:
 
     @property
     def used(self) -> set[str]:
-        """The names of the stages it runs: `stages.<name>.*` of any other is a mistake to set."""
+        """The names of the stages it runs."""
         return {stage.name for stage in self.stages}
 
 
 def make_plan(
-    graph: Graph,
-    target: str,
+    roles: Mapping[str, Inputs],
     configs: Mapping[str, Any],
-    sections: Mapping[str, Any],
-    aliases: Mapping[str, str | None],
+    sections: Callable[[str, Any], dict[str, Any]],
     hash_content: Callable[[Path], str],
-    elsewhere: Mapping[str, Mapping[str, Any]] | None = None,
-    narrowed: Callable[[Any, Any], Any] = lambda config, section: section,
 ) -> Plan:
-    """The stages that `target` needs, and no others. `elsewhere` are sections that roles ending in a name see instead:
-    `generate/result/imdb` those of `imdb`. `narrowed` leaves of a section what a stage with that config can tell.
+    """Return the stages of `roles`, which are ordered as `graph.needed_roles` orders them, the target last.
 
-    An input may be an alias: another name for a role, or None for what needs no stage (a pretrained base), which then
-    is not an input at all.
+    `sections(role, config)` are the shared parts of the config that the stage in that role reads.
     """
-    made: dict[str, Stage] = {}
-    open_roles: list[str] = []
-
-    def visit(role: str, asked_by: str) -> Stage:
-        if role in made:
-            return made[role]
-        if role not in graph:
-            known = sorted({*graph, *aliases})
-            raise UserError(f"method.pipeline.{asked_by}: no stage {role}{nearest(role, known)}")
-        if role in open_roles:
-            raise UserError(f"method.pipeline.{asked_by}: {role} would need itself ({' ← '.join([*open_roles, role])})")
-        name = role.partition("/")[0]
+    stages: dict[str, Stage] = {}
+    for role, inputs in roles.items():
+        name = stage_of(role)
         if name not in configs:
             raise UserError(f"method.pipeline.{role}: no such stage{nearest(name, configs)}")
-        open_roles.append(role)
-        inputs = {}
-        for input_name, source in graph[role].items():
-            source_role = aliases.get(source, source)
-            if source_role is not None:
-                inputs[input_name] = visit(source_role, f"{role}.{input_name}")
-        open_roles.pop()
         config = configs[name]
-        for part in config.reads:
-            if part not in sections:
-                raise UserError(f"stages.{name}.reads: no section {part}{nearest(part, sections)}")
-        seen = {**sections, **(elsewhere or {}).get(role.rpartition("/")[2], {})}
-        own = {part: narrowed(config, seen[part]) for part in config.reads}
-        made[role] = Stage(role, config, own, inputs, hash_content)
-        return made[role]
+        sources = {key: stages[source] for key, source in inputs.items() if not config.ignores_input(key)}
+        stages[role] = Stage(role, config, sections(role, config), sources, hash_content)
+    needed = {stage.role for stage in behind(list(stages.values())[-1])}
+    return Plan([stage for role, stage in stages.items() if role in needed])
 
-    visit(target, target)
-    return Plan(list(made.values()))
+
+def behind(stage: Stage) -> list[Stage]:
+    """Return a stage and all that it is computed from, each once."""
+    found: dict[str, Stage] = {}
+    waiting = [stage]
+    while waiting:
+        reader = waiting.pop()
+        if reader.role not in found:
+            found[reader.role] = reader
+            waiting += reader.inputs.values()
+    return list(found.values())

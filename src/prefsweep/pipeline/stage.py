@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.fingerprint import canonical, fingerprint
 from prefsweep.pipeline.history import History
+from prefsweep.pipeline.imports import import_object
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,5 @@ class Stage:
     @property
     def function(self) -> Callable[..., dict[str, Any]]:
         """The code that builds it. Imported only when something must be built: it may import torch."""
-        module, _, name = self.config._target_.rpartition(".")
-        function: Callable[..., dict[str, Any]] = getattr(import_module(module), name)
+        function: Callable[..., dict[str, Any]] = import_object(self.config._target_)
         return function

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from prefsweep.config.stages import TrainingConfig
+from prefsweep.config.stage import TrainingConfig
 from prefsweep.models.adapters import has_adapters, save_adapters
 from prefsweep.pipeline.files import link
 from prefsweep.pipeline.stage import Context

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from prefsweep.config.stages import PolicyTrainingConfig
+from prefsweep.config.stage import PolicyTrainingConfig
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.truncation import Ids
 from prefsweep.data.views import encode_prompts

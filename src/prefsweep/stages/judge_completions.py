@@ -18,10 +18,10 @@ def run(
     judge: ScorerConfig,
     folder: Path,
     context: Context,
-    samples: Path,
+    completions: Path,
     judge_model: Path | None = None,
 ) -> dict[str, Any]:
-    return scored(judge, judge_model, samples, folder, context)
+    return scored(judge, judge_model, completions, folder, context)
 
 
 def by_reward(
@@ -30,15 +30,17 @@ def by_reward(
     reward: ScorerConfig,
     folder: Path,
     context: Context,
-    samples: Path,
+    completions: Path,
     reward_model: Path | None = None,
 ) -> dict[str, Any]:
-    return scored(reward, reward_model, samples, folder, context)
+    return scored(reward, reward_model, completions, folder, context)
 
 
-def scored(scorer: ScorerConfig, trained: Path | None, samples: Path, folder: Path, context: Context) -> dict[str, Any]:
-    """The samples again, each with its `scores`."""
-    rows = read_rows(samples / SAMPLES)
+def scored(
+    scorer: ScorerConfig, trained: Path | None, completions: Path, folder: Path, context: Context
+) -> dict[str, Any]:
+    """The completions again, each with its `scores`."""
+    rows = read_rows(completions / SAMPLES)
     loaded = load_scorer(scorer, device(context.runtime), trained)
     found = measures(
         loaded, [row["prompt"] for row in rows], [row["completion"] for row in rows], "completions", context

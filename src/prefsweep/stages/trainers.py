@@ -6,7 +6,7 @@ from typing import Any
 import trl
 from datasets import Dataset
 
-from prefsweep.config.stages import TrainingConfig
+from prefsweep.config.stage import TrainingConfig
 from prefsweep.data.views import IGNORED
 from prefsweep.models.learned_head import replace_fused_head
 from prefsweep.pipeline.stage import Context

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import Trainer, set_seed
 
 from prefsweep.config.schema import RuntimeConfig
-from prefsweep.config.stages import TrainingConfig
+from prefsweep.config.stage import TrainingConfig
 from prefsweep.errors import DivergedError
 from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.flops import training_flops

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
-from hydra.errors import OverrideParseException
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from prefsweep.config.compose import compose
-from prefsweep.config.hydra_errors import one_line
+from prefsweep.config.overrides import key_of, products
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job, prepare
 from prefsweep.jobs.unused_overrides import refuse_used_by_none
@@ -38,7 +35,7 @@ def expand(overrides: list[str], multirun: bool, config_dir: Path | None) -> Gri
     """The jobs of a command line; those that compute the same are one."""
     jobs: dict[str, Job] = {}
     is_sweep = multirun
-    for said in products(parse(overrides), multirun):
+    for said in products(overrides, multirun):
         config = compose(said, config_dir)
         is_sweep = is_sweep or config.grid is not None
         for job in [prepare(said, config)] if config.grid is None else within(said, config.grid, config_dir):
@@ -56,37 +53,6 @@ def within(said: list[str], blocks: list[Any], config_dir: Path | None) -> Itera
     for extra in (extra for block in blocks for extra in product(block)):
         line = combine(said, extra)
         yield prepare(line, compose(line, config_dir))
-
-
-def parse(overrides: list[str]) -> list[Override]:
-    try:
-        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(overrides)
-    except OverrideParseException as error:
-        raise UserError(one_line(error, overrides)) from error
-
-
-def products(parsed: list[Override], multirun: bool) -> list[list[str]]:
-    """Hydra's syntax for several values: `a=1,2`, `a=range(3)`, `a=choice(x,y)`, `a=glob(*)` for a group."""
-    if not multirun:
-        return [[str(override.input_line) for override in parsed]]
-    choices: list[list[str]] = []
-    for override in parsed:
-        if override.is_sweep_override() and not override.is_discrete_sweep():
-            raise UserError(f"{override.input_line}: an interval has no finite grid; list its values")
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            values = (value for value in override.sweep_string_iterator() if not is_hidden(override, value))
-            choices.append([f"{key}={value}" for value in values])
-            if not choices[-1]:
-                raise UserError(f"{override.input_line}: holds no value")
-        else:
-            choices.append([str(override.input_line)])
-    return [list(line) for line in itertools.product(*choices)]
-
-
-def is_hidden(override: Override, value: str) -> bool:
-    """`glob(*)` means the choices, not the parts that they are made of."""
-    return override.value_type == ValueType.GLOB_CHOICE_SWEEP and value.startswith("_")
 
 
 def product(block: Any) -> list[list[str]]:
@@ -115,10 +81,6 @@ def combine(said: list[str], extra: list[str]) -> list[str]:
     """What was said on the command line wins over the experiment's grid."""
     keys = {key_of(override) for override in said}
     return [*said, *(override for override in extra if key_of(override) not in keys)]
-
-
-def key_of(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def sweep_name(overrides: list[str], jobs: list[Job]) -> str:

@@ -3,24 +3,12 @@
 from pathlib import Path
 
 from prefsweep.config.compose import compose
+from prefsweep.config.overrides import key_of
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job, prepare, store_of
 from prefsweep.pipeline.runner import missing
 from prefsweep.report.frame import Run, read_runs
-from prefsweep.sweep.grid import Grid, key_of, sweep_name
-
-# The stages that may be built: they ask policies that are there, and judge what these said.
-JUDGING = (
-    "judge_model",
-    "generate",
-    "judge_completions",
-    "judge_validation",
-    "frontier_samples",
-    "frontier_rewards",
-    "frontier",
-    "judge_accuracy",
-    "evaluate",
-)
+from prefsweep.sweep.grid import Grid, sweep_name
 
 
 def rescore(folder: Path, words: list[str], config_dir: Path | None) -> Grid:
@@ -52,7 +40,9 @@ def words_of(run: Run) -> tuple[str, ...]:
 
 
 def refuse_training(job: Job, run: Run) -> None:
-    trained = [stage.role for stage in missing(job.plan, store_of(job.config.runtime)) if stage.name not in JUDGING]
+    trained = [
+        stage.role for stage in missing(job.plan, store_of(job.config.runtime)) if not stage.config.built_by_rescoring
+    ]
     if trained:
         raise UserError(
             f"{run.name}: its {', '.join(trained)} would be built again: a word changes what is trained, or "

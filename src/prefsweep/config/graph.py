@@ -1,0 +1,73 @@
+"""A method's graph as its YAML has it → the roles that a run needs, inputs first.
+
+    pipeline:
+      base: pretrain                          # a string: another name for a role
+      pretrain: {when: model.from_scratch}    # left out where the condition does not hold
+      sft: {policy: base}                     # the stage `sft`; its input `policy` is the role `base`
+      generate/result: {policy: sft}          # the stage `generate` once more, in the part `result`
+
+A role is `stage` or `stage/part`. Where a role is left out, so is every input that names it: a stage finds out from the
+inputs that it is passed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prefsweep.errors import UserError, nearest
+
+WHEN = "when"
+Pipeline = Mapping[str, Any]  # role → its inputs, or another role
+Inputs = dict[str, str]  # the name of an input → the role it comes from
+
+
+def stage_of(role: str) -> str:
+    """`generate` of `generate/result`."""
+    return role.partition("/")[0]
+
+
+def resolve(pipeline: Pipeline, role: str, holds: Callable[[str, str], bool]) -> str | None:
+    """Return the role behind a name, or None where its condition does not hold."""
+    names = [role]
+    while isinstance(pipeline.get(names[-1]), str):
+        names.append(pipeline[names[-1]])
+        if names[-1] in names[:-1]:
+            raise UserError(f"method.pipeline.{role}: is another name for itself ({' → '.join(names)})")
+    condition = pipeline.get(names[-1], {}).get(WHEN)
+    return names[-1] if condition is None or holds(names[-1], condition) else None
+
+
+def needed_roles(pipeline: Pipeline, target: str, holds: Callable[[str, str], bool]) -> dict[str, Inputs]:
+    """Return the inputs of each role that `target` needs, in an order in which they can be built.
+
+    `holds(role, condition)` decides a role's `when`. What the target does not need is never looked at.
+    """
+    done: dict[str, Inputs] = {}
+    open_roles: list[str] = []
+
+    def visit(role: str, reader: str) -> None:
+        if role in done:
+            return
+        if role not in pipeline:
+            raise UserError(f"method.pipeline.{reader}: no stage {role}{nearest(role, sorted(pipeline))}")
+        if role in open_roles:
+            raise UserError(f"method.pipeline.{reader}: {role} would need itself ({' ← '.join([*open_roles, role])})")
+        open_roles.append(role)
+        inputs = {name: resolve(pipeline, source, holds) for name, source in pipeline[role].items() if name != WHEN}
+        for name, source in inputs.items():
+            if source is not None:
+                visit(source, f"{role}.{name}")
+        open_roles.pop()
+        done[role] = {name: source for name, source in inputs.items() if source is not None}
+
+    first = resolve(pipeline, target, holds)
+    if first is not None:
+        visit(first, target)
+    return done
+
+
+def check_pipeline(pipeline: Pipeline) -> None:
+    for role, inputs in pipeline.items():
+        if isinstance(inputs, str):
+            continue
+        if not isinstance(inputs, dict) or not all(isinstance(source, str) for source in inputs.values()):
+            raise UserError(f"method.pipeline.{role}={inputs}: must name its inputs, as in {role}: {{policy: base}}")

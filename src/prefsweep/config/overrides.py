@@ -1,0 +1,77 @@
+"""The words `key=value` of a command line, parsed by Hydra's grammar once each."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Transformer, ValueType
+from hydra.errors import OverrideParseException
+
+from prefsweep.config.hydra_errors import one_line
+from prefsweep.errors import UserError
+
+# Words that are parsed already: each job of a grid repeats most words of the others. Emptied by `compose.composing`.
+PARSED: dict[str, Override] = {}
+
+
+def loader() -> ConfigLoaderImpl:
+    found = GlobalHydra.instance().config_loader()
+    assert isinstance(found, ConfigLoaderImpl)
+    return found
+
+
+def parse(words: list[str]) -> list[Override]:
+    new = [word for word in dict.fromkeys(words) if word not in PARSED]
+    if new:
+        try:
+            PARSED.update(zip(new, OverridesParser.create(loader()).parse_overrides(new), strict=True))
+        except OverrideParseException as error:
+            raise UserError(one_line(error, words)) from error
+    return [PARSED[word] for word in words]
+
+
+def key_of(word: str) -> str:
+    """Return the key of `key=value`, `+key=value` and `~key`, without parsing the value."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def set_key(override: Override) -> str:
+    """Return the dotted key that an override sets, with the package of a group: `scorer@judge`."""
+    return override.get_key_element().lstrip("+~")
+
+
+def chooses_file(override: Override) -> bool:
+    """Whether it picks a file of a config group, as Hydra decides it."""
+    return loader().repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+
+
+def products(words: list[str], multirun: bool) -> list[list[str]]:
+    """Return the Cartesian product of all values, a line of single values each.
+
+    Hydra's syntax for several values is `a=1,2`, `a=range(3)`, `a=choice(x,y)`, `a=glob(*)` for the files of a group.
+    """
+    if not multirun:
+        return [words]
+    return [list(line) for line in itertools.product(*(single_values(override) for override in parse(words)))]
+
+
+def single_values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: an interval has no finite grid; list its values")
+    words = []
+    for value in override.sweep_iterator():
+        text = Transformer.str(value)
+        if override.value_type == ValueType.GLOB_CHOICE_SWEEP and text.startswith("_"):
+            continue  # `glob(*)` means the choices, not the parts that they share
+        word = f"{override.get_key_element()}={text}"
+        single: dict[str, Any] = {"value_type": ValueType.ELEMENT, "_value": value, "input_line": word}
+        PARSED.setdefault(word, dataclasses.replace(override, **single))
+        words.append(word)
+    if not words:
+        raise UserError(f"{override.input_line}: holds no value")
+    return words

@@ -1,0 +1,170 @@
+"""What every stage declares about itself: its typed config, what it reads, and the facts that other parts ask about.
+
+A new stage is a subclass of `StageConfig` registered under its name, a YAML of that name in `conf/stage/`, and the
+function that the YAML's `_target_` names:
+
+    @stage_config("kto")
+    @dataclass
+    class KTOConfig(PolicyTrainingConfig):
+        leaves_policy = True
+        desirable_weight: float = config_field(above=0)
+
+A package of your own registers its stages by an entry point of the group `prefsweep.stages` that names the module in
+which they are decorated, and brings their YAML in a folder given as `-cd DIR` (docs/extending.md). Nothing here imports
+torch: a command line is checked before any library is loaded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, TypeVar
+
+from prefsweep.config.field import config_field
+from prefsweep.errors import UserError
+
+Kind = TypeVar("Kind", bound="type[StageConfig]")
+
+STAGES: "dict[str, type[StageConfig]]" = {}
+
+
+def stage_config(name: str) -> Callable[[Kind], Kind]:
+    """Register the decorated class as the schema of `conf/stage/NAME.yaml`."""
+
+    def register(kind: Kind) -> Kind:
+        STAGES[name] = kind
+        return kind
+
+    return register
+
+
+def load_plugins() -> None:
+    """Import the modules in which other packages register stages of their own."""
+    for plugin in entry_points(group="prefsweep.stages"):
+        plugin.load()
+
+
+class StageMap(dict[str, Any]):
+    """The stages of one job by name; `stages.dpo` is `stages["dpo"]`."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"this job runs no stage {name}; it runs {', '.join(self)}") from None
+
+
+@dataclass
+class StageConfig:
+    """`code_version` is raised when a stage's code changes what it computes; `reads` names the sections it is passed.
+
+    The class variables are facts about the stage: they say how the rest of the program treats it.
+    """
+
+    # It learns from training rows, so `dataset.max_train_samples` is part of what it computes.
+    reads_training_rows: ClassVar[bool] = False
+    # It needs the preferred completion of each training row, so rows that are prompts alone are refused early.
+    needs_chosen: ClassVar[bool] = False
+    # Its folder holds a policy that can be exported and generates completions.
+    leaves_policy: ClassVar[bool] = False
+    # It is run once more for each dataset of `stages.evaluate.other_datasets`.
+    repeated_per_dataset: ClassVar[bool] = False
+    # Inputs that such a repetition leaves out, because they describe the run's own dataset.
+    inputs_of_own_dataset: ClassVar[tuple[str, ...]] = ()
+    # `prefsweep rescore` may build it: no policy and no reward is trained by it.
+    built_by_rescoring: ClassVar[bool] = False
+    # The scorer that it trains, `reward` or `judge`.
+    trains_scorer: ClassVar[str | None] = None
+
+    _target_: str = config_field()
+    code_version: int = config_field(at_least=1)
+    reads: list[str] = config_field()
+
+    def learns_from(self, dataset: Any) -> bool:
+        """Whether it reads the training rows of this dataset."""
+        return self.reads_training_rows
+
+    @property
+    def generates_in_training(self) -> bool:
+        """Whether it leaves the completions that its policy generated at each validation."""
+        return False
+
+    @property
+    def sections(self) -> list[str]:
+        """The sections of the config that it is passed."""
+        return self.reads
+
+    def ignores_input(self, name: str) -> bool:
+        """Whether a setting makes an input that the method names irrelevant to this stage."""
+        return False
+
+    def hub_sections(self) -> dict[str, Any]:
+        """Return the fields that name a repository on the hub which this stage reads."""
+        return {}
+
+    def check(self, key: str, config: Any) -> None:
+        """Raise a `UserError` for settings that contradict each other; `key` is `stages.<name>`."""
+
+
+@dataclass
+class AdapterConfig:
+    """LoRA: low-rank adapters are trained, the weights beside them stay frozen."""
+
+    r: int = config_field(at_least=1)
+    alpha: int = config_field(at_least=1)
+    dropout: float = config_field(at_least=0, below=1)
+    targets: list[str] = config_field()
+
+
+@dataclass
+class TrainingConfig(StageConfig):
+    """What every training loop has. One batch is one optimiser step, however it is split to fit in memory."""
+
+    reads_training_rows = True
+
+    seed: int = config_field(at_least=0)
+    epochs: float = config_field(above=0)
+    max_steps: int | None = config_field(at_least=1)
+    batch_size: int = config_field(at_least=1)
+    optimizer: str = config_field(choices=("adamw", "rmsprop"))
+    learning_rate: float = config_field(above=0)
+    schedule: str = config_field(choices=("linear", "cosine", "constant_with_warmup"))
+    warmup_steps: int = config_field(at_least=0)
+    weight_decay: float = config_field(at_least=0)
+    adam_beta2: float = config_field(above=0, below=1)
+    max_grad_norm: float = config_field(above=0)
+    precision: str = config_field(choices=("fp32", "bf16"))
+    max_length: int = config_field(at_least=2)
+    evaluate_every: int | None = config_field(at_least=1)
+    save_every: int | None = config_field(at_least=1)
+    checkpoint: str = config_field(choices=("last", "best"))
+    best_by: str = config_field(choices=("loss",))
+    patience: int | None = config_field(at_least=1)
+
+    def check(self, key: str, config: Any) -> None:
+        if self.patience is not None and self.evaluate_every is None:
+            raise UserError(
+                f"{key}.patience={self.patience}: needs {key}.evaluate_every, or there is nothing to wait for"
+            )
+        if self.checkpoint == "best" and self.evaluate_every is None:
+            raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
+
+
+@dataclass
+class PolicyTrainingConfig(TrainingConfig):
+    """Training of a policy, all of it or adapters, with the completions that it generates at each validation."""
+
+    leaves_policy = True
+
+    lora: bool = config_field()
+    adapter: AdapterConfig = config_field(only_with="lora")
+    validation_prompts: int = config_field(at_least=0)
+    validation_max_new_tokens: int = config_field(at_least=1, only_with="validation_prompts")
+
+    @property
+    def generates_in_training(self) -> bool:
+        return self.validation_prompts > 0
+
+
+def check_bounds(key: str, bounds: list[int] | None) -> None:
+    if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
+        raise UserError(f"{key}={bounds}: must be the shortest and the longest, as in [4,16]")
