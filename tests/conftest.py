@@ -72,16 +72,20 @@ def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def composed() -> Callable[..., Any]:
-    """A checked config from words, as on the command line, with a small world."""
+    """A checked config from words, as on the command line, with a small world; without a method it has every stage."""
     from prefsweep.config.compose import compose, composing
 
     def make(*words: str) -> Any:
-        with composing():
-            return compose([*SMALL_WORLD, "runtime=cpu", "tracking=off", "runtime.progress=false", *words])
+        chosen = [word for word in words if word.startswith(("method=", "experiment="))]
+        method = [] if chosen else ["method=all_stages"]
+        with composing(CONF):
+            usual = [*method, *SMALL_WORLD, "runtime=cpu", "tracking=off", "runtime.progress=false"]
+            return compose([*usual, *words], CONF)
 
     return make
 
 
+CONF = Path(__file__).parent / "conf"
 SMALL_WORLD = ["dataset.size=48", "dataset.validation=16", "dataset.test=16", "dataset.pretraining=300"]
 
 

@@ -17,11 +17,11 @@ from prefsweep import __main__, config_folder
 from prefsweep.config import schema, stages
 from prefsweep.config.architectures import ARCHITECTURES, EncoderArchitecture
 from prefsweep.config.compose import compose, composing
-from prefsweep.config.stages import Stages
 from prefsweep.jobs.job import prepare
 from prefsweep.sweep.grid import expand
 
 CONF = config_folder()
+ALL_STAGES = Path(__file__).parent / "conf"  # a method whose graph names every stage
 SOURCE = Path(schema.__file__).parents[1]
 HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "wandb")
 Said = tuple[int, str, str]
@@ -69,12 +69,14 @@ def test_every_group_has_choices() -> None:
 @pytest.mark.parametrize("choice", choices())
 def test_every_choice_of_every_group_composes(choice: str, tmp_path: Path) -> None:
     group, _, name = choice.partition("=")
-    words = {"stage": [f"stage@stages.{name}={name}"], "scorer": [f"scorer@reward={name}"]}.get(group, [choice])
+    words = {"stage": ["method=all_stages"], "scorer": [f"scorer@reward={name}"]}.get(group, [choice])
     if choice == "dataset=local":
         (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
         words.append(f"dataset.path={tmp_path / 'pairs.jsonl'}")
-    with composing():
-        made = compose(words)
+    with composing(ALL_STAGES):
+        made = compose(words, ALL_STAGES)
+        if group == "stage":
+            assert name in made.stages
         if group == "experiment":
             assert expand([*words, "runtime.dry_run=true"], False, None).jobs  # which asks no hub for a commit
     assert getattr(getattr(made, group, None), "name", name) == name
@@ -99,7 +101,7 @@ def test_an_untouched_config_is_whole() -> None:
 
 # ------------------------------------------------------------------------------ every key says what moving it does
 
-SPEAKS_FOR_ITSELF = ("_target_", "name", "revision", "reads", "defaults")
+SPEAKS_FOR_ITSELF = ("_target_", "name", "code_version", "reads", "defaults")
 LEAF = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?P<comment>#.*\S)?")
 
 
@@ -139,7 +141,7 @@ def test_every_key_says_what_moving_it_does(file: Path) -> None:
 
 def test_the_search_for_comments_sees_the_keys() -> None:
     assert {"beta", "loss", "learning_rate"} <= {key for key, _ in leaves(CONF / "stage/dpo.yaml")}
-    assert {"n_embd", "id", "base"} <= {key for key, _ in leaves(CONF / "model/gpt2-tiny.yaml")}
+    assert {"n_embd", "id", "from_scratch"} <= {key for key, _ in leaves(CONF / "model/gpt2-tiny.yaml")}
     assert {"noise", "size"} <= {key for key, _ in leaves(CONF / "dataset/synthetic-reviews.yaml")}
     assert {"seed", "jobs", "grid"} <= {key for key, _ in leaves(CONF / "config.yaml")}
 
@@ -147,10 +149,10 @@ def test_the_search_for_comments_sees_the_keys() -> None:
 # ----------------------------------------------------------------------------------------- no key that nothing reads
 
 
-SCHEMAS = ("schema.py", "architectures.py", "stages.py")
+SCHEMAS = ("schema.py", "architectures.py", "stages.py", "stage.py")
 # Read whole, by no key's name: the first go to transformers as they are, the stages' keys are named by the method, and
 # the report's lie in sweep.json.
-READ_WHOLE = (*ARCHITECTURES.values(), EncoderArchitecture, Stages, schema.ReportConfig)
+READ_WHOLE = (*ARCHITECTURES.values(), EncoderArchitecture, schema.ReportConfig)
 
 
 def schema_keys() -> set[str]:
@@ -166,8 +168,9 @@ def test_no_key_that_nothing_reads() -> None:
     trees = [ast.parse(file.read_text()) for file in SOURCE.rglob("*.py") if file.name not in SCHEMAS]
     read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for file in CONF.rglob("*.yaml"):
-        read |= {name for path in re.findall(r"\$\{([\w.]+)\}", file.read_text()) for name in path.split(".")}
-    assert schema_keys() <= read
+        paths = re.findall(r"\$\{([\w.]+)\}|when: ([\w.]+)", file.read_text())
+        read |= {name for pair in paths for path in pair for name in path.split(".")}
+    assert schema_keys() - {"code_version"} <= read  # it is part of an identity, and nothing else
 
 
 # ------------------------------------------------------------------------------------- a mistake is one line and exit 2
@@ -188,7 +191,7 @@ SAID = [
     ("+stages.dpo.beta=1", "stages.dpo.beta", "without the +"),
     ("+anything=1", "anything", "no such key"),
     ("~stages.dpo.beta", "stages.dpo.beta", "deletion"),
-    ("~model", "model.lora", "has no value"),
+    ("~model", "model.max_length", "has no value"),
     # a wrong type
     ("stages.dpo.beta=high", "stages.dpo.beta", "Float"),
     ("seed=1.5", "seed", "Integer"),
@@ -211,7 +214,7 @@ SAID = [
     ("stages.dpo.label_smoothing=0.5", "stages.dpo.label_smoothing=0.5", "below 0.5"),
     ("jobs=0", "jobs=0", "at least 1"),
     ("runtime.device=tpu", "runtime.device=tpu", "auto, cpu, cuda"),
-    ("stages.sft.completion_only_loss=anser", "stages.sft.completion_only_loss=anser", "nearest: answer)"),
+    ("stages.sft.completion_only_loss=anser", "stages.sft.completion_only_loss", "not a valid bool"),
     ("stages.dpo.loss=[sigmod]", "stages.dpo.loss=sigmod", "nearest: sigmoid)"),
     # an unknown choice or group
     ("method=dop", "method=dop", "nearest: dpo)"),
@@ -220,7 +223,6 @@ SAID = [
     ("experiment=dmo", "experiment=dmo", "nearest: demo)"),
     ("debug=smok", "debug=smok", "nearest: smoke)"),
     ("scorer@judge=orcale", "scorer=orcale", "nearest: oracle)"),
-    ("stage@stages.dpo=dpoo", "stage=dpoo", "nearest: dpo)"),
     ("metod=dpo", "metod", "nearest: method)"),
     ("scorer=oracle", "scorer", "nearest: scorer@judge, scorer@reward)"),
     ("method=null", "method=null", "--help"),
@@ -246,15 +248,14 @@ SAID = [
     ("-m method=base,sft stages.dpo.beta=.1,.5", "stages.dpo.beta", "does not run"),
     ("method=sft stages={dpo:{beta:.1}}", "stages.dpo", "method=sft does not run"),
     ("method=sft stages={sft:{epochs:1},dpo:{beta:.1}}", "stages.dpo", "method=sft does not run"),
-    ("method=sft stage@stages.dpo=dpo", "stage@stages.dpo", "method=sft does not run"),
     ("-m method=base,sft stages={ppo:{beta:.1}}", "stages.ppo", "does not run"),
-    ("method=dpo reward.path=null", "reward.path", "asks no reward"),
+    ("method=dpo reward.path=null", "reward.path", "reads no reward"),
     (
         "model=gpt2 dataset=hh-rlhf method=base dataset.max_train_samples=9",
         "dataset.max_train_samples",
-        "learns from no row",
+        "trains on no row",
     ),
-    ("method=base dataset.max_train_samples=9", "dataset.max_train_samples", "learns from no row"),
+    ("method=base dataset.max_train_samples=9", "dataset.max_train_samples", "trains on no row"),
     ("method=dpo scorer@reward=deberta-v3", "scorer@reward", "scorer@judge"),
     # settings that contradict each other
     ("stages.sft.checkpoint=best", "stages.sft.checkpoint=best", "stages.sft.evaluate_every"),
@@ -264,8 +265,8 @@ SAID = [
         "runtime.resume_checkpoint_every=7",
         "runtime.log_every=5",
     ),
-    ("model.base=null", "model.id", "path"),
-    ("model.architecture=null", "model.architecture", "model.base=pretrain"),
+    ("model.from_scratch=false", "model.id", "path"),
+    ("model.architecture=null", "model.architecture", "model.from_scratch=true"),
     ("model.architecture.n_embd=64 model.architecture.n_head=5", "model.architecture.n_head=5", "n_embd=64"),
     ("stages.sft.max_length=9999", "stages.sft.max_length=9999", "positions"),
     (
@@ -275,27 +276,29 @@ SAID = [
     ),
     ("stages.generate.max_new_tokens=9999", "stages.generate.max_new_tokens=9999", "positions"),
     ("stages.dpo.loss=[]", "stages.dpo.loss=[]", "[sigmoid]"),
-    ("stages.ppo.minibatch_size=33", "stages.ppo.minibatch_size=33", "divide"),
-    ("stages.ppo.response_tokens=[5]", "stages.ppo.response_tokens", "[4,16]"),
-    ("stages.ppo.query_tokens=[8,2]", "stages.ppo.query_tokens", "[4,16]"),
-    ("stages.ppo.response_tokens=[64,64]", "stages.ppo.max_length=64", "65 tokens"),
-    ("stages.ppo.checkpoint=best", "stages.ppo.checkpoint=best", "stages.ppo.evaluate_every"),
-    ("stages.ppo.max_length=9999", "stages.ppo.max_length=9999", "positions"),
+    ("method=ppo stages.ppo.minibatch_size=33", "stages.ppo.minibatch_size=33", "divide"),
+    ("method=ppo stages.ppo.response_tokens=[5]", "stages.ppo.response_tokens", "[4,16]"),
+    ("method=ppo stages.ppo.query_tokens=[8,2]", "stages.ppo.query_tokens", "[4,16]"),
+    ("method=ppo stages.ppo.response_tokens=[64,64]", "stages.ppo.max_length=64", "65 tokens"),
+    ("method=ppo stages.ppo.checkpoint=best", "stages.ppo.checkpoint=best", "stages.ppo.evaluate_every"),
+    ("method=ppo stages.ppo.max_length=9999", "stages.ppo.max_length=9999", "positions"),
     ("stages.dpo.loss=[aot] stages.dpo.batch_size=64 runtime.micro_batch=8", "runtime.micro_batch=8", "micro_batch=64"),
     ("stages.dpo.loss=[exo_pair]", "stages.dpo.label_smoothing", "1e-3"),
     ("stages.dpo.loss_weights=[1,2]", "stages.dpo.loss_weights", "one weight"),
     ("stages.dpo.loss=[aot] stages.dpo.use_weighting=true", "stages.dpo.use_weighting=true", "false"),
     ("stages.dpo.loss=[apo_zero] stages.dpo.f_divergence=forward_kl", "stages.dpo.f_divergence", "reverse_kl"),
-    ("stages.reward_model.template='{prompt}'", "stages.reward_model.template", "must end with {completion}"),
-    ("stages.reward_model.reads=[dataset]", "stages.reward_model.reads", "[model,dataset]"),
+    (
+        "method=ppo stages.reward_model.template='{prompt}'",
+        "stages.reward_model.template",
+        "must end with {completion}",
+    ),
     (
         "method=ppo scorer@judge=trained",
         "stages.reward_model.share=[0.0, 1.0]",
-        "say stages.reward_model.share=[0,0.5]",
+        "set stages.reward_model.share=[0,0.5]",
     ),
-    ("stages.judge_model.share=[0.5]", "stages.judge_model.share=[0.5]", "[0,0.5]"),
-    ("stages.reward_model.share=[0.5,0.5]", "stages.reward_model.share=[0.5, 0.5]", "[0,0.5]"),
-    ("stages.judge_model.backbone=policy", "stages.judge_model.reads", "[model,dataset]"),
+    ("scorer@judge=trained stages.judge_model.share=[0.5]", "stages.judge_model.share=[0.5]", "[0,0.5]"),
+    ("method=ppo stages.reward_model.share=[0.5,0.5]", "stages.reward_model.share=[0.5, 0.5]", "[0,0.5]"),
     ("dataset=imdb method=sft scorer@judge=trained", "scorer@judge=trained", "scorer@judge=sentiment-roberta"),
     (
         "method=dpo scorer@reward=oracle stages.dpo.reads=[model,dataset,reward]",
@@ -305,7 +308,7 @@ SAID = [
     # what is not there
     ("scorer@judge=deberta-v3 judge.path=/nowhere", "judge.path=/nowhere", "no such model folder"),
     (
-        "stages.reward_model.backbone=encoder stages.reward_model.encoder.path=/no",
+        "method=ppo stages.reward_model.backbone=encoder stages.reward_model.encoder.path=/no",
         "stages.reward_model.encoder.path=/no",
         "no such model",
     ),
@@ -325,9 +328,10 @@ SAID = [
     ("dataset=hh-rlhf dataset.max_train_samples=0", "dataset.max_train_samples=0", "at least 1"),
     ("dataset=ultrafeedback dataset.subset=all", "dataset.subset", "no such key in this dataset"),
     ("dataset=imdb dataset.query_tokens=[8,2]", "dataset.query_tokens=[8, 2]", "[4,16]"),
-    ("dataset=imdb dataset.pairs=dataset", "dataset.pairs=dataset", "say sampled"),
+    ("dataset=imdb dataset.pairs=dataset", "dataset.pairs=dataset", "set generated"),
     ("dataset=imdb method=ppo scorer@reward=trained", "scorer@reward=trained", "no pairs to train it on"),
     ("method.start=nope", "method.pipeline.evaluate.start_policy", "no stage nope"),
+    ("+stages.sft={epochs:1,epohcs:2}", "stages.sft.epohcs", "nearest: stages.sft.epochs)"),
     ("stages.dpo.reads=[modle]", "stages.dpo.reads", "nearest: model)"),
     ("--config-dir /nowhere", "--config-dir /nowhere", "no such folder"),
     ("table /nowhere", "/nowhere", "no such folder"),

@@ -10,10 +10,11 @@ from hydra.core.override_parser.types import QuotedString
 
 from prefsweep import __main__
 from prefsweep.config.compose import composing
+from prefsweep.config.overrides import parse
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job
 from prefsweep.sweep import driver
-from prefsweep.sweep.grid import Grid, expand, parse, word
+from prefsweep.sweep.grid import Grid, expand, word
 
 Sweep = Callable[..., Grid]
 

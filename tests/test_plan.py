@@ -13,6 +13,8 @@ from prefsweep.errors import UserError
 BRANCHED = {
     "gather": {},
     "learn": {"numbers": "gather"},
+    "base": "prior",
+    "prior": {"when": "false"},
     "judge/start": {"model": "base"},
     "judge/end": {"model": "learn"},
     "judge": {"start": "judge/start", "end": "judge/end"},
@@ -60,13 +62,13 @@ def test_what_the_target_does_not_need_is_pruned_before_it_can_complain(tmp_path
     assert identities(tmp_path, graph={**toy.GRAPH, **useless}) == identities(tmp_path)
 
 
-def test_an_alias_is_another_name_for_a_role(tmp_path: Path) -> None:
-    graph = {**toy.GRAPH, "learn": {"numbers": "base"}}
-    assert identities(tmp_path, graph=graph, aliases={"base": "gather"}) == identities(tmp_path)
+def test_a_string_is_another_name_for_a_role(tmp_path: Path) -> None:
+    graph = {**toy.GRAPH, "base": "start", "start": "gather", "learn": {"numbers": "base"}}
+    assert identities(tmp_path, graph=graph) == identities(tmp_path)
 
 
-def test_an_alias_of_nothing_is_no_input(tmp_path: Path) -> None:
-    plan = toy.toy_plan(tmp_path, graph=BRANCHED, aliases={"base": None})
+def test_a_role_whose_condition_does_not_hold_is_no_input(tmp_path: Path) -> None:
+    plan = toy.toy_plan(tmp_path, graph=BRANCHED)
     inputs = {stage.role: list(stage.inputs) for stage in plan.stages}
     assert inputs == {
         "judge/start": [],
@@ -78,15 +80,17 @@ def test_an_alias_of_nothing_is_no_input(tmp_path: Path) -> None:
 
 
 def test_the_names_it_uses_are_those_of_its_stages(tmp_path: Path) -> None:
-    assert toy.toy_plan(tmp_path, graph=BRANCHED, aliases={"base": None}).used == {"gather", "learn", "judge"}
+    assert toy.toy_plan(tmp_path, graph=BRANCHED).used == {"gather", "learn", "judge"}
     assert toy.toy_plan(tmp_path, target="gather").used == {"gather"}
 
 
 def test_a_stage_that_would_need_itself_is_a_complaint(tmp_path: Path) -> None:
     circle = {**toy.GRAPH, "gather": {"judgement": "judge"}}
     assert "judge would need itself (judge ← learn ← gather ← judge)" in complaint(tmp_path, graph=circle)
-    own = {**toy.GRAPH, "learn": {"numbers": "base"}}
-    assert "learn would need itself" in complaint(tmp_path, graph=own, aliases={"base": "learn"})
+    own = {**toy.GRAPH, "base": "learn", "learn": {"numbers": "base"}}
+    assert "learn would need itself" in complaint(tmp_path, graph=own)
+    names = {**toy.GRAPH, "base": "start", "start": "base", "learn": {"numbers": "base"}}
+    assert "is another name for itself (base → start → base)" in complaint(tmp_path, graph=names)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +98,10 @@ def test_a_stage_that_would_need_itself_is_a_complaint(tmp_path: Path) -> None:
     [
         ({"target": "jugde"}, "method.pipeline.jugde: no stage jugde", "judge"),
         ({"graph": {**toy.GRAPH, "learn": {"numbers": "gahter"}}}, "method.pipeline.learn.numbers: ", "gather"),
-        ({"graph": {**toy.GRAPH, "learn": {"numbers": "bsae"}}, "aliases": {"base": None}}, "no stage bsae", "base"),
+        ({"graph": {**toy.GRAPH, "base": "gather", "learn": {"numbers": "bsae"}}}, "no stage bsae", "base"),
         ({"graph": {**toy.GRAPH, "lern": {}}, "target": "lern"}, "method.pipeline.lern: no such stage", "learn"),
-        ({"changes": {"gather.reads": ["wordl"]}}, "stages.gather.reads: no section wordl", "world"),
     ],
-    ids=["target", "input", "alias", "stage", "section"],
+    ids=["target", "input", "name", "stage"],
 )
 def test_an_unknown_name_is_a_complaint_with_the_nearest_known_one(
     tmp_path: Path, parts: dict[str, Any], where: str, near: str
@@ -107,9 +110,14 @@ def test_an_unknown_name_is_a_complaint_with_the_nearest_known_one(
     assert where in line and f"(nearest: {near})" in line
 
 
+def test_a_condition_that_holds_keeps_a_role(tmp_path: Path) -> None:
+    graph = {**toy.GRAPH, "gather": {"when": "true"}}
+    assert identities(tmp_path, graph=graph) == identities(tmp_path)
+
+
 def test_one_computation_in_two_roles_has_one_identity(tmp_path: Path) -> None:
-    same = identities(tmp_path, graph=BRANCHED, aliases={"base": "learn"})
-    other = identities(tmp_path, graph=BRANCHED, aliases={"base": None})
+    same = identities(tmp_path, graph={**BRANCHED, "base": "learn"})
+    other = identities(tmp_path, graph=BRANCHED)
     assert same["judge/start"] == same["judge/end"]
     assert other["judge/start"] != other["judge/end"] == same["judge/end"]
 
@@ -124,10 +132,10 @@ def test_the_name_of_an_input_counts(tmp_path: Path) -> None:
     [
         ({"world.scale": 2}, {"gather", "learn", "judge"}),
         ({"gather.size": 5}, {"gather", "learn", "judge"}),
-        ({"gather.revision": 2}, {"gather", "learn", "judge"}),
+        ({"gather.code_version": 2}, {"gather", "learn", "judge"}),
         ({"learn.rate": 0.5}, {"learn", "judge"}),
         ({"learn._target_": "toy.gather"}, {"learn", "judge"}),
-        ({"judge.revision": 2}, {"judge"}),
+        ({"judge.code_version": 2}, {"judge"}),
         ({"learn.nickname": "second", "world.name": "away"}, set()),
     ],
     ids=lambda value: " ".join(sorted(value)) or "nothing",  # a set has no order of its own

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.field import config_field
+from prefsweep.config.graph import needed_roles
+from prefsweep.config.stage import StageConfig
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import FileHashes, write_json
 from prefsweep.pipeline.history import Row
-from prefsweep.pipeline.plan import Graph, Plan, make_plan
+from prefsweep.pipeline.plan import Plan, make_plan
 from prefsweep.pipeline.runner import run
 from prefsweep.pipeline.stage import Context, Stage
 from prefsweep.pipeline.store import Record, Store, Workplace
 
-GRAPH: Graph = {"gather": {}, "learn": {"numbers": "gather"}, "judge": {"model": "learn"}}
+GRAPH = {"gather": {}, "learn": {"numbers": "gather"}, "judge": {"model": "learn"}}
 SAVE_EVERY = 3
 
 
@@ -31,10 +33,8 @@ class World:
 
 
 @dataclass
-class ToyConfig:
-    _target_: str = config_field()
-    revision: int = config_field()
-    reads: list[str] = config_field()
+class ToyConfig(StageConfig):
+    pass
 
 
 @dataclass
@@ -133,8 +133,10 @@ def wait_for_company(diary: Path) -> None:
 # ------------------------------------------------------------------------------------------------ plans, stores, runs
 
 
-def toy_plan(root: Path, changes: dict[str, Any] | None = None, **parts: Any) -> Plan:
-    """`changes` are values by their dotted names, as in {"learn.rate": 0.5}; `parts` replace those of `make_plan`."""
+def toy_plan(
+    root: Path, changes: dict[str, Any] | None = None, graph: dict[str, Any] | None = None, target: str = "judge"
+) -> Plan:
+    """`changes` are values by their dotted names, as in {"learn.rate": 0.5}; a condition holds if it is "true"."""
     nodes: dict[str, Any] = {
         "gather": GatherConfig("toy.gather", 1, ["world"], size=4),
         "learn": LearnConfig("toy.learn", 1, [], steps=10, rate=0.25, nickname="first"),
@@ -144,9 +146,10 @@ def toy_plan(root: Path, changes: dict[str, Any] | None = None, **parts: Any) ->
     for key, value in (changes or {}).items():
         node, _, field = key.partition(".")
         nodes[node] = replace(nodes[node], **{field: value})
-    sections = {"world": nodes.pop("world")}
-    usual: dict[str, Any] = {"graph": GRAPH, "target": "judge", "configs": nodes, "sections": sections, "aliases": {}}
-    return make_plan(**{**usual, "hash_content": FileHashes(root / "hashes.json").of_content, **parts})
+    world = nodes.pop("world")
+    roles = needed_roles(graph or GRAPH, target, lambda role, condition: condition == "true")
+    hash_content = FileHashes(root / "hashes.json").of_content
+    return make_plan(roles, nodes, lambda role, config: dict.fromkeys(config.reads, world), hash_content)
 
 
 def toy_store(root: Path, say: Callable[[str], None] = print) -> Store:

@@ -14,8 +14,8 @@ from prefsweep.errors import UserError, nearest
 PUBLISHED = {"where", "metrics", "n", "source"}  # of an entry of `published:`
 
 
-def check(config: Config) -> None:
-    """Raise a `UserError` at the first thing that cannot be right."""
+def check_sections(config: Config) -> None:
+    """Raise a `UserError` at the first thing that cannot be right in a config, its stages left aside."""
     check_ranges(config)
     check_model(config.model)
     check_dataset("dataset", config.dataset)
@@ -24,13 +24,18 @@ def check(config: Config) -> None:
         check_scorer("judge", config.judge, dataset)
     for role in ("reward", "judge"):
         check_scorer(role, getattr(config, role), config.dataset)
+    check_published(config.published)
+    check_runtime(config)
+
+
+def check_stages(config: Config) -> None:
+    """Raise a `UserError` at the first thing that cannot be right in the stages that the method runs."""
     for name, stage in config.stages.items():
+        check_ranges(stage, f"stages.{name}.")
         stage.check(f"stages.{name}", config)
         if isinstance(stage, PolicyTrainingConfig) and stage.lora:
             check_adapter(f"stages.{name}.adapter", stage.adapter, config.model)
     check_lengths(config)
-    check_published(config.published)
-    check_runtime(config)
 
 
 def check_runtime(config: Config) -> None:
@@ -64,7 +69,7 @@ def check_ranges(node: Any, path: str = "") -> None:
         key, value = f"{path}{field.name}", getattr(node, field.name)
         if dataclasses.is_dataclass(value):
             check_ranges(value, f"{key}.")
-        for name, item in value.items() if isinstance(value, dict) else ():
+        for name, item in value.items() if isinstance(value, dict) and field.name != "stages" else ():
             if dataclasses.is_dataclass(item):
                 check_ranges(item, f"{key}.{name}.")
         for item in value if isinstance(value, list) else [value]:

@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from prefsweep import config_folder
 from prefsweep.config import overrides as lines, schema, stage, stages
 from prefsweep.config.architectures import ARCHITECTURES
-from prefsweep.config.checks import check
+from prefsweep.config.checks import check_sections, check_stages
 from prefsweep.config.conditions import holds
 from prefsweep.config.graph import check_pipeline, needed_roles, stage_of
 from prefsweep.config.hydra_errors import architecture_keys, known_keys, one_line, unknown_key, untyped_complaint
@@ -72,13 +72,16 @@ def compose_raw(words: list[str], config_dir: Path | None) -> DictConfig:
     refuse_settings_of_hydra(words)
     try:
         composed = compose_values(words, config_dir)
-        add_datasets(composed, words, config_dir)
-        refuse_unknown_keys(composed)
-        type_architectures(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error, words)) from error
     except (yaml.MarkedYAMLError, ValueError, AssertionError) as error:
         raise UserError(untyped_complaint(error, words)) from error
+    try:
+        add_datasets(composed, words, config_dir)
+        refuse_unknown_keys(composed)
+        type_architectures(composed)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(error, words)) from error
     return composed
 
 
@@ -95,14 +98,15 @@ def typed(composed: DictConfig, words: list[str]) -> Config:
 
 def keep_used_stages(config: Config) -> None:
     """Leave out the stages whose condition does not hold, then check what is left."""
+    check_sections(config)
     roles = needed_roles(config.method.pipeline, config.method.target, lambda role, when: holds(config, role, when))
     used = {stage_of(role) for role in roles}
     config.stages = StageMap({name: values for name, values in config.stages.items() if name in used})
-    check(config)
+    check_stages(config)
 
 
 def config_text(words: list[str], config_dir: Path | None, resolve: bool) -> str:
-    """Return the checked config of one job as compact YAML, a section or a stage in a few lines: what `--cfg job` prints."""
+    """Return the checked config of one job as compact YAML, as `--cfg job` prints it: a stage in a few lines."""
     composed = compose_raw(words, config_dir)
     used = compose(words, config_dir).stages
     container = OmegaConf.to_container(composed, resolve=resolve)
@@ -195,15 +199,16 @@ def read_stage_file(name: str, config_dir: Path | None) -> DictConfig:
 
 
 def sets_a_stage_of(composed: DictConfig, override: Override) -> bool:
-    """Whether an override is of a stage that is in the graph; one of a stage that does not exist is refused."""
-    for key in stage_keys(override):
+    """Whether an override is of a stage that is in the graph; one of a key that no stage has is refused."""
+    keys = stage_keys(override)
+    for key in keys:
         name = key.split(".")[1]
         if name not in STAGES or not is_known(key):
             raise UserError(unknown_key(key if name in STAGES else f"stages.{name}"))
-    names = {key.split(".")[1] for key in stage_keys(override)}
-    if override.key_or_group == STAGE[:-1]:
-        return names <= set(composed.stages)
-    return bool(names & set(composed.stages))
+    whole = override.key_or_group.count(".") < 2 and not override.is_delete()
+    if whole and not isinstance(override.value(), dict):
+        raise UserError(f"{override.key_or_group}: holds keys of its own; set {override.key_or_group}.<key>=...")
+    return {key.split(".")[1] for key in keys} <= set(composed.stages)
 
 
 def is_known(key: str) -> bool:

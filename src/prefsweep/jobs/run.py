@@ -79,7 +79,7 @@ def diverged(records: dict[str, Record]) -> str | None:
 
 
 def compared(job: Job, store: Store) -> list[Pair]:
-    """Return the completions of the method's start and result; none where nothing was trained or the start's are gone."""
+    """Return the completions of the method's start and result; none where nothing was trained or they are gone."""
     judged = [job.plan.target.inputs[name] for name in ("start", "result") if name in job.plan.target.inputs]
     paths = [store.folder(stage) / "completions.jsonl" for stage in judged]
     if len(set(paths)) < 2 or not all(path.is_file() for path in paths):
@@ -94,7 +94,7 @@ def judged_samples(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def learning(job: Job) -> set[str]:
-    """Return the identities of the stages between the base, whose making is no method's cost, and the method's result."""
+    """Return the identities of the stages from the base, whose making is no method's cost, to the method's result."""
     start, result = (job.plan.target.inputs.get(name) for name in ("base_policy", "policy"))
     made, given = ({stage.identity for stage in behind(stage)} if stage else set() for stage in (result, start))
     return made - given
