@@ -232,6 +232,38 @@ def test_a_link_names_one_definition(tmp_path: Path) -> None:
         lines.with_lines(page)
 
 
+# ------------------------------------------------------------------------------------ a stage says everything of itself
+
+
+def stage_literals(source: str, names: set[str]) -> Iterator[str]:
+    """Strings that name a stage, a role of it or a key of it; examples within a longer text are not meant."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = re.match(r"(?:stages\.)?(\w+)(?:[/.][\w/.]*)?$", node.value)
+            if name and name[1] in names and not node.value.startswith("frontier/"):  # which begins its metrics
+                yield node.value
+
+
+def test_no_stage_is_named_outside_its_own_module_and_its_yaml() -> None:
+    from prefsweep.config import stages
+    from prefsweep.config.stage import STAGES
+
+    names = set(STAGES) - {"evaluate"}  # which is a library's name too
+    assert stages and len(names) > 10
+    own = {PACKAGE / "config/stages.py", *(PACKAGE / "stages").glob("*.py")}
+    for file in sorted(set(PACKAGE.rglob("*.py")) - own):
+        assert list(stage_literals(file.read_text(), names)) == [], file
+    for file in (PACKAGE / "stages").glob("*.py"):
+        assert set(stage_literals(file.read_text(), names - {file.stem})) == set(), file
+
+
+def test_the_search_for_stages_sees_them() -> None:
+    source = (
+        """a = "dpo"; b = f"stages.dpo.{x}"; c = ["sft/base"]; d = "method=dpo stages.dpo.beta=1"; e = {"dpos": 1}"""
+    )
+    assert sorted(stage_literals(source, {"dpo", "sft"})) == ["dpo", "sft/base", "stages.dpo."]
+
+
 # ------------------------------------------------------------------------------------------------------ one code path
 
 

@@ -100,6 +100,13 @@ def learning(job: Job) -> set[str]:
     return made - given
 
 
+def decoding(target: Stage) -> dict[str, Any]:
+    """Return how the judged completions of the result were generated: prompts, temperature, length."""
+    judged = target.inputs.get("result")
+    generated = judged.inputs.get("completions") if judged else None
+    return dataclasses.asdict(generated.config) if generated else {}
+
+
 def card(job: Job, group: str | None) -> JobCard:
     from prefsweep.pipeline.store import commit
 
@@ -141,6 +148,8 @@ class RunFile:
                 "stages": {stage.role: stage.identity for stage in self.job.plan.stages},
                 "target": target.role,
                 "inputs": {name: source.role for name, source in target.inputs.items()},  # of the target
+                "decoding": decoding(target),
+                "judging": sorted({stage.name for stage in self.job.plan.stages if stage.config.built_by_rescoring}),
                 "config": self.job.resolved,
                 "error": error,
             },
