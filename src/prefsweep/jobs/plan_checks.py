@@ -40,6 +40,11 @@ def check_shares(reward: RewardModelConfig, judge: RewardModelConfig) -> None:
 
 def check_pairs(plan: Plan, dataset: Any) -> None:
     """Sampled pairs are ranked by the reward, so there are none to train it on, nor a judge."""
+    if dataset.pairs == "labelled" and (needs_pairs := plan.used & {"dpo", "reward_model", "judge_model"}):
+        raise UserError(
+            f"dataset.pairs=labelled: stages.{min(needs_pairs)} learns from pairs, and dataset={dataset.name} has "
+            "single completions with a label; set method=kto, which reads them"
+        )
     if "judge_model" in plan.used and dataset.pairs == "generated":
         raise UserError(
             f"scorer@judge=trained: dataset={dataset.name} has no pairs to train it on; say "
