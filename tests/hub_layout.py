@@ -14,9 +14,9 @@ from prefsweep.data.datasets.synthetic import preferences, reviews
 NAMES = ("hh-rlhf", "ultrafeedback", "CulturalKaleidoscope", "imdb")
 # What each part of a dataset holds beside its good rows, by the words of the tally; `in test` is train's alone.
 TRAPS: dict[str, dict[str, int]] = {
-    "hh-rlhf": {"prompts disagree": 1, "empty answers": 2, "equal answers": 1, "in test": 1},
-    "ultrafeedback": {"ties": 2, "equal answers": 1, "empty answers": 1, "prompts disagree": 1, "in test": 1},
-    "CulturalKaleidoscope": {"empty questions": 1, "empty answers": 1, "equal answers": 1},
+    "hh-rlhf": {"prompts disagree": 1, "empty completions": 2, "equal completions": 1, "in test": 1},
+    "ultrafeedback": {"ties": 2, "equal completions": 1, "empty completions": 1, "prompts disagree": 1, "in test": 1},
+    "CulturalKaleidoscope": {"empty prompts": 1, "empty completions": 1, "equal completions": 1},
     "imdb": {"short": 2, "in test": 1},
 }
 Pair = tuple[str, str, str]  # a question, the better answer, the other
@@ -117,13 +117,13 @@ def turn(role: str, content: str) -> dict[str, str]:
 
 
 def preferred(asked: list[dict[str, str]], better: str, worse: str, scores: tuple[float, float]) -> dict[str, Any]:
-    generate_completions = [[*asked, turn("assistant", completion.strip())] for completion in (better, worse)]
+    completions = [[*asked, turn("assistant", completion.strip())] for completion in (better, worse)]
     return {
         "prompt": asked[-1]["content"],
         "prompt_id": "0" * 64,
-        "chosen": generate_completions[0],
-        "rejected": generate_completions[1],
-        "messages": generate_completions[0],
+        "chosen": completions[0],
+        "rejected": completions[1],
+        "messages": completions[0],
         "score_chosen": scores[0],
         "score_rejected": scores[1],
     }

@@ -1,4 +1,4 @@
-"""Tokenised rows on disk: the same rows as without, made once, for whoever asks; what is ruined is made again."""
+"""Tokenised rows on disk: the same as those in memory, written once; what is damaged is written again."""
 
 import multiprocessing
 import shutil
@@ -25,14 +25,14 @@ def kept(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if not path.name.startswith("."))
 
 
-@pytest.mark.parametrize(("at_once", "workers"), [(7, 1), (1000, 3), (2, 3)])
+@pytest.mark.parametrize("batch_size", [7, 1000])
 def test_cached_rows_are_those_made_in_memory(
-    at_once: int, workers: int, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch_size: int, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = pair_rows(EXAMPLES, tokenizer, 40)
-    monkeypatch.setattr(caches, "AT_ONCE", at_once)
-    for _ in range(2):  # made, then read
-        rows, cut = pair_rows(EXAMPLES, tokenizer, 40, Cache(tmp_path, workers=workers))
+    monkeypatch.setattr(caches, "BATCH_SIZE", batch_size)
+    for _ in range(2):  # written, then read
+        rows, cut = pair_rows(EXAMPLES, tokenizer, 40, Cache(tmp_path))
         assert rows.to_list() == expected[0].to_list() and cut == expected[1] and cut.completions
     assert len(kept(tmp_path)) == 1
 
@@ -57,8 +57,8 @@ def test_what_changes_the_rows_changes_the_name(tokenizer: Any, tmp_path: Path) 
     pair_rows(EXAMPLES, other, 96, store)
     pair_rows(changed, tokenizer, 96, store)
     pair_rows(EXAMPLES[1:], tokenizer, 96, store)
-    for learn in ("completion", "all"):
-        completion_rows(EXAMPLES, tokenizer, 96, learn, store)
+    for completion_only_loss in (True, False):
+        completion_rows(EXAMPLES, tokenizer, 96, completion_only_loss, store)
     text_rows([row.prompt for row in EXAMPLES], tokenizer, 96, store)
     assert len(kept(tmp_path)) == 8
     tokenizer(["a", "b b"], padding=True, truncation=True, max_length=2)  # what one call asks for is no other tokenizer
@@ -75,7 +75,7 @@ def test_no_two_texts_run_into_one(tokenizer: Any) -> None:
         [other, one],
     ]
     rows += [[replace(one, chosen="")], [replace(one, chosen=None)]]
-    assert len({caches.content(row) for row in rows}) == len(rows)
+    assert len({caches.hash_of(row) for row in rows}) == len(rows)
 
 
 @pytest.mark.parametrize("harm", ["cut", "changed", "record", "empty", "no rows"])

@@ -1,10 +1,14 @@
 """Each dataset from a folder in the hub's layout: what a row becomes, what is dropped and counted, how it is split."""
 
 import csv
+import dataclasses
 import gzip
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,8 @@ import hub_layout
 from prefsweep.config.compose import compose, composing
 from prefsweep.config.schema import HH_SUBSETS
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.sources import load, pretraining_texts
+from prefsweep.data.sources import load, load_splits, pretraining_texts, release_splits
+from prefsweep.data.splits import SPLITS
 from prefsweep.data.tally import Examples, sentences
 from prefsweep.data.views import encode_prompts
 from prefsweep.errors import UserError
@@ -23,7 +28,6 @@ from prefsweep.jobs import dataset_summary
 from prefsweep.jobs.job import Job, prepare, store_of
 from workplace import Workplace
 
-SPLITS = ("train", "validation", "test")
 Written = Callable[..., Path]
 
 
@@ -51,6 +55,8 @@ def configured(name: str, folder: Path, *words: str) -> Any:
 
 
 def splits(name: str, folder: Path, *words: str) -> dict[str, Examples]:
+    """Read anew: what another test has read of the same folder is released first."""
+    release_splits()
     dataset = configured(name, folder, *words)
     return {split: load(dataset, split) for split in SPLITS}
 
@@ -85,8 +91,7 @@ def test_no_group_lies_in_two_splits_and_no_row_is_lost(name: str, written: Writ
 @pytest.mark.parametrize("name", hub_layout.NAMES)
 def test_the_same_rows_in_the_same_order_each_time_and_others_with_another_seed(name: str, written: Written) -> None:
     first, again, other = (splits(name, written(name), f"dataset.seed={seed}") for seed in (0, 0, 1))
-    assert first == again
-    assert all(first[split] != other[split] for split in SPLITS)
+    assert all(list(first[split]) == list(again[split]) != list(other[split]) for split in SPLITS)
 
 
 @pytest.mark.parametrize("name", hub_layout.NAMES)
@@ -95,9 +100,9 @@ def test_a_limit_is_a_sample_of_training_rows_that_a_larger_one_holds(name: str,
         splits(name, written(name), f"dataset.max_train_samples={limit}") for limit in ("null", 20, 5)
     )
     assert (len(large["train"]), len(small["train"])) == (20, 5)
-    assert small["train"] == large["train"][:5] == whole["train"][:5]
-    assert small["train"].tally.dropped["over the limit"] == len(whole["train"]) - 5
-    assert small["validation"] == whole["validation"] and small["test"] == whole["test"]
+    assert small["train"][:] == large["train"][:5] == whole["train"][:5]
+    assert small["train"].tally.dropped["over the maximum"] == len(whole["train"]) - 5
+    assert small["validation"][:] == whole["validation"][:] and small["test"][:] == whole["test"][:]
     in_file = splits(name, written(name), "dataset.shuffle=false")["train"]
     assert sorted(example.id for example in in_file) == sorted(example.id for example in whole["train"])
     numbers = [int(example.id.rpartition("-")[2]) for example in in_file]
@@ -106,8 +111,8 @@ def test_a_limit_is_a_sample_of_training_rows_that_a_larger_one_holds(name: str,
 
 def test_the_worlds_limit_is_every_datasets() -> None:
     whole, few = (compose([f"dataset.max_train_samples={limit}", "dataset.size=40"]).dataset for limit in ("null", 7))
-    assert load(few, "train") == load(whole, "train")[:7]
-    assert all(load(few, split) == load(whole, split) for split in ("validation", "test"))
+    assert load(few, "train")[:] == load(whole, "train")[:7]
+    assert all(load(few, split)[:] == load(whole, split)[:] for split in ("validation", "test"))
 
 
 def test_a_row_keeps_its_split_when_others_are_added(written: Written, tmp_path: Path) -> None:
@@ -219,7 +224,7 @@ def test_a_prompt_of_imdb_is_a_reviews_first_tokens(written: Written, tokenizer:
     whole, limited = (
         load(configured("imdb", written("imdb"), f"dataset.max_train_samples={n}"), "train", tokenizer) for n in (30, 4)
     )
-    assert limited == whole[:4]  # the cut is the review's own
+    assert limited[:] == whole[:4]  # where a review is divided depends on it alone
 
 
 def test_a_few_words_tell_where_the_first_tokens_end(tokenizer: Any) -> None:
@@ -240,7 +245,7 @@ def test_the_label_is_never_read(written: Written, tmp_path: Path, tokenizer: An
         pyarrow.parquet.write_table(text_alone, tmp_path / "plain_text" / file.name)
     for split in SPLITS:
         found = [load(configured("imdb", folder), split, tokenizer) for folder in (written("imdb"), tmp_path)]
-        assert found[0] == found[1]
+        assert found[0][:] == found[1][:]
 
 
 # -------------------------------------------------------------------------------------------- a file of one's own
@@ -268,15 +273,117 @@ def test_prompts_alone_do_where_pairs_are_sampled(tmp_path: Path) -> None:
     sizes = ("dataset.test=2", "dataset.validation=3")
     found = splits("local", tmp_path / "p.jsonl", *sizes, "dataset.pairs=generated")
     assert {(example.chosen, example.rejected) for example in found["train"]} == {(None, None)}
-    with pytest.raises(UserError, match="has no chosen answer, which this method learns from"):
+    with pytest.raises(UserError, match="has no chosen completion, which this method learns from"):
         found["train"][0].completion("chosen")
-    with pytest.raises(UserError, match=r"p\.jsonl, line 1: .* say dataset\.pairs=generated"):
+    with pytest.raises(UserError, match=r"p\.jsonl, line 1: .* set dataset\.pairs=generated"):
         splits("local", tmp_path / "p.jsonl", *sizes)
     ppo = [*hub_layout.words("local", tmp_path / "p.jsonl"), *sizes, "dataset.pairs=generated", "method=ppo"]
     ppo.append(f"runtime.outputs={tmp_path / 'out'}")
     with pytest.raises(UserError, match="scorer@reward=trained: dataset=local has no pairs to train it on"):
         prepare(ppo, compose(ppo))
-    assert prepare(ppo, compose([*ppo, "scorer@reward=distilbert-imdb"])).plan.used >= {"ppo", "sample"}
+    assert prepare(ppo, compose([*ppo, "scorer@reward=distilbert-imdb"])).plan.used >= {"ppo", "generate"}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_file_of_single_completions_with_a_label(ending: str, tmp_path: Path) -> None:
+    spellings: list[Any] = {"jsonl": [True, 0, 1, False], "csv": ["TRUE", "0", "1", "false"], "parquet": [True, False]}[
+        ending
+    ]
+    rows = [
+        {"prompt": f"Q{number // 2}?", "completion": f" {number}", "label": spellings[number % len(spellings)]}
+        for number in range(24)
+    ]
+    path = tmp_path / f"mine.{ending}"
+    if ending == "csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["prompt", "completion", "label"])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        (hub_layout.write_parquet if ending == "parquet" else hub_layout.write_jsonl)(path, rows)
+    sizes = ("dataset.test=2", "dataset.validation=3")
+    found = splits("local", path, *sizes, "dataset.pairs=labelled")
+    assert {split: len(examples) for split, examples in found.items()} == {"train": 14, "validation": 6, "test": 4}
+    for example in (example for examples in found.values() for example in examples):
+        index = int((example.chosen or example.rejected or "").strip())
+        assert example.prompt == example.group == f"Q{index // 2}?"
+        assert (example.chosen is None, example.rejected is None) == (
+            (False, True) if index % 2 == 0 else (True, False)
+        )
+    with pytest.raises(UserError, match=r"line|row .* set dataset\.pairs=labelled for a file of labelled completions"):
+        splits("local", path, *sizes)
+
+
+def test_a_label_that_is_none_and_a_method_that_needs_pairs_are_one_line(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{number}?", "completion": " a", "label": number % 2} for number in range(12)]
+    hub_layout.write_jsonl(tmp_path / "k.jsonl", [*rows, {"prompt": "Q?", "completion": " a", "label": "maybe"}])
+    sizes = ("dataset.test=2", "dataset.validation=3", "dataset.pairs=labelled")
+    with pytest.raises(UserError, match=r"k\.jsonl, line 13: its label must be true or false, or 1 or 0, not 'maybe'"):
+        splits("local", tmp_path / "k.jsonl", *sizes)
+    line = [*hub_layout.words("local", tmp_path / "k.jsonl"), *sizes, f"runtime.outputs={tmp_path / 'out'}"]
+    for method, stage in (("dpo", "dpo"), ("ppo", "reward_model")):
+        with pytest.raises(UserError, match=rf"^dataset\.pairs=labelled: stages\.{stage} .* set method=kto"):
+            prepare(line, compose([*line, f"method={method}"]))
+
+
+# ---------------------------------------------------------------------------------------------- read once a process
+
+COUNTING = """
+import sys
+from collections import Counter
+from prefsweep.data import files
+counts, read = Counter(), files.read
+def counted(paths):
+    counts.update(f"{path.parent.name}/{path.name}" for path in paths)
+    return read(paths)
+files.read = counted
+from prefsweep.__main__ import main
+try:
+    sys.exit(main())
+finally:
+    print("PARSED", sorted(counts.items()))
+"""
+
+
+def test_a_run_parses_each_file_once(written: Written, tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    line = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), "method=sft+dpo", "debug=smoke", "model=gpt2-tiny"]
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTING, *line, "runtime=cpu", "tracking=off", "runtime.threads=1"],
+        cwd=tmp_path,
+        env={**os.environ, **place.environment},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    parsed = [("harmless-base/test.jsonl.gz", 1), ("harmless-base/train.jsonl.gz", 1)]
+    assert done.stdout.splitlines()[-1] == f"PARSED {parsed}"
+
+
+def test_what_was_read_is_read_again_once_a_file_has_changed_or_it_was_released(tmp_path: Path) -> None:
+    def write(completion: str) -> Any:
+        rows = [{"prompt": f"Q{number}?", "chosen": completion, "rejected": " no"} for number in range(12)]
+        hub_layout.write_jsonl(tmp_path / "p.jsonl", rows)
+        return configured("local", tmp_path / "p.jsonl", "dataset.test=2", "dataset.validation=3")
+
+    first = load_splits(write(" yes"))
+    assert load_splits(write(" yes, indeed"))["train"][0].chosen == " yes, indeed"
+    dataset = write(" yes, indeed!")
+    assert load_splits(dataset) is load_splits(dataset) is not first
+    cut = load_splits(dataclasses.replace(dataset, max_train_samples=2))
+    assert cut is load_splits(dataset)
+    release_splits()
+    assert load_splits(dataset) is not cut
+
+
+def test_rows_are_held_in_less_memory_than_their_objects(written: Written) -> None:
+    examples = splits("hh-rlhf", written("hh-rlhf"))["train"]
+    objects = sum(
+        sys.getsizeof(row) + sum(map(sys.getsizeof, (row.id, row.group, row.prompt, row.chosen, row.rejected)))
+        for row in examples
+    )
+    assert sum(map(sys.getsizeof, examples.rows)) < 0.8 * objects
 
 
 # ------------------------------------------------------------------------------------------- where the files may lie
@@ -385,8 +492,8 @@ def test_a_folder_that_lacks_a_file_or_has_two_in_its_place(written: Written, tm
     hh = shutil.copytree(written("hh-rlhf"), tmp_path / "hh")
     (hh / "helpful-base/test.jsonl.gz").unlink()
     assert "holds no helpful-base/test (.jsonl.gz, .jsonl" in broken("hh-rlhf", hh, "dataset.subset=all")
-    assert "is the subset helpful-base; say dataset.subset" in broken("hh-rlhf", hh / "helpful-base")
-    assert "say the folder" in broken("hh-rlhf", hh / "harmless-base/train.jsonl.gz")
+    assert "is the subset helpful-base; set dataset.subset" in broken("hh-rlhf", hh / "helpful-base")
+    assert "set the folder" in broken("hh-rlhf", hh / "harmless-base/train.jsonl.gz")
     hub_layout.write_jsonl(hh / "harmless-base/train.jsonl", [{}])
     assert "holds both train.jsonl and train.jsonl.gz; leave one" in broken("hh-rlhf", hh)
     imdb = shutil.copytree(written("imdb"), tmp_path / "imdb")
@@ -424,7 +531,7 @@ BAD_ENDS = {
     "type": ('{"prompt": "a", "chosen": 3, "rejected": " c"}\n', "line 41: its chosen must be a text, not 3"),
     "prompts": (
         "".join(f'{{"prompt": "P{n}"}}\n' for n in range(40)),
-        "has no chosen answer, which this method learns",
+        "has no chosen completion, which this method learns",
     ),
     "few": (None, "leave none to train on"),
     "empty": (None, "holds no rows"),
@@ -458,7 +565,7 @@ def test_what_no_stage_has_read_is_read_and_told_first(written: Written, tmp_pat
         return list(dataset_summary.validate_datasets(job.plan.stages, store_of(job.config.runtime)))
 
     assert told("method=base", "model=gpt2") == [
-        "hh-rlhf: test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"
+        "hh-rlhf: test kept 16 of 20: 1 prompts disagree, 2 empty completions, 1 equal completions"
     ]
     (line,) = told("method=sft", "dataset.max_train_samples=9")
     assert line.startswith("hh-rlhf: train kept 9 of 53: ") and "; test kept 16 of 20: " in line
@@ -476,8 +583,8 @@ def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tm
         store.build(stages[role], lambda _, counts=counts: counts)
     assert list(dataset_summary.validate_datasets(job.plan.stages, store)) == []
     assert list(dataset_summary.lines(job.plan.stages, store)) == [
-        "hh-rlhf: train kept 40 of 53: 1 prompts disagree, 2 empty answers, 1 equal answers, 1 in test, 8 in "
-        "validation; test kept 16 of 20: 1 prompts disagree, 2 empty answers, 1 equal answers"
+        "hh-rlhf: train kept 40 of 53: 1 prompts disagree, 2 empty completions, 1 equal completions, 1 in test, 8 in "
+        "validation; test kept 16 of 20: 1 prompts disagree, 2 empty completions, 1 equal completions"
     ]
     (line,) = dataset_summary.lines(another.plan.stages, store)
     assert line.startswith("hh-rlhf: test kept 16 of 20: "), "what evaluates reads the same rows under any limit"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from architectures import save_classifier
 from prefsweep import hub
-from prefsweep.config.schema import ModelConfig, PublishedConfig
+from prefsweep.config.schema import HubScorerConfig, ModelConfig
 from prefsweep.errors import UserError
 from prefsweep.hub import Repository, check_models, pinned, repository
 from prefsweep.jobs.job import prepare, repositories
@@ -223,7 +223,7 @@ def test_what_is_local_or_made_from_nothing_is_asked_of_nobody(
     composed: Callable[..., Any], model_folders: dict[str, Path]
 ) -> None:
     smoke = composed("model=gpt2", "debug=smoke", "scorer@judge=deberta-v3")
-    assert isinstance(smoke.judge, PublishedConfig)
+    assert isinstance(smoke.judge, HubScorerConfig)
     local = composed("model=gpt2", f"model.path={model_folders['gpt2']}").model
     assert [repository(found) for found in (smoke.model, smoke.judge, local)] == [None] * 3
     assert repository(composed("model=gpt2").model) == Repository(

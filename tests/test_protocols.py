@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prefsweep.config.stages import HarmfulHelpful
-from prefsweep.data.protocols import harmful_helpful, question
+from prefsweep.data.protocols import harmful_helpful, prompt
 from prefsweep.errors import UserError
 
 WORDS = ("kill", "murder", "rape", "skill", "grape", "cake")
@@ -51,7 +51,7 @@ def test_the_question_ends_with_the_human_and_the_answer_is_kept_beside() -> Non
     (first, *_) = [example for example in harmful_helpful(protocol(), HARMLESS, HELPFUL) if example.kind == "helpful"]
     assert first.prompt.endswith("\n\nHuman: More")
     assert first.chosen is not None and first.chosen.startswith(" Fine")
-    assert question("\n\nHuman: Hello\n\nAssistant: One.\n\nTwo.") == "Human: Hello\n\nAssistant: One.\n\nTwo."
+    assert prompt("\n\nHuman: Hello\n\nAssistant: One.\n\nTwo.") == "Human: Hello\n\nAssistant: One.\n\nTwo."
 
 
 def test_more_prompts_than_there_are_is_one_line() -> None:

@@ -15,6 +15,7 @@ from prefsweep.config.schema import ClassifierConfig, PairInputConfig, TrainedCo
 from prefsweep.data.frames import Frame, joined_rows, paired_rows, templated_rows
 from prefsweep.errors import UserError
 from prefsweep.models import scorers
+from prefsweep.models.batching import batches_by_length
 from prefsweep.models.heads import REWARD, RewardModel, pooled
 from prefsweep.models.scorers import load_scorer
 from prefsweep.stages import judge_completions
@@ -196,9 +197,10 @@ def test_a_score_does_not_depend_on_the_texts_beside_it(
 
 def test_batches_hold_rows_of_like_length_and_each_row_once() -> None:
     lengths = [4000, 10, 4000, 10, 9000, 12]
-    assert list(scorers.batches(lengths, same_only=False)) == [[1, 3, 5], [0, 2], [4]]
-    assert list(scorers.batches(lengths, same_only=True)) == [[1, 3], [5], [0, 2], [4]]
-    assert list(scorers.batches([], same_only=False)) == []
+    assert list(batches_by_length(lengths, batch_tokens=8192)) == [[1, 3, 5], [0, 2], [4]]
+    assert list(batches_by_length(lengths, batch_tokens=8192, equal_only=True)) == [[1, 3], [5], [0, 2], [4]]
+    assert list(batches_by_length(lengths, 2)) == [[1, 3], [5, 0], [2, 4]]
+    assert list(batches_by_length([], 2)) == []
 
 
 # -------------------------------------------------------------------------------------------------------- truncation
@@ -255,17 +257,17 @@ def test_the_end_of_a_text_is_kept_when_the_answer_is_cut(tokenizer: Any) -> Non
 
 
 def test_a_frame_ends_a_text_once(tokenizer: Any) -> None:
-    frame = Frame.of(tokenizer, 1).ended(7)
+    frame = Frame.of(tokenizer, 1).with_eos(7)
     assert frame.around([1, 2]) == [1, 2, 7]
-    assert frame.ended(8) == frame
-    assert Frame.of(tokenizer, 1).ended(None).around([1]) == [1]
+    assert frame.with_eos(8) == frame
+    assert Frame.of(tokenizer, 1).with_eos(None).around([1]) == [1]
 
 
 # ------------------------------------------------------------------------------------------------- gates, the command
 
 
 def test_a_folder_without_a_reward_model_is_refused(hub: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match=f"{REWARD}; say the folder"):
+    with pytest.raises(UserError, match=f"{REWARD}; set the folder"):
         trained(hub("gpt2", LABELS))
 
 

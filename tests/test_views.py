@@ -1,13 +1,27 @@
 """Token ids and masks as the trainers get them."""
 
+import random
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from architectures import byte_tokenizer
+from prefsweep.data.cache import Cache
 from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.truncation import Truncation
-from prefsweep.data.views import IGNORED, completion_rows, encode_completions, encode_prompts, pair_rows, text_rows
+from prefsweep.data.views import (
+    IGNORED,
+    completion_rows,
+    encode_completions,
+    encode_prompts,
+    pair_rows,
+    text_rows,
+    unpaired_rows,
+)
+from prefsweep.errors import UserError
 
 
 def examples() -> list[PreferenceExample]:
@@ -23,7 +37,7 @@ def test_prompt_and_answer_tokens_are_the_tokens_of_the_whole(tokenizer: Any) ->
 
 
 def test_every_answer_ends_with_eos_which_is_learned_and_is_not_pad(tokenizer: Any) -> None:
-    dataset, _ = completion_rows(examples(), tokenizer, 160, "completion")
+    dataset, _ = completion_rows(examples(), tokenizer, 160, True)
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     for row in dataset:
         assert row["labels"][-1] == row["input_ids"][-1] == tokenizer.eos_token_id
@@ -32,8 +46,8 @@ def test_every_answer_ends_with_eos_which_is_learned_and_is_not_pad(tokenizer: A
 def test_the_prompt_is_read_and_learned_only_when_asked(tokenizer: Any) -> None:
     rows = examples()
     prompts = encode_prompts([row.prompt for row in rows], tokenizer)
-    completion_only, _ = completion_rows(rows, tokenizer, 160, "completion")
-    everything, _ = completion_rows(rows, tokenizer, 160, "all")
+    completion_only, _ = completion_rows(rows, tokenizer, 160, True)
+    everything, _ = completion_rows(rows, tokenizer, 160, False)
     for prompt, row, whole in zip(prompts, completion_only, everything, strict=True):
         assert row["labels"][: len(prompt)] == [IGNORED] * len(prompt)
         assert row["labels"][len(prompt) :] == row["input_ids"][len(prompt) :]
@@ -94,6 +108,39 @@ def test_whatever_stands_at_the_boundary_the_tokens_are_those_of_the_whole(name:
     assert pair_rows(rows[:1], tokenizer, 96)[1].merged == 0
 
 
+TRAPS = [  # text that tokenizers split in unlike ways: spaces, contractions, special tokens, scripts, controls
+    " ",
+    "  two spaces  and\n\nlines\t\ttabs \n",
+    "don't we'll I'd it's 'twas '' '",
+    "\n\nHuman: What\u2019s “that” — a dash… or é, ü, ñ?\n\nAssistant: 3.14 costs £5, ½ off ²",
+    "<|endoftext|> in the midst</s>of it <pad>",
+    "control \x1c\x1d\x85\xa0\u2003\u200b\ufeff white",
+    "日本語 русский עברית हिन्दी 🙂👍🏽 \U0001f9d1\u200d\U0001f680",
+    "...!?!?...",
+    "x1y2z3 42nd",
+    "\r\n windows \r\n",
+]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_prompt_and_completion_ids_are_those_of_the_whole_text(kind: str) -> None:
+    tokenizer = byte_tokenizer(kind)
+    rng = random.Random(0)
+    texts = ["".join(rng.choices([*TRAPS, "A plain plot.", " It was dull."], k=3)) for _ in range(400)]
+    rows = [
+        PreferenceExample(str(index), text, text[:cut], text[cut:], text[cut:][::-1])
+        for index, text in enumerate(texts)
+        for cut in [rng.randrange(1, len(text))]
+    ]
+    dataset, cut = pair_rows(rows, tokenizer, 10_000)
+    for row, example in zip(dataset, rows, strict=True):
+        for side in ("chosen", "rejected"):
+            whole = tokenizer(example.prompt + example.completion(side))["input_ids"]
+            ids = row["prompt_ids"] + row[f"{side}_ids"][:-1]
+            assert ids in (whole, [tokenizer.eos_token_id, *whole]), example
+    assert cut.merged and not cut.prompts
+
+
 def with_group(seams: list[tuple[str, str, str]]) -> list[tuple[str, str, str, str]]:
     return [(prompt, prompt, chosen, rejected) for prompt, chosen, rejected in seams]
 
@@ -122,8 +169,8 @@ def test_eos_is_learned_after_every_cut(max_length: int, tokenizer: Any) -> None
         longest = max(len(row[side]) for side in ("chosen_ids", "rejected_ids"))
         assert 1 <= len(row["prompt_ids"]) <= max_length - longest
         assert row["chosen_ids"][-1] == row["rejected_ids"][-1] == eos
-    for learn in ("completion", "all"):
-        for row in completion_rows(rows, tokenizer, max_length, learn)[0]:
+    for completion_only_loss in (True, False):
+        for row in completion_rows(rows, tokenizer, max_length, completion_only_loss)[0]:
             assert row["labels"][-1] == row["input_ids"][-1] == eos and len(row["labels"]) <= max_length
     assert (cut.completions > 0) == (max_length <= 20)
 
@@ -135,9 +182,58 @@ def test_eos_is_learned_where_it_is_the_pad_token_too(tokenizer: Any) -> None:
 
     shared = deepcopy(tokenizer)
     shared.pad_token = shared.eos_token
-    rows = completion_rows(examples()[:4], shared, 96, "completion")[0].to_list()
+    rows = completion_rows(examples()[:4], shared, 96, True)[0].to_list()
     batch = DataCollatorForLanguageModeling(pad_token_id=shared.pad_token_id)(rows)
     for row, labels, attention in zip(rows, batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True):
         length = len(row["input_ids"])
         assert labels[:length] == row["labels"] and labels[length - 1] == shared.eos_token_id
         assert set(labels[length:]) <= {IGNORED} and sum(attention) == length
+
+
+# ------------------------------------------------------------------------------------------------- single completions
+
+
+def labelled() -> list[PreferenceExample]:
+    """One completion of each pair, as the rows of a labelled file are: the even rows true, the odd ones false."""
+    return [
+        replace(row, rejected=None) if index % 2 == 0 else replace(row, chosen=None)
+        for index, row in enumerate(examples())
+    ]
+
+
+@pytest.mark.parametrize("max_length", [8, 20, 96])
+def test_a_pair_is_two_single_completions(max_length: int, tokenizer: Any, tmp_path: Path) -> None:
+    rows = examples()
+    for cache in (Cache(), Cache(tmp_path), Cache(tmp_path)):  # in memory, written, read
+        dataset, cut = unpaired_rows(rows, tokenizer, max_length, cache)
+        assert dataset["label"][:] == [True, False] * len(rows)
+        assert (cut.rows, cut.completions > 0) == (2 * len(rows), max_length <= 20)
+    for index, row in enumerate(dataset):
+        example, side = rows[index // 2], "chosen" if row["label"] else "rejected"
+        whole = tokenizer(example.prompt + example.completion(side))["input_ids"] + [tokenizer.eos_token_id]
+        ids = row["prompt_ids"] + row["completion_ids"]
+        assert row["prompt_ids"] and row["completion_ids"][-1] == tokenizer.eos_token_id and len(ids) <= max_length
+        if len(whole) <= max_length:
+            assert ids == whole
+        else:
+            assert len(ids) == max_length or len(row["prompt_ids"]) == 1
+
+
+def test_a_labelled_row_is_itself(tokenizer: Any) -> None:
+    singles, _ = unpaired_rows(labelled(), tokenizer, 96)
+    pairs = unpaired_rows(examples(), tokenizer, 96)[0].to_list()
+    assert singles.to_list() == [pairs[2 * index + index % 2] for index in range(len(examples()))]
+
+
+def test_sft_learns_the_labelled_rows_that_are_true(tokenizer: Any) -> None:
+    dataset, cut = completion_rows(labelled(), tokenizer, 96, True)
+    assert dataset.to_list() == completion_rows(examples()[::2], tokenizer, 96, True)[0].to_list()
+    assert cut.rows == len(dataset) == 10
+
+
+def test_who_needs_pairs_refuses_labelled_rows_and_names_the_method_for_them(tokenizer: Any) -> None:
+    with pytest.raises(UserError, match=r"row synthetic-4-1 has no chosen completion, which .*; method=kto learns"):
+        pair_rows(labelled(), tokenizer, 96)
+    prompts = [replace(row, chosen=None, rejected=None) for row in examples()]
+    with pytest.raises(UserError, match=r"has no chosen completion, which this method learns from$"):
+        unpaired_rows(prompts, tokenizer, 96)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from prefsweep.config.schema import HubDatasetConfig, ModelConfig, PublishedConfig
+from prefsweep.config.schema import HubDatasetConfig, HubScorerConfig, ModelConfig
 from prefsweep.config.stages import EncoderConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_json
@@ -62,7 +62,7 @@ def repository(section: Any, key: str = "") -> Repository | None:
             return Repository(section.id, section.revision, "dataset", "dataset.path")
         case ModelConfig(from_scratch=False):
             return Repository(str(section.id), section.revision, "model", "model.path")
-        case PublishedConfig(architecture=None):
+        case HubScorerConfig(architecture=None):
             return Repository(str(section.id), section.revision, "model", f"{key}.path")
         case EncoderConfig(architecture=None):
             return Repository(str(section.id), section.revision, "model", f"{key}.path")
@@ -74,7 +74,7 @@ def pinned(section: Any, outputs: Path, resolve: bool) -> Any:
 
     Where neither is known it stays None, a plan's "not pinned"; with `resolve` the hub is asked, and the answer kept.
     """
-    if not isinstance(section, HubDatasetConfig | ModelConfig | PublishedConfig | EncoderConfig) or section.id is None:
+    if not isinstance(section, HubDatasetConfig | ModelConfig | HubScorerConfig | EncoderConfig) or section.id is None:
         return section
     commit = commit_of(section.id, section.revision)
     if found := repository(section):

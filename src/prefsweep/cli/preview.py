@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from prefsweep.config.architectures import positions
 from prefsweep.config.schema import Config
-from prefsweep.data.cache import AT_ONCE
+from prefsweep.data.cache import BATCH_SIZE
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.truncation import Ids, Truncation
@@ -79,8 +79,8 @@ def encoded(
     """Row by row, a batch at a time."""
     off = not progress or None  # None: where nobody watches
     bar = tqdm(total=len(examples), desc="tokenising", unit="row", disable=off, leave=False, delay=1)  # not for a few
-    for first in range(0, len(examples), AT_ONCE):
-        part = examples[first : first + AT_ONCE]
+    for first in range(0, len(examples), BATCH_SIZE):
+        part = examples[first : first + BATCH_SIZE]
         for example, (prompt, completions) in zip(part, encode(part, sides, tokenizer, cut), strict=True):
             yield example, prompt, completions
         bar.update(len(part))

@@ -8,9 +8,9 @@ from typing import Any
 from prefsweep.config.architectures import Architecture, EncoderArchitecture, GPT2Architecture, OPTArchitecture
 from prefsweep.config.schema import (
     DatasetConfig,
+    HubScorerConfig,
     ModelConfig,
     OracleConfig,
-    PublishedConfig,
     ScorerConfig,
     SyntheticReviewsConfig,
 )
@@ -93,7 +93,7 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
     if not isinstance(scorer, ScorerConfig):
         raise UserError(f"{role}: its YAML names no schema; begin it with `defaults: [_classifier, _self_]`")
     check_model_folder(f"{role}.path", getattr(scorer, "path", None))
-    if scorer.architecture is not None and not isinstance(scorer, PublishedConfig):
+    if scorer.architecture is not None and not isinstance(scorer, HubScorerConfig):
         raise UserError(f"{role}.architecture: scorer {scorer.name} is no model of the hub; set null")
     check_encoder(role, scorer)
     if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):

@@ -69,6 +69,7 @@ class FileDatasetConfig(DatasetConfig):
 
 @dataclass
 class LocalConfig(FileDatasetConfig):
+    pairs: str = config_field(choices=("dataset", "generated", "labelled"))
     path: str = config_field(is_content=True)
     test: int = config_field(at_least=1)
 
@@ -151,8 +152,8 @@ class TrainedConfig(ScorerConfig):
 
 
 @dataclass
-class PublishedConfig(ScorerConfig):
-    """A scorer somebody else trained: on the hub at a commit, or a local copy. `commit` may be `id@commit`."""
+class HubScorerConfig(ScorerConfig):
+    """A scorer on the hub at a revision, or a local copy. `revision` may be `id@commit`: it holds for that id alone."""
 
     architecture: Any = config_field(unless="path")
     id: str | None = config_field(unless="path")
@@ -162,13 +163,13 @@ class PublishedConfig(ScorerConfig):
 
 
 @dataclass
-class ClassifierConfig(PublishedConfig):
+class ClassifierConfig(HubScorerConfig):
     label: str = config_field()
     output: str = config_field(choices=("logit", "probability"))
 
 
 @dataclass
-class PairInputConfig(PublishedConfig):
+class PairInputConfig(HubScorerConfig):
     pass
 
 

@@ -64,6 +64,8 @@ class StageConfig:
     reads_training_rows: ClassVar[bool] = False
     # It needs the preferred completion of each training row, so rows that are prompts alone are refused early.
     needs_chosen: ClassVar[bool] = False
+    # It compares two completions of a prompt, so rows of single completions with a label are refused.
+    needs_pairs: ClassVar[bool] = False
     # Its folder holds a policy that can be exported and generates completions.
     leaves_policy: ClassVar[bool] = False
     # It is run once more for each dataset of `stages.evaluate.other_datasets`.

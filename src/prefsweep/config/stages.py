@@ -50,6 +50,8 @@ F_DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "r
 @stage_config("dpo")
 @dataclass
 class DPOConfig(PolicyTrainingConfig):
+    needs_pairs = True
+
     best_by: str = config_field(choices=("loss", "accuracy", "margin"))
     loss: list[str] = config_field(choices=DPO_LOSSES)
     loss_weights: list[float] | None = config_field(above=0)
@@ -99,6 +101,7 @@ class EncoderConfig:
 @dataclass
 class RewardModelConfig(TrainingConfig):
     trains_scorer = "reward"
+    needs_pairs = True
 
     best_by: str = config_field(choices=("loss", "accuracy", "margin"))
     backbone: str = config_field(choices=("policy", "encoder"))

@@ -1,4 +1,4 @@
-"""Rows of a file, whatever its format, each with where it stands: what cannot be read is said by file and line."""
+"""Rows of a file of any known format, each with its location: an error names the file and the line."""
 
 import csv
 import gzip
@@ -11,6 +11,8 @@ from typing import IO, Any
 
 from prefsweep.errors import UserError, nearest
 
+LABELS = {"true": True, "1": True, "false": False, "0": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -19,47 +21,58 @@ class Row:
     values: dict[str, Any]
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return f"{self.path}, {'row' if self.path.suffix == '.parquet' else 'line'} {self.number}"
 
     def value(self, column: str) -> Any:
         if column not in self.values:
-            there = ", ".join(map(str, self.values))
-            raise UserError(f"{self.where}: has no column {column}{nearest(column, self.values)}; there are: {there}")
+            columns = ", ".join(map(str, self.values))
+            raise UserError(
+                f"{self.location}: has no column {column}{nearest(column, self.values)}; there are: {columns}"
+            )
         return self.values[column]
 
     def text(self, column: str) -> str:
-        found = self.value(column)
-        if not isinstance(found, str):
-            raise UserError(f"{self.where}: its {column} must be a text, not {shown(found)}")
-        return found
+        value = self.value(column)
+        if not isinstance(value, str):
+            raise self.wrong_type(column, "a text")
+        return value
 
-    def number_of(self, column: str) -> float:
-        found = self.value(column)
+    def real(self, column: str) -> float:
         try:
-            return float(found)  # a csv knows only texts
+            return float(self.value(column))  # a csv knows only texts
         except (TypeError, ValueError) as error:
-            raise UserError(f"{self.where}: its {column} must be a number, not {shown(found)}") from error
+            raise self.wrong_type(column, "a number") from error
+
+    def flag(self, column: str) -> bool:
+        """Return a truth value: true or false, 1 or 0, as a csv's text too."""
+        label = LABELS.get(str(self.value(column)).strip().lower())
+        if label is None:
+            raise self.wrong_type(column, "true or false, or 1 or 0")
+        return label
+
+    def wrong_type(self, column: str, wanted: str) -> UserError:
+        return UserError(f"{self.location}: its {column} must be {wanted}, not {shorten(self.values[column])}")
 
 
-def shown(value: Any) -> str:
-    """A value that should have been another, short enough for a line."""
+def shorten(value: Any) -> str:
+    """Return a value of the wrong type as it is shown in an error."""
     return repr(value)[:40]
 
 
 def read(paths: Sequence[Path]) -> Iterator[Row]:
-    """The rows of several files as of one; a file without any is a mistake."""
+    """Yield the rows of several files as if they were one; raise a UserError at a file without any."""
     for path in paths:
-        found = False
-        for found_at, values in reader_of(path)(path):
-            found = True
-            yield Row(path, found_at, values)
-        if not found:
+        is_empty = True
+        for number, values in reader_of(path)(path):
+            is_empty = False
+            yield Row(path, number, values)
+        if is_empty:
             raise UserError(f"{path}: holds no rows")
 
 
 def format_of(path: Path) -> str | None:
-    """`.jsonl.gz` of `train.jsonl.gz`; None for what is no file of rows."""
+    """Return the ending of a known format, such as `.jsonl.gz`; None for any other file."""
     return next((ending for ending in READERS if path.name.lower().endswith(ending)), None)
 
 
@@ -70,8 +83,8 @@ def reader_of(path: Path) -> "Callable[[Path], Iterator[tuple[int, dict[str, Any
     return READERS[ending]
 
 
-def opened(path: Path) -> IO[str]:
-    """utf-8, a byte order mark left out; line ends as they are, which csv needs."""
+def open_text(path: Path) -> IO[str]:
+    """Open a file as utf-8 without its byte order mark, with line ends as they are, which csv needs."""
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
@@ -79,7 +92,7 @@ def opened(path: Path) -> IO[str]:
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
-    with opened(path) as file:
+    with open_text(path) as file:
         try:
             for line in file:
                 number += 1
@@ -99,7 +112,7 @@ def jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except ValueError as error:
             raise UserError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: must be an object with named columns, not {shown(row)}")
+            raise UserError(f"{path}, line {number}: must be an object with named columns, not {shorten(row)}")
         yield number, row
 
 
@@ -128,8 +141,8 @@ def parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError) as error:
-        said = str(error).splitlines()[0]
-        raise UserError(f"{path}, after row {number}: cannot be read as parquet ({said})") from error
+        message = str(error).splitlines()[0]
+        raise UserError(f"{path}, after row {number}: cannot be read as parquet ({message})") from error
 
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]] = {

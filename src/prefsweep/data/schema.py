@@ -1,4 +1,4 @@
-"""The one row type: every dataset becomes a stream of these, and nothing downstream knows which dataset it was."""
+"""The one row type: every dataset becomes a sequence of these, and nothing downstream knows which dataset it was."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,10 @@ from prefsweep.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class PreferenceExample:
-    """One prompt with a preferred and a rejected answer; a dataset of texts has no rejected ones, one of prompts
-    alone has neither.
+    """One prompt with a preferred and a rejected completion.
+
+    A row of a labelled file has one of the two: `chosen` where the label is true, `rejected` where it is false. A
+    dataset of texts has no rejected completions, one of prompts alone has neither.
 
     `chosen` and `rejected` keep their leading space, so that `prompt + chosen` is the text as it was written
     and its tokens are the tokens a language model saw in pretraining.
@@ -22,8 +24,10 @@ class PreferenceExample:
     kind: str | None = None  # what the prompt asks for, where the dataset says so: harmful | helpful
 
     def completion(self, side: str) -> str:
-        """Of a method that cannot do without it."""
-        found: str | None = getattr(self, side)
-        if found is None:
-            raise UserError(f"dataset: its row {self.id} has no {side} answer, which this method learns from")
-        return found
+        """Return the `chosen` or the `rejected` completion; raise a UserError if the row has none."""
+        text: str | None = getattr(self, side)
+        if text is None:
+            other = self.rejected if side == "chosen" else self.chosen
+            hint = "" if other is None else "; method=kto learns from single completions with a label"
+            raise UserError(f"dataset: row {self.id} has no {side} completion, which this method learns from{hint}")
+        return text

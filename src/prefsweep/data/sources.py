@@ -1,7 +1,10 @@
-"""One loader a dataset: `(config, split, tokenizer) → examples`. A dataset's YAML names its own in `_target_`."""
+"""The one way to a dataset's examples. What was read is held for the life of the process, so every file is read once.
 
-from functools import lru_cache
-from importlib import import_module
+A dataset's YAML names in `_target_` the function that makes its `Splits` of its config.
+"""
+
+import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,67 +12,90 @@ from prefsweep.config.schema import DatasetConfig, FileDatasetConfig, SyntheticR
 from prefsweep.data.datasets import synthetic
 from prefsweep.data.layout import local_files
 from prefsweep.data.schema import PreferenceExample
+from prefsweep.data.splits import SPLITS, Splits
 from prefsweep.data.tally import Examples, Tally
+from prefsweep.pipeline.files import files_under
+from prefsweep.pipeline.imports import import_object
 
-SPLITS = ("train", "validation", "test")
+_loaded: dict[str, Splits] = {}
 
 
 def load(dataset: DatasetConfig, split: str, tokenizer: Any = None) -> Examples:
-    """The examples of one split, always the same ones in the same order, with the tally of what was left out.
+    """Return the examples of one split, always the same ones in the same order, with the tally of what was dropped.
 
     The policy's `tokenizer` matters only where prompts are the first few tokens of a text; without it the prompt of
-    such a row is empty and its chosen answer the whole text.
+    such a row is empty and its chosen completion the whole text.
     """
-    module, _, name = dataset._target_.rpartition(".")
-    examples: Examples = getattr(import_module(module), name)(dataset, split, tokenizer)
+    examples = load_splits(dataset).for_tokenizer(tokenizer)[split]
+    if split == "train" and dataset.max_train_samples is not None:
+        return examples.first(dataset.max_train_samples)
     return examples
 
 
-def files_read(dataset: DatasetConfig) -> dict[str, list[Path]] | None:
-    """The local files that make a dataset what it is, by their names on the hub; None where it has no such layout.
+def load_splits(dataset: DatasetConfig) -> Splits:
+    """Return the splits of a dataset whatever its `max_train_samples`: the same object for as long as the process
+    lives or `release_splits` is called, unless a file has changed on disk."""
+    path = getattr(dataset, "path", None)
+    stats = [(file, file.stat()) for file in files_under(Path(path))] if path and Path(path).exists() else []
+    files = [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+    key = repr((dataclasses.replace(dataset, max_train_samples=None), files))
+    if key not in _loaded:
+        _loaded[key] = import_object(dataset._target_)(dataset)
+    return _loaded[key]
 
-    A folder may hold more, other subsets or a README, which then change no identity.
+
+def release_splits() -> None:
+    """Release the memory of all datasets; they are read again when they are next asked for."""
+    _loaded.clear()
+
+
+def files_read(dataset: DatasetConfig) -> dict[str, list[Path]] | None:
+    """Return the local files that a dataset is read from, by their names on the hub; None if it has no such layout.
+
+    A folder may hold more, other subsets or a README, which are no part of the dataset's identity.
     """
-    names = getattr(import_module(dataset._target_.rpartition(".")[0]), "names", None)
+    names = getattr(sys.modules[import_object(dataset._target_).__module__], "file_names", None)
     if names is None or not isinstance(dataset, FileDatasetConfig) or dataset.path is None:
         return None
     return local_files(Path(dataset.path), names(dataset), f"dataset.path={dataset.path}")
 
 
 def pretraining_texts(dataset: DatasetConfig) -> list[str]:
-    """What a base that starts from nothing reads: the world's reviews, or the preferred texts of the train split."""
+    """Return what a base model is pretrained on: the world's reviews, or the chosen texts of the train split."""
     if isinstance(dataset, SyntheticReviewsConfig):
         return synthetic.reviews(dataset.pretraining, seed=dataset.seed, coherence=dataset.coherence)
     return [example.prompt + (example.chosen or "") for example in load(dataset, "train")]
 
 
-def synthetic_reviews(dataset: SyntheticReviewsConfig, split: str, tokenizer: Any) -> Examples:
+def synthetic_reviews(dataset: SyntheticReviewsConfig) -> Splits:
+    return SyntheticSplits(dataset)
+
+
+class SyntheticSplits(Splits):
     """Pairs of the embedded world. Train and validation are labelled with noise, as people label; test is clean.
 
-    The world's prompts are short, so the streams of two splits share some: test keeps its own, then validation.
+    Each split has a random stream of its own. The world's prompts are short, so that streams have some in common: those
+    stay in test before validation, and in validation before train.
     """
-    taken: set[str] = set()
-    for name in ("test", "validation", "train"):
-        rows = unseen_pairs(dataset, name, taken)
-        if name == split:
-            return Examples(rows[: dataset.max_train_samples] if split == "train" else rows, Tally(), split)
-        taken |= {row.group for row in rows}
-    raise ValueError(f"no such split: {split}")
 
+    def __init__(self, dataset: SyntheticReviewsConfig):
+        super().__init__()
+        self.dataset = dataset
 
-def unseen_pairs(dataset: SyntheticReviewsConfig, split: str, taken: set[str]) -> list[PreferenceExample]:
-    """The first rows of a split's own stream whose prompts are not `taken`."""
-    wanted = {"train": dataset.size, "validation": dataset.validation, "test": dataset.test}[split]
-    seed = dataset.seed * 1_000 + 1 + SPLITS.index(split)
-    noise = 0.0 if split == "test" else dataset.noise
-    drawn, rows = wanted, list[PreferenceExample]()
-    while len(rows) < wanted:  # fewer rows of a stream are a prefix of more
-        drawn += wanted // 2 + 1
-        rows = [row for row in stream(drawn, seed, dataset.coherence, noise) if row.group not in taken]
-    return rows[:wanted]
+    def compute(self, split: str) -> Examples:
+        reserved = SPLITS[SPLITS.index(split) + 1 :]
+        taken = {row.group for name in reserved for row in self[name]}
+        return Examples(self.draw(split, taken), Tally(), split)
 
-
-@lru_cache(maxsize=8)
-def stream(count: int, seed: int, coherence: float, noise: float) -> tuple[PreferenceExample, ...]:
-    """Remembered: a stage that reads two splits draws the third only once."""
-    return tuple(synthetic.preferences(count, seed=seed, coherence=coherence, noise=noise))
+    def draw(self, split: str, taken: set[str]) -> list[PreferenceExample]:
+        """Return the first rows of a split's stream whose prompts are not `taken`."""
+        dataset = self.dataset
+        count = {"train": dataset.size, "validation": dataset.validation, "test": dataset.test}[split]
+        seed = dataset.seed * 1_000 + 1 + SPLITS.index(split)
+        noise = 0.0 if split == "test" else dataset.noise
+        drawn, rows = count, list[PreferenceExample]()
+        while len(rows) < count:  # fewer rows of a stream are a prefix of more
+            drawn += count // 2 + 1
+            stream = synthetic.preferences(drawn, seed=seed, coherence=dataset.coherence, noise=noise)
+            rows = [row for row in stream if row.group not in taken]
+        return rows[:count]

@@ -1,101 +1,154 @@
-"""Train, validation and test, by group: rows that share a prompt never lie in two of them.
+"""Train, validation and test of a dataset, divided by group: rows that share a prompt never lie in two of them.
 
-Nothing here draws from a stream of random numbers: a row's place follows from its own name and the seed, so it is the
-same whatever else is in the file, on every machine and with every version of Python. More rows of a limit hold fewer.
+Nothing here draws from a stream of random numbers: a row's split and rank follow from its own id and the seed, so they
+are the same whatever else is in the file, on every machine and with every version of Python. The first N training rows
+contain the first M < N.
 """
 
-import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 from prefsweep.config.schema import FileDatasetConfig
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.tally import Examples, Tally
 from prefsweep.errors import UserError
 
-Read = Callable[[str, Tally], Iterator[PreferenceExample]]  # the rows of a file of the hub, `train` or `test`
+SPLITS = ("train", "validation", "test")
+# Yields the examples of the file `train` or `test`, and counts in the tally the rows that it reads and drops.
+ReadFile = Callable[[str, Tally], Iterator[PreferenceExample]]
 
 
-def drawn(seed: int, purpose: str, name: str) -> int:
-    """64 bits that look random, and are the same wherever they are drawn."""
-    said = f"{purpose} {seed} {name}".encode(errors="surrogatepass")
-    return int.from_bytes(blake2b(said, digest_size=8).digest(), "big")
+def stable_hash(seed: int, purpose: str, name: str) -> int:
+    """Return 64 bits that look random and depend on these arguments alone."""
+    message = f"{purpose} {seed} {name}".encode(errors="surrogatepass")
+    return int.from_bytes(blake2b(message, digest_size=8).digest(), "big")
 
 
-def held_out(groups: Iterable[str], seed: int, purpose: str, count: int) -> set[str]:
-    """`count` of the groups, or all where there are fewer."""
-    return set(sorted(set(groups), key=lambda group: (drawn(seed, purpose, group), group))[:count])
+def hold_out(groups: Iterable[str], seed: int, purpose: str, count: int) -> set[str]:
+    """Return `count` of the groups, or all where there are fewer."""
+    return set(sorted(set(groups), key=lambda group: (stable_hash(seed, purpose, group), group))[:count])
 
 
-def published(dataset: FileDatasetConfig, split: str, read: Read) -> Examples:
-    """Of a dataset that comes with a test split: that is test, whole; what train shares with it leaves train."""
-    tally = Tally()
-    if split == "test":
-        return finished(dataset, split, list(read("test", tally)), tally)
-    test = {example.group for example in read("test", Tally())}
-    examples = list(read("train", tally))
-    rest = leave_out(examples, test, tally, "in test")
-    return divided(dataset, split, rest, tally)
+class Splits(ABC):
+    """The splits of one dataset by name, each computed when it is first asked for and held from then on."""
+
+    def __init__(self) -> None:
+        self.computed: dict[str, Examples] = {}
+
+    def __getitem__(self, split: str) -> Examples:
+        if split not in self.computed:
+            self.computed[split] = self.compute(split)
+        return self.computed[split]
+
+    @abstractmethod
+    def compute(self, split: str) -> Examples:
+        """Return all rows of a split in their final order."""
+
+    def for_tokenizer(self, tokenizer: Any) -> "Splits":
+        """Return the splits as this tokenizer divides them into prompts and completions: for most datasets the same."""
+        return self
 
 
-def carved(dataset: FileDatasetConfig, test: int, split: str, read: Read) -> Examples:
-    """Of a dataset that is one file: `test` groups of it are test, others validation."""
-    tally = Tally()
-    examples = list(read("train", tally))
-    groups = {example.group for example in examples}
-    if examples and len(groups) < test + dataset.validation + 1:
-        raise UserError(
-            f"dataset={dataset.name}: has {len(groups)} prompts ({tally}); dataset.validation={dataset.validation} and "
-            f"dataset.test={test} leave none to train on"
-        )
-    taken = held_out(groups, dataset.seed, "test", test)
-    if split == "test":
-        return finished(dataset, split, leave_out(examples, groups - taken, tally, "in train"), tally)
-    return divided(dataset, split, leave_out(examples, taken, tally, "in test"), tally)
+class FileSplits(Splits):
+    """The splits of rows in files: a file is read once, when a split first needs it."""
+
+    def __init__(self, dataset: FileDatasetConfig, read_file: ReadFile):
+        super().__init__()
+        self.dataset = dataset
+        self.read_file = read_file
+
+    @property
+    @abstractmethod
+    def test_rows(self) -> Examples: ...
+
+    @property
+    @abstractmethod
+    def other_rows(self) -> Examples:
+        """The rows of train and validation; no group of test is among them."""
+
+    def read(self, file: str) -> Examples:
+        tally = Tally()
+        return Examples(self.read_file(file, tally), tally, file)
+
+    def compute(self, split: str) -> Examples:
+        if split == "test":
+            rows = self.test_rows
+        elif split == "validation":
+            rows = self.other_rows.keep(lambda row: row.group in self.validation_groups, "in train")
+        else:
+            rows = self.other_rows.keep(lambda row: row.group not in self.validation_groups, "in validation")
+        if not rows:
+            raise UserError(f"dataset={self.dataset.name}: nothing is left of its {split} split: {rows.tally}")
+        rows.split = split
+        if not self.dataset.shuffle:
+            return rows
+        return rows.sort(key=lambda row: (stable_hash(self.dataset.seed, "order", row.id), row.id))
+
+    @cached_property
+    def validation_groups(self) -> set[str]:
+        rows, count = self.other_rows, self.dataset.validation
+        groups = rows.groups()
+        if groups and len(groups) <= count:
+            raise UserError(
+                f"dataset.validation={count}: leaves nothing to train on; train has {len(groups)} prompts "
+                f"({rows.tally})"
+            )
+        return hold_out(groups, self.dataset.seed, "validation", count)
 
 
-def divided(dataset: FileDatasetConfig, split: str, examples: list[PreferenceExample], tally: Tally) -> Examples:
-    """Train or validation, of the rows that are not test's."""
-    groups = {example.group for example in examples}
-    if examples and len(groups) <= dataset.validation:
-        raise UserError(
-            f"dataset.validation={dataset.validation}: leaves nothing to train on; train has {len(groups)} prompts "
-            f"({tally})"
-        )
-    taken = held_out(groups, dataset.seed, "validation", dataset.validation)
-    others, reason = (taken, "in validation") if split == "train" else (groups - taken, "in train")
-    return finished(dataset, split, leave_out(examples, others, tally, reason), tally)
+class TwoFileSplits(FileSplits):
+    """The splits of a dataset with a test file: that is test; train rows whose group it contains are dropped."""
+
+    @cached_property
+    def test_rows(self) -> Examples:
+        return self.read("test")
+
+    @cached_property
+    def other_rows(self) -> Examples:
+        test_groups = self.test_rows.groups()
+        return self.read("train").keep(lambda row: row.group not in test_groups, "in test")
 
 
-def leave_out(
-    examples: list[PreferenceExample], groups: set[str], tally: Tally, reason: str
-) -> list[PreferenceExample]:
-    kept = [example for example in examples if example.group not in groups]
-    if len(kept) < len(examples):
-        tally.drop(reason, len(examples) - len(kept))
-    return kept
+class OneFileSplits(FileSplits):
+    """The splits of a dataset that is one file: `test` groups of it are held out."""
+
+    def __init__(self, dataset: FileDatasetConfig, test: int, read_file: ReadFile):
+        super().__init__(dataset, read_file)
+        self.test = test
+
+    @cached_property
+    def rows(self) -> Examples:
+        return self.read("train")
+
+    @cached_property
+    def test_groups(self) -> set[str]:
+        groups, dataset = self.rows.groups(), self.dataset
+        if groups and len(groups) < self.test + dataset.validation + 1:
+            raise UserError(
+                f"dataset={dataset.name}: has {len(groups)} prompts ({self.rows.tally}); "
+                f"dataset.validation={dataset.validation} and dataset.test={self.test} leave none to train on"
+            )
+        return hold_out(groups, dataset.seed, "test", self.test)
+
+    @cached_property
+    def test_rows(self) -> Examples:
+        return self.rows.keep(lambda row: row.group in self.test_groups, "in train")
+
+    @cached_property
+    def other_rows(self) -> Examples:
+        return self.rows.keep(lambda row: row.group not in self.test_groups, "in test")
 
 
 def of_share(examples: Examples, share: list[float], key: str) -> Examples:
-    """The rows whose group has its place, between 0 and 1, from share[0] up to share[1]; shares that do not overlap
-    have no group in common, whatever else is in the data."""
+    """Return the rows whose group hashes to a number, between 0 and 1, from share[0] up to share[1].
+
+    Shares that do not overlap have no group in common, whatever else is in the data. `key` names the share in errors.
+    """
     first, last = (round(bound * 2**64) for bound in share)
-    kept = [example for example in examples if first <= drawn(0, "share", example.group) < last]
-    if not kept:
+    rows = examples.keep(lambda row: first <= stable_hash(0, "share", row.group) < last, "in another share")
+    if not rows:
         raise UserError(f"{key}={share}: none of the {len(examples)} training rows is in it; widen it")
-    tally = copy.deepcopy(examples.tally)
-    if len(kept) < len(examples):
-        tally.drop("in another share", len(examples) - len(kept))
-    return Examples(kept, tally, examples.split)
-
-
-def finished(dataset: FileDatasetConfig, split: str, examples: list[PreferenceExample], tally: Tally) -> Examples:
-    """In their order, within the limit."""
-    if not examples:
-        raise UserError(f"dataset={dataset.name}: nothing is left of its {split} split: {tally}")
-    if dataset.shuffle:
-        examples = sorted(examples, key=lambda example: (drawn(dataset.seed, "order", example.id), example.id))
-    if split == "train" and dataset.max_train_samples is not None and len(examples) > dataset.max_train_samples:
-        tally.drop("over the limit", len(examples) - dataset.max_train_samples)
-        examples = examples[: dataset.max_train_samples]
-    return Examples(examples, tally, split)
+    return rows

@@ -1,19 +1,24 @@
-"""What was kept of a dataset, what was left out, and why."""
+"""A split's rows, and the tally of what was dropped on the way to it and why."""
 
+import copy
+import marshal
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, overload
 
 from prefsweep.data.schema import PreferenceExample
 
-# In the order in which they are said: what is wrong with a row, then where else it went.
+# In the order in which they are printed: what is wrong with a row, then where else it went.
 REASONS = (
-    *("prompts disagree", "empty questions", "empty answers", "equal answers", "ties", "short"),
-    *("in test", "in validation", "in train", "over the limit", "in another share"),
+    *("prompts disagree", "empty prompts", "empty completions", "equal completions", "ties", "short"),
+    *("in test", "in validation", "in train", "over the maximum", "in another share"),
 )
 
 
 class Tally:
-    """Counts by reason; `read` is the number of rows there were."""
+    """The number of rows that were read, and the number dropped for each reason."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -28,9 +33,9 @@ class Tally:
         return self.read - self.dropped.total()
 
     def metrics(self, split: str) -> dict[str, int]:
-        """As a stage's record holds them: `data/test/read`, `data/test/kept`, `data/test/empty_answers`.
+        """Return the counts as a stage records them: `data/test/read`, `data/test/kept`, `data/test/ties`.
 
-        Nothing of a world that is made, not read.
+        There are none for rows that are generated, not read.
         """
         if not self.read:
             return {}
@@ -42,20 +47,67 @@ class Tally:
         return f"kept {self.kept:,} of {self.read:,}" + (f": {reasons}" if reasons else "")
 
 
-class Examples(list[PreferenceExample]):
-    """A split, with what became of the rows of its file."""
+values_of = attrgetter(*(field.name for field in fields(PreferenceExample)))
+
+
+class Examples(Sequence[PreferenceExample]):
+    """The rows of one split and their tally; a slice of it is a list.
+
+    A row is held as bytes and decoded whenever it is read: half the memory of Python objects, so that all stages of a
+    run can share what was read once.
+    """
 
     def __init__(self, examples: Iterable[PreferenceExample], tally: Tally, split: str):
-        super().__init__(examples)
+        self.rows = [marshal.dumps(values_of(example)) for example in examples]
         self.tally = tally
         self.split = split
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> PreferenceExample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PreferenceExample]: ...
+    def __getitem__(self, index: int | slice) -> PreferenceExample | list[PreferenceExample]:
+        if isinstance(index, slice):
+            return list(map(decode, self.rows[index]))
+        return decode(self.rows[index])
+
+    def __iter__(self) -> Iterator[PreferenceExample]:
+        return map(decode, self.rows)
 
     def metrics(self) -> dict[str, int]:
         return self.tally.metrics(self.split)
 
+    def groups(self) -> set[str]:
+        return {example.group for example in self}
+
+    def keep(self, wanted: Callable[[PreferenceExample], bool], reason: str) -> "Examples":
+        """Return the rows that are `wanted`; the tally counts the others under `reason`."""
+        return self.replace([row for row in self.rows if wanted(decode(row))], reason)
+
+    def first(self, count: int) -> "Examples":
+        return self.replace(self.rows[:count], "over the maximum")
+
+    def sort(self, key: Callable[[PreferenceExample], Any]) -> "Examples":
+        return self.replace(sorted(self.rows, key=lambda row: key(decode(row))), "")
+
+    def replace(self, rows: list[bytes], reason: str) -> "Examples":
+        """Return a copy with some of these rows and a tally of its own; the rows themselves are shared."""
+        other = copy.copy(self)
+        other.rows, other.tally = rows, copy.deepcopy(self.tally)
+        if self.tally.read and len(rows) < len(self):
+            other.tally.drop(reason, len(self) - len(rows))
+        return other
+
+
+def decode(row: bytes) -> PreferenceExample:
+    return PreferenceExample(*marshal.loads(row))
+
 
 def sentences(metrics: dict[str, object]) -> dict[str, str]:
-    """By split, what a record's metrics say: `kept 2,303 of 2,312: 5 prompts disagree, 4 empty answers`."""
+    """Return by split what a record's metrics count: `kept 2,303 of 2,312: 5 prompts disagree, 4 ties`."""
     tallies: dict[str, Tally] = {}
     for name, count in metrics.items():
         head, _, reason = name.rpartition("/")
@@ -64,5 +116,5 @@ def sentences(metrics: dict[str, object]) -> dict[str, str]:
             if reason == "read":
                 tally.read = count
             elif reason != "kept":
-                tally.drop(reason.replace("_", " "), count)
+                tally.dropped[reason.replace("_", " ")] += count
     return {split: str(tally) for split, tally in tallies.items()}

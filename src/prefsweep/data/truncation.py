@@ -1,4 +1,4 @@
-"""How a row that is too long is cut, and what was cut of a whole dataset."""
+"""How a row that is too long is cut, and the counts of what was cut from a whole dataset."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,32 +8,33 @@ Ids = list[int]
 
 @dataclass
 class Truncation:
-    """What did not fit: counted, so that no answer is cut in silence."""
+    """Counts of what did not fit, so that no completion is cut in silence."""
 
     rows: int = 0
     prompts: int = 0
     completions: int = 0
-    merged: int = 0  # prompts whose last tokens merge with an answer's first ones: see views.encode
+    merged: int = 0  # prompts whose last tokens merge with a completion's first ones: see views.encode
 
     def fit(
         self, prompt: Ids, completions: Sequence[Ids], max_length: int, eos: int | None = None
     ) -> tuple[Ids, list[Ids]]:
-        """The prompt loses its beginning first, down to one token; only then do the answers lose their end.
+        """Return a prompt and its completions cut so that prompt and completion are at most `max_length` tokens.
 
-        With `eos` an answer that was cut still ends with it: a model that learns from long answers learns to stop.
+        The prompt loses its beginning first, down to one token; only then do the completions lose their end. With
+        `eos` a completion that was cut still ends with it: a model that learns from long completions learns to stop.
         """
         self.rows += 1
         room = max_length - 1
         self.completions += sum(len(completion) > room for completion in completions)
-        kept = [completion[:room] for completion in completions]
+        shortened = [completion[:room] for completion in completions]
         if eos is not None:
-            kept = [
+            shortened = [
                 short if len(short) == len(completion) else [*short[:-1], eos]
-                for short, completion in zip(kept, completions, strict=True)
+                for short, completion in zip(shortened, completions, strict=True)
             ]
-        prompt_room = max_length - max(map(len, kept))
+        prompt_room = max_length - max(map(len, shortened))
         self.prompts += len(prompt) > prompt_room
-        return prompt[-prompt_room:], kept
+        return prompt[-prompt_room:], shortened
 
     def add(self, other: "Truncation") -> None:
         for name, count in other.counts().items():
@@ -43,5 +44,5 @@ class Truncation:
         return asdict(self)
 
     def metrics(self) -> dict[str, int]:
-        told = {"rows": self.rows, "prompts_truncated": self.prompts, "completions_truncated": self.completions}
-        return told | ({"boundaries_merged": self.merged} if self.merged else {})
+        metrics = {"rows": self.rows, "prompts_truncated": self.prompts, "completions_truncated": self.completions}
+        return metrics | ({"boundaries_merged": self.merged} if self.merged else {})

@@ -1,52 +1,53 @@
-"""Examples as a trainer reads them: token ids, masks by length (never by token id), EOS at the end of every answer."""
+"""Examples as a trainer reads them: token ids, masks by length (never by token id), EOS after every completion."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
 
 from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.schema import PreferenceExample
+from prefsweep.data.tokens import token_ids
 from prefsweep.data.truncation import Ids, Truncation
-from prefsweep.data.words import token_ids
 
 IGNORED = -100  # the label of a token that is not learned
 IN_MEMORY = Cache()
 
 
 def encode_prompts(texts: list[str], tokenizer: Any) -> list[Ids]:
-    """With the tokenizer's own beginning (OPT's </s>); an empty prompt becomes one EOS: something must come first."""
-    eos = tokenizer.eos_token_id
-    return [row or [eos] for row in token_ids(texts, tokenizer, special=True)]
+    """Return ids with the tokenizer's own beginning (OPT's </s>), and one EOS for an empty prompt: a model cannot read
+    nothing."""
+    return [ids or [tokenizer.eos_token_id] for ids in token_ids(texts, tokenizer, special=True)]
 
 
 def encode_completions(texts: list[str], tokenizer: Any) -> list[Ids]:
-    """With EOS, which is always learned, and nothing put before the first token."""
-    eos = tokenizer.eos_token_id
-    return [[*row, eos] for row in token_ids(texts, tokenizer, special=False)]
+    """Return ids with EOS, which is always learned, and nothing before the first token."""
+    return [[*ids, tokenizer.eos_token_id] for ids in token_ids(texts, tokenizer, special=False)]
 
 
 def encode(
     examples: Sequence[PreferenceExample], sides: Sequence[str], tokenizer: Any, cut: Truncation
 ) -> list[tuple[Ids, list[Ids]]]:
-    """Prompt and answers, whose tokens put together are the tokens of the whole text.
+    """Return prompt and completions, whose tokens put together are the tokens of the whole text.
 
-    They are encoded apart, which gives just that wherever an answer begins with a space. Where the text at the boundary
-    would merge, the prompt gives up its last tokens and the answers begin with the merged ones; counted.
+    They are encoded apart, which gives just that wherever a completion begins with a space. Where the text at the
+    boundary would merge, the prompt gives up its last tokens and the completions begin with the merged ones; counted.
     """
     prompts = encode_prompts([example.prompt for example in examples], tokenizer)
-    completions = [encode_completions([example.completion(side) for example in examples], tokenizer) for side in sides]
+    texts = [[example.completion(side) for example in examples] for side in sides]
+    encoded = [encode_completions(column, tokenizer) for column in texts]
     rows = []
-    for place, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
-        texts, own = [example.completion(side) for side in sides], [side[place] for side in completions]
-        if example.prompt and not all(is_apart(example.prompt, text) for text in texts):
-            wholes = token_ids([example.prompt + text for text in texts], tokenizer, special=True)
-            if any(prompt + ids[:-1] != whole for ids, whole in zip(own, wholes, strict=True)):
+    for index, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
+        endings, completions = [column[index] for column in texts], [column[index] for column in encoded]
+        if example.prompt and not all(is_apart(example.prompt, ending) for ending in endings):
+            joined = token_ids([example.prompt + ending for ending in endings], tokenizer, special=True)
+            if any(prompt + ids[:-1] != whole for ids, whole in zip(completions, joined, strict=True)):
                 cut.merged += 1
-                shared = min(common(prompt, whole) for whole in wholes)
+                shared = min(common_length(prompt, whole) for whole in joined)
                 prompt = prompt[:shared] or [tokenizer.eos_token_id]
-                own = [[*whole[shared:], tokenizer.eos_token_id] for whole in wholes]
-        rows.append((prompt, own))
+                completions = [[*whole[shared:], tokenizer.eos_token_id] for whole in joined]
+        rows.append((prompt, completions))
     return rows
 
 
@@ -55,20 +56,20 @@ def is_apart(prompt: str, completion: str) -> bool:
     return not prompt[-1:].isspace() and completion[:1] == " " and not completion[1:2].isspace() and len(completion) > 1
 
 
-def common(one: Ids, other: Ids) -> int:
-    """How many tokens two rows begin with alike."""
+def common_length(one: Ids, other: Ids) -> int:
+    """Return the number of tokens that two rows have in common at their beginning."""
     pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def text_rows(texts: list[str], tokenizer: Any, max_length: int, cache: Cache = IN_MEMORY) -> Dataset:
-    """Whole texts with the tokenizer's own beginning and EOS, every token learned: for pretraining.
+    """Return rows for pretraining: texts with the tokenizer's own beginning and EOS, every token learned.
 
-    One that is too long is read up to there, and has no end.
+    A text that is too long loses its end, EOS too.
     """
 
     def make(part: Sequence[str], cut: Truncation) -> Columns:
-        rows = [[*row, tokenizer.eos_token_id][:max_length] for row in token_ids(list(part), tokenizer, special=True)]
+        rows = [[*ids, tokenizer.eos_token_id][:max_length] for ids in token_ids(list(part), tokenizer, special=True)]
         return {"input_ids": rows, "labels": rows}
 
     return cache.rows({"name": "texts", "max_length": max_length}, texts, tokenizer, make)[0]
@@ -81,36 +82,64 @@ def completion_rows(
     completion_only_loss: bool,
     cache: Cache = IN_MEMORY,
 ) -> tuple[Dataset, Truncation]:
-    """Prompt and preferred answer: for SFT. With `completion_only_loss` the prompt's tokens are read but not learned."""
+    """Return rows for SFT: prompt and preferred completion; of labelled rows those whose label is true.
+
+    With `completion_only_loss` the prompt's tokens are read but not learned.
+    """
 
     def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
+        preferred = [example for example in part if example.chosen is not None or example.rejected is None]
         rows: Columns = {"input_ids": [], "labels": []}
-        for whole_prompt, completions in encode(part, ("chosen",), tokenizer, cut):
+        for whole_prompt, completions in encode(preferred, ("chosen",), tokenizer, cut):
             prompt, (completion,) = cut.fit(whole_prompt, completions, max_length, tokenizer.eos_token_id)
             rows["input_ids"].append(prompt + completion)
             rows["labels"].append(([IGNORED] * len(prompt) if completion_only_loss else prompt) + completion)
         return rows
 
-    return cache.rows(
-        {"name": "completions", "max_length": max_length, "completion_only_loss": completion_only_loss},
-        examples,
-        tokenizer,
-        make,
-    )
+    view = {"name": "completions", "max_length": max_length, "completion_only_loss": completion_only_loss}
+    return cache.rows(view, examples, tokenizer, make)
 
 
 def pair_rows(
     examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int, cache: Cache = IN_MEMORY
 ) -> tuple[Dataset, Truncation]:
-    """Prompt, chosen, rejected, in the columns of TRL's DPOTrainer. Both answers share one truncated prompt."""
+    """Return prompt, chosen and rejected in the columns of TRL's DPOTrainer. Both completions share one cut prompt."""
 
     def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
         rows: Columns = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
-        eos = tokenizer.eos_token_id
-        for whole_prompt, completions in encode(part, ("chosen", "rejected"), tokenizer, cut):
-            prompt, completions = cut.fit(whole_prompt, completions, max_length, eos)
-            for column, ids in zip(rows, (prompt, *completions), strict=True):
-                rows[column].append(ids)
+        for whole_prompt, whole_completions in encode(part, ("chosen", "rejected"), tokenizer, cut):
+            prompt, completions = cut.fit(whole_prompt, whole_completions, max_length, tokenizer.eos_token_id)
+            for column, ids in zip(rows.values(), (prompt, *completions), strict=True):
+                column.append(ids)
         return rows
 
     return cache.rows({"name": "pairs", "max_length": max_length}, examples, tokenizer, make)
+
+
+def unpaired_rows(
+    examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int, cache: Cache = IN_MEMORY
+) -> tuple[Dataset, Truncation]:
+    """Return prompt, completion and label in the columns of TRL's KTOTrainer: a row for each completion.
+
+    A pair gives two rows, its chosen completion labelled true and then its rejected one labelled false; a labelled row
+    gives itself. Each has a prompt of its own, cut to fit its own completion.
+    """
+
+    def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
+        sides = [(example, side) for example in part for side in sides_of(example)]
+        singles = [replace(example, chosen=example.completion(side), rejected=None) for example, side in sides]
+        rows: Columns = {"prompt_ids": [], "completion_ids": [], "label": [side == "chosen" for _, side in sides]}
+        for whole_prompt, completions in encode(singles, ("chosen",), tokenizer, cut):
+            prompt, (completion,) = cut.fit(whole_prompt, completions, max_length, tokenizer.eos_token_id)
+            rows["prompt_ids"].append(prompt)
+            rows["completion_ids"].append(completion)
+        return rows
+
+    return cache.rows({"name": "unpaired", "max_length": max_length}, examples, tokenizer, make)
+
+
+def sides_of(example: PreferenceExample) -> list[str]:
+    sides = [side for side in ("chosen", "rejected") if getattr(example, side) is not None]
+    if not sides:
+        example.completion("chosen")  # raises
+    return sides

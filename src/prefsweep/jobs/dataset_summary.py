@@ -1,16 +1,18 @@
-"""What was kept of each dataset that a plan reads: as its stages have recorded it, or read now."""
+"""The rows kept of each dataset that a plan reads: as its stages have recorded it, or read now."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from prefsweep.config.schema import FileDatasetConfig
-from prefsweep.data.sources import SPLITS, load
+from prefsweep.data.sources import load
+from prefsweep.data.splits import SPLITS
 from prefsweep.data.tally import sentences
 from prefsweep.hub import not_pinned
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Store
 
-Told = tuple[dict[str, object], dict[str, str]]  # a dataset as a record has it, and what was kept by split
+# A dataset's section as a stage's record has it, and by split the sentence of what that stage kept.
+Recorded = tuple[dict[str, object], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -22,63 +24,61 @@ class Reading:
 
     @property
     def splits(self) -> list[str]:
-        """Of those that must be read whole to be divided: train brings its validation."""
-        learned = any(stage.config.learns_from(self.dataset) for stage in self.stages)
-        return ["train", "test"] if learned else ["test"]
+        """The splits that need a file of their own to be read: validation is divided from train."""
+        trains = any(stage.config.learns_from(self.dataset) for stage in self.stages)
+        return ["train", "test"] if trains else ["test"]
 
-    def recorded(self, records: Sequence[Told]) -> dict[str, str]:
-        """By split, what any run's stage that read it has recorded."""
-        forms = [stage.payload["sections"]["dataset"] for stage in self.stages]
-        said: dict[str, str] = {}
-        for form, told in records:
-            if form in forms:
-                same = form["max_train_samples"] == self.dataset.max_train_samples
-                said |= {split: sentence for split, sentence in told.items() if same or split != "train"}
-        return said
+    def recorded(self, records: Sequence[Recorded]) -> dict[str, str]:
+        """Return by split what any run's stage that read it has recorded."""
+        sections = [stage.payload["sections"]["dataset"] for stage in self.stages]
+        kept: dict[str, str] = {}
+        for section, by_split in records:
+            if section in sections:
+                same_maximum = section["max_train_samples"] == self.dataset.max_train_samples
+                kept |= {name: sentence for name, sentence in by_split.items() if same_maximum or name != "train"}
+        return kept
 
 
 def readings(stages: Sequence[Stage]) -> list[Reading]:
-    """By dataset, with its limit where a stage has one: what evaluates sees it without."""
-    found: dict[str, list[Stage]] = {}
+    """Return a reading for each dataset, with `max_train_samples` if a stage has it: those that evaluate do not."""
+    readers: dict[str, list[Stage]] = {}
     for stage in stages:
         if isinstance(stage.sections.get("dataset"), FileDatasetConfig):
-            found.setdefault(stage.sections["dataset"].name, []).append(stage)
-    limited = {name: [each.sections["dataset"] for each in stages] for name, stages in found.items()}
-    return [
-        Reading(next((each for each in limited[name] if each.max_train_samples is not None), limited[name][0]), stages)
-        for name, stages in found.items()
-    ]
+            readers.setdefault(stage.sections["dataset"].name, []).append(stage)
+    datasets = {name: [stage.sections["dataset"] for stage in stages] for name, stages in readers.items()}
+    cut = {name: [form for form in forms if form.max_train_samples is not None] for name, forms in datasets.items()}
+    return [Reading((cut[name] or datasets[name])[0], stages) for name, stages in readers.items()]
 
 
-def told(store: Store) -> list[Told]:
-    """By every finished stage that has read a dataset; the store is walked once for all of them."""
-    found = ((record["sections"].get("dataset"), record["metrics"]) for record in store.records())
-    return [(form, sentences(metrics)) for form, metrics in found if form]
+def records_of(store: Store) -> list[Recorded]:
+    """Return what every finished stage that read a dataset has recorded of it."""
+    records = ((record["sections"].get("dataset"), record["metrics"]) for record in store.records())
+    return [(section, sentences(metrics)) for section, metrics in records if section]
 
 
 def lines(stages: Sequence[Stage], store: Store) -> Iterator[str]:
-    """A line a dataset, with whether it may still change."""
-    found = readings(stages)
-    records = told(store) if found else []
-    for reading in found:
-        pin = not_pinned(reading.dataset, store.root.parent)
-        yield line(reading, reading.recorded(records), pin)
+    """Yield a line for each dataset: the rows kept of each split, and whether its commit is pinned."""
+    datasets = readings(stages)
+    records = records_of(store) if datasets else []
+    for reading in datasets:
+        yield line(reading, reading.recorded(records), not_pinned(reading.dataset, store.root.parent))
 
 
-def line(reading: Reading, said: dict[str, str], pin: str | None = None) -> str:
-    parts = [f"{split} {said[split]}" for split in SPLITS if split in said] or ["not read yet"]
+def line(reading: Reading, kept: dict[str, str], pin: str | None = None) -> str:
+    parts = [f"{split} {kept[split]}" for split in SPLITS if split in kept] or ["not read yet"]
     return f"{reading.dataset.name}: {'; '.join([*parts, *([pin] if pin else [])])}"
 
 
 def validate_datasets(stages: Sequence[Stage], store: Store) -> Iterator[str]:
-    """Read what no stage has read yet, and say what was kept: a row that is wrong is told before anything is built,
-    not after hours of what comes before it."""
-    found = readings(stages)
-    records = told(store) if found else []
-    for reading in found:
+    """Read what no stage has read yet, and yield a line for each such dataset: an invalid row is an error before
+    anything is built, not after hours. The stages find in memory what was read here."""
+    datasets = readings(stages)
+    records = records_of(store) if datasets else []
+    for reading in datasets:
         if set(reading.splits) - set(reading.recorded(records)):
-            loaded = {split: load(reading.dataset, split) for split in reading.splits}
-            if any(stage.config.needs_chosen for stage in reading.stages):
-                for example in loaded["train"]:
-                    example.completion("chosen")  # or a complaint: prompts alone teach it nothing
-            yield line(reading, {split: str(examples.tally) for split, examples in loaded.items()})
+            examples = {split: load(reading.dataset, split) for split in reading.splits}
+            needs_chosen = any(stage.config.needs_chosen for stage in reading.stages)
+            if needs_chosen and reading.dataset.pairs != "labelled":
+                for example in examples["train"]:
+                    example.completion("chosen")  # raises if there is none: prompts alone teach nothing
+            yield line(reading, {split: str(rows.tally) for split, rows in examples.items()})

@@ -15,6 +15,8 @@ def check_plan(plan: Plan, config: Config) -> None:
         check_judge(plan, config, trained)
     if config.dataset.pairs == "generated":
         check_pairs(config.dataset, trained)
+    if config.dataset.pairs == "labelled":
+        check_labelled(plan, config.dataset)
 
 
 def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
@@ -48,6 +50,15 @@ def check_pairs(dataset: Any, trained: dict[str, Any]) -> None:
             raise UserError(
                 f"scorer@{role}=trained: dataset={dataset.name} has no pairs to train it on; set "
                 f"scorer@{role}={usual[role]}, or another that needs no training"
+            )
+
+
+def check_labelled(plan: Plan, dataset: Any) -> None:
+    for stage in plan.stages:
+        if stage.config.needs_pairs:
+            raise UserError(
+                f"dataset.pairs=labelled: stages.{stage.name} learns from pairs, and dataset={dataset.name} has single "
+                "completions with a label; set method=kto, which reads them"
             )
 
 

@@ -1,7 +1,7 @@
-"""LoRA (Hu et al. 2022): W + (alpha / r) B A beside frozen weights; B starts at zero, so that the start is unmoved.
+"""LoRA (Hu et al. 2022): W + (alpha / r) B A beside frozen weights; B starts at zero, so that the model is unchanged.
 
-A stage leaves its adapters alone, and beside them what they stand on: the adapters of the stages before it, and a base
-that a run of ours made (a hub's is fetched again). So its folder is whole, at the price of the adapters.
+A stage saves only adapters: its own, those of the stages before it, and a link to the base weights if a stage of this
+project trained them (a base of the hub is downloaded again). So its folder is complete at the size of the adapters.
 """
 
 import shutil
@@ -22,36 +22,36 @@ from prefsweep.config.stage import AdapterConfig
 from prefsweep.errors import UserError, nearest
 from prefsweep.pipeline.files import link
 
-ADAPTERS = "adapters"  # one folder a stage that trained some, 00 first
-BASE = "base"  # whole weights, where they are a run's own
+ADAPTERS = "adapters"  # one folder for each stage that trained some, 00 first
+BASE = "base"  # the full weights under them, if a stage of this project trained those
 WEIGHTS = "adapter_model.safetensors"
 
 
 def is_adapted(folder: Path | None) -> bool:
-    """Whether a stage left adapters there, not whole weights."""
+    """Whether a stage saved adapters there, not full weights."""
     return folder is not None and (folder / ADAPTERS).is_dir()
 
 
 def stack(folder: Path) -> list[Path]:
-    """Its adapters, in the order in which they were trained."""
+    """Return its adapters in the order in which they were trained."""
     return sorted((folder / ADAPTERS).iterdir())
 
 
 def merged(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """The base with the stack's changes added to its weights: a plain model."""
+    """Return the base with the adapters of `folder` merged into its weights: a plain model."""
     for adapter in stack(folder):
         base = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     return base
 
 
 def with_adapters(model: PreTrainedModel, adapter: AdapterConfig, start: Path | None, seed: int) -> PreTrainedModel:
-    """The same model, its weights frozen, with fresh adapters to train; `start` is the folder that it came from."""
+    """Return the model with frozen weights and fresh adapters to train; `start` is the folder it was loaded from."""
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=list(adapter.targets),
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's lie transposed
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's are transposed
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -59,15 +59,15 @@ def with_adapters(model: PreTrainedModel, adapter: AdapterConfig, start: Path | 
         torch.manual_seed(seed)
         model.add_adapter(config)
     config.base_model_name_or_path = None  # transformers puts a path of this machine there
-    model.start = start  # what `save_adapters` puts beside them
+    model.start = start  # whose adapters and base `save_adapters` saves too
     return model
 
 
 def check_targets(targets: list[str], shape: PreTrainedConfig) -> None:
-    """Each must name a linear layer of the architecture. No weight is loaded for that."""
+    """Raise a UserError at a target that is no linear layer of the architecture; no weight is loaded for that."""
     with torch.device("meta"):
-        hollow = AutoModelForCausalLM.from_config(shape).base_model
-    linear = {name.rpartition(".")[2] for name, part in hollow.named_modules() if isinstance(part, nn.Linear | Conv1D)}
+        model = AutoModelForCausalLM.from_config(shape).base_model
+    linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D)}
     for target in targets:
         if target not in linear:
             raise UserError(
@@ -82,7 +82,7 @@ def has_adapters(model: Any) -> bool:
 
 @contextmanager
 def adapters_off(model: Any) -> Iterator[None]:
-    """The model as it was before its adapters: PPO's reference, without a second copy."""
+    """Switch the adapters off inside the `with` block: PPO's reference, without a second copy."""
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         layer.enable_adapters(False)
@@ -94,20 +94,20 @@ def adapters_off(model: Any) -> Iterator[None]:
 
 
 def save_adapters(model: Any, folder: Path) -> None:
-    """As another stage of ours reads them, with all that they stand on."""
+    """Save the adapters, those of earlier stages and a link to the base, as `merged` and `load_policy` read them."""
     start: Path | None = model.start
     if start is not None and is_adapted(start):
         shutil.copytree(start / ADAPTERS, folder / ADAPTERS, dirs_exist_ok=True)
-    own = start if start is not None and not is_adapted(start) else (start / BASE if start else None)
-    if own is not None and own.is_dir():
-        link_base(own, folder / BASE)
+    base = start / BASE if start is not None and is_adapted(start) else start
+    if base is not None and base.is_dir():
+        link_base(base, folder / BASE)
     count = len(stack(folder)) if is_adapted(folder) else 0
     model.save_pretrained(folder / ADAPTERS / f"{count:02}")
     (folder / ADAPTERS / f"{count:02}" / "README.md").unlink(missing_ok=True)
 
 
 def link_base(base: Path, folder: Path) -> None:
-    """Finished weights never change, so they are linked where the disk allows it: no second gigabyte."""
+    """Link the base weights, which never change, where the disk allows it; copy them elsewhere."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in base.iterdir():
         if file.is_file() and file.name.startswith(("config.json", "generation_config", "model", "pytorch_model")):
@@ -115,5 +115,5 @@ def link_base(base: Path, folder: Path) -> None:
 
 
 def restore_adapters(model: Any, checkpoint: Path) -> None:
-    """What a checkpoint of ours holds of a model with adapters: those alone."""
+    """Load the adapters of a checkpoint, which holds no other weights of a model that has some."""
     set_peft_model_state_dict(model, load_file(checkpoint / WEIGHTS))

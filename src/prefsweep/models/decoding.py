@@ -1,8 +1,8 @@
-"""Sampling answers, one stream of random numbers a row.
+"""Sampling completions, one stream of random numbers a row.
 
 Each token is drawn by inverting the cumulative distribution at a uniform number that belongs to the row and the
-position. So an answer does not depend on the batch it was drawn in, and two policies asked with the same numbers
-answer alike where they agree: their comparison is paired.
+position. So a completion does not depend on the batch it was drawn in, and two policies that draw with the same numbers
+generate the same where they agree: their comparison is paired.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from prefsweep.models.logprobs import Ids, pad_left, positions
 
 
 def uniforms(names: list[str], length: int, seed: int) -> Tensor:
-    """[B, length] in [0, 1): row i depends on `seed` and `names[i]` alone."""
+    """Return numbers in [0, 1), [B, length]: row i depends on `seed` and `names[i]` alone."""
 
     def row(name: str) -> np.ndarray:
         entropy = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big")
@@ -27,8 +27,9 @@ def uniforms(names: list[str], length: int, seed: int) -> Tensor:
 
 
 def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """[B] the token at which the cumulative distribution of softmax(logits / temperature) [B, V] passes uniform [B].
+    """Return the token [B] at which the cumulative distribution of softmax(logits / temperature) passes `uniform`.
 
+    logits: [B, V]; uniform: [B].
     Temperature 0 is greedy: the likeliest token, whatever the number.
     """
     if temperature == 0:
@@ -43,7 +44,10 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
 def sample(
     model: PreTrainedModel, prompts: list[Ids], uniform: Tensor, eos: int, pad: int, temperature: float
 ) -> list[Ids]:
-    """An answer a prompt, up to and with its EOS, at most uniform.shape[1] tokens: no other warping."""
+    """Return a completion for each prompt, up to and with its EOS, of at most uniform.shape[1] tokens.
+
+    Temperature is the only warping: no top-k, no top-p.
+    """
     completions: list[Ids] = [[] for _ in prompts]
     for row, token in tokens(model, prompts, uniform, eos, pad, temperature):
         completions[row].append(token)
@@ -53,33 +57,35 @@ def sample(
 def tokens(
     model: PreTrainedModel, prompts: list[Ids], uniform: Tensor, eos: int, pad: int, temperature: float
 ) -> Iterator[tuple[int, int]]:
-    """(row, token) as they are drawn."""
-    where = model.device
-    ids, attention = pad_left(prompts, pad, where)
-    uniform = uniform.to(where)
-    rows = torch.arange(len(prompts), device=where)
+    """Yield (row, token) as they are drawn."""
+    ids, attention = pad_left(prompts, pad, model.device)
+    uniform = uniform.to(model.device)
+    rows = torch.arange(len(prompts), device=model.device)
     alive = torch.ones_like(rows, dtype=torch.bool)
-    cache, place = DynamicCache(config=model.config), positions(attention)
+    cache, position_ids = DynamicCache(config=model.config), positions(attention)
     for step in range(uniform.shape[1]):
         # 1. one forward: the whole prompts first, then one token a row
         output = model(
-            input_ids=ids, attention_mask=attention, position_ids=place, past_key_values=cache, logits_to_keep=1
+            input_ids=ids,
+            attention_mask=attention,
+            position_ids=position_ids,
+            past_key_values=cache,
+            logits_to_keep=1,
         )
         # 2. draw; rows that have ended go on as filler until they are dropped
         token = draw(output.logits[:, -1], uniform[rows, step], temperature)
-        yield from (
-            (row, new) for row, new, live in zip(rows.tolist(), token.tolist(), alive.tolist(), strict=True) if live
-        )
+        yield from zip(rows[alive].tolist(), token[alive].tolist(), strict=True)
         alive &= token != eos
-        # 3. drop ended rows once they are half of the batch: most answers are shorter than the cap
+        # 3. drop ended rows once they are half of the batch: most completions are shorter than the cap
         count = int(alive.sum())
         if count == 0:
             return
         if count <= len(alive) // 2:
             keep = alive.nonzero().squeeze(-1)
             cache.batch_select_indices(keep)
-            rows, alive, token, attention, place = (each[keep] for each in (rows, alive, token, attention, place))
+            rows, alive, token = rows[keep], alive[keep], token[keep]
+            attention, position_ids = attention[keep], position_ids[keep]
         # 4. the next input
         ids = token[:, None]
         attention = torch.cat([attention, attention.new_ones(len(rows), 1)], dim=1)
-        place = place[:, -1:] + 1
+        position_ids = position_ids[:, -1:] + 1

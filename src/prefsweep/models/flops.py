@@ -1,6 +1,8 @@
-"""What a forward or a training step costs in floating-point operations, estimated: 2 a parameter and token forward, 4
-more for the gradients (Kaplan et al. 2020). Attention's own products, small beside these at our lengths, are left out,
-and so is what memory is saved with, a forward made twice.
+"""Estimated floating-point operations of a forward or a training step: 2 per parameter and token forward, 4 more for
+the gradients (Kaplan et al. 2020).
+
+Left out are attention's own products, small beside these at our lengths, and the second forward of gradient
+checkpointing.
 """
 
 from torch import nn
@@ -8,19 +10,19 @@ from torch.nn import Parameter
 
 
 def multiplied(model: nn.Module) -> list[Parameter]:
-    """The parameters that a token is multiplied by: all but tables that are only looked up. One that is also the head
-    (GPT-2's and OPT's) is multiplied there."""
+    """Return the parameters that a token is multiplied by: all but embeddings, unless they are also the head, as
+    GPT-2's and OPT's are."""
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     linear = {id(part.weight) for part in model.modules() if isinstance(part, nn.Linear)}
-    return [each for each in model.parameters() if id(each) not in tables - linear]
+    return [weight for weight in model.parameters() if id(weight) not in tables - linear]
 
 
 def forward_flops(model: nn.Module, tokens: int) -> int:
-    return 2 * tokens * sum(each.numel() for each in multiplied(model))
+    return 2 * tokens * sum(weight.numel() for weight in multiplied(model))
 
 
 def training_flops(model: nn.Module, tokens: int) -> int:
-    """Forward, the gradient of what is between the layers, and that of the parameters that are trained: 6 N a token, or
-    with adapters 4 N and 2 for each of theirs."""
-    trained = sum(each.numel() for each in multiplied(model) if each.requires_grad)
+    """Count a forward, the gradients of the activations, and those of the parameters that are trained: 6 N a token, or
+    with adapters 4 N and 2 for each of their parameters."""
+    trained = sum(weight.numel() for weight in multiplied(model) if weight.requires_grad)
     return 2 * forward_flops(model, tokens) + 2 * tokens * trained

@@ -1,4 +1,4 @@
-"""A scalar for every text: a pooled hidden state through one linear map."""
+"""The reward model: a scalar for every text, a pooled hidden state through one linear map."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from prefsweep.data.truncation import Ids
 from prefsweep.models.loading import load_fp32
 
 HEAD = "head.safetensors"
-REWARD = "reward.json"  # beside it: how the model is asked, and how it did on validation
+REWARD = "reward.json"  # beside it: template, pooling and length that it was trained with, and its metrics
 
 
 def pad_right(rows: list[Ids], pad: int | None) -> tuple[Tensor, Tensor]:
-    """ids and attention mask [B, L], padded on the right. The mask is by length: `pad` may be any token."""
+    """Return ids and attention mask [B, L], padded on the right. The mask is by length: `pad` may be any token."""
     longest = max(map(len, rows))
     ids = torch.tensor([row + [pad or 0] * (longest - len(row)) for row in rows])
     attention = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
@@ -24,9 +24,9 @@ def pad_right(rows: list[Ids], pad: int | None) -> tuple[Tensor, Tensor]:
 
 
 def pooled(hidden: Tensor, attention: Tensor, pooling: str) -> Tensor:
-    """[B, L, H] → [B, H]: the state of the last real token, or the mean over all real ones.
+    """Reduce hidden states [B, L, H] to [B, H]: the state of the last real token, or the mean over all real ones.
 
-    By the mask, which is by length: finding the end by the pad token's id would skip an EOS that is also the pad.
+    The end is found by the mask: finding it by the pad token's id would skip an EOS that is also the pad.
     """
     if pooling == "mean":
         weights = attention[..., None].to(hidden.dtype)
@@ -36,9 +36,9 @@ def pooled(hidden: Tensor, attention: Tensor, pooling: str) -> Tensor:
 
 
 class RewardModel(nn.Module):
-    """A transformer without its own head, and ours: input_ids, attention_mask [B, L] → reward [B] in fp32.
+    """A transformer with a scalar head: input_ids, attention_mask [B, L] → reward [B] in fp32.
 
-    The head starts at zero: every reward is 0, the first loss ln 2, and no seed is in the start.
+    The head starts at zero: every reward is 0, the first loss ln 2, and the initial model depends on no seed.
     """
 
     def __init__(self, backbone: PreTrainedModel, pooling: str):
@@ -63,13 +63,13 @@ class RewardModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, pooling: str) -> "RewardModel":
-        made = cls(load_fp32(AutoModel, str(folder), {}), pooling)
-        made.head.load_state_dict(load_file(folder / HEAD))
-        return made
+        model = cls(load_fp32(AutoModel, str(folder), {}), pooling)
+        model.head.load_state_dict(load_file(folder / HEAD))
+        return model
 
 
 def without_extras(backbone: PreTrainedModel) -> PreTrainedModel:
-    """Without BERT's own pooler, which we do not read, and the cache, which only generation reads."""
+    """Remove BERT's own pooler, which is not read here, and the cache, which only generation reads."""
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
     if hasattr(backbone.config, "use_cache"):
@@ -79,6 +79,6 @@ def without_extras(backbone: PreTrainedModel) -> PreTrainedModel:
 
 @torch.no_grad()
 def width(backbone: PreTrainedModel) -> int:
-    """Of the hidden state itself: opt-350m's is 512 wide where its config says 1024."""
+    """Return the width of the hidden state itself: opt-350m's is 512 where its config says 1024."""
     one = torch.ones(1, 1, dtype=torch.long, device=backbone.device)
     return int(backbone(input_ids=one, attention_mask=one).last_hidden_state.shape[-1])

@@ -1,4 +1,4 @@
-"""The vocabulary head at learned tokens alone, in place of the fused one that TRL's trainers give their models.
+"""The vocabulary head at learned tokens alone, in place of the fused one that TRL's trainers patch into models.
 
 TRL's is made for a GPU's kernel. On a CPU it scores every position, prompts and padding too, folds the softmax piece
 by piece, and computes the logits again in the backward pass. Here a CPU computes the logits of the tokens that are
@@ -22,7 +22,7 @@ PLAIN = ("gpt2", "opt")  # models whose logits are the head's output, neither sc
 
 
 def replace_fused_head(model: Any) -> None:
-    """On a CPU, `model(..., fused_lm_head=True)` is answered here; everything else as before."""
+    """Compute `model(..., fused_lm_head=True)` here if the model is on a CPU; leave every other call as it is."""
     model = getattr(model, "get_base_model", lambda: model)()  # inside its adapters, as TRL does
     if model.config.model_type not in PLAIN:
         return
@@ -33,22 +33,25 @@ def replace_fused_head(model: Any) -> None:
         if not fused_lm_head or model.device.type != "cpu":
             return before(*args, fused_lm_head=fused_lm_head, labels=labels, **rest)
         states = model.base_model(*args, **rest | {"use_cache": False}).last_hidden_state
-        return described(states[:, :-1], model.get_output_embeddings(), labels[:, 1:])
+        return learned_output(states[:, :-1], model.get_output_embeddings(), labels[:, 1:])
 
     model.forward = forward
 
 
-def described(states: Tensor, head: Any, labels: Tensor) -> FusedCausalLMOutput:
-    """What the head says of `labels` [B, L] at `states` [B, L, H]; each [B, L], 0 where nothing is learned."""
+def learned_output(states: Tensor, head: Any, labels: Tensor) -> FusedCausalLMOutput:
+    """Return statistics of `labels` [B, L] at `states` [B, L, H]; each is [B, L], 0 where nothing is learned."""
     mask = labels != IGNORED
     targets = labels[mask]
     size = max(1, PIECE // head.weight.shape[0])
     pieces = list(zip(states[mask].split(size), targets.split(size), strict=True))
     if len(pieces) == 1 or not torch.is_grad_enabled():
-        found = [believed(*piece, head) for piece in pieces]
+        statistics = [token_statistics(*piece, head) for piece in pieces]
     else:
-        found = [checkpoint(believed, *piece, head, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
-    columns = (torch.cat(column) for column in zip(*found, strict=True))
+        statistics = [
+            checkpoint(token_statistics, *piece, head, use_reentrant=False, preserve_rng_state=False)
+            for piece in pieces
+        ]
+    columns = (torch.cat(column) for column in zip(*statistics, strict=True))
     log_probs, entropy, sum_of_squares, mean_logits, is_top1 = (
         column.new_zeros(mask.shape).masked_scatter(mask, column) for column in columns
     )
@@ -63,12 +66,13 @@ def described(states: Tensor, head: Any, labels: Tensor) -> FusedCausalLMOutput:
     )
 
 
-def believed(states: Tensor, targets: Tensor, head: Any) -> tuple[Tensor, ...]:
-    """[N] each: log p of the targets, and without a gradient entropy, log Σ p², mean logit, whether it comes first."""
+def token_statistics(states: Tensor, targets: Tensor, head: Any) -> tuple[Tensor, ...]:
+    """Return log p of the targets, and without a gradient entropy, log Σ p², the mean logit and whether the target is
+    the likeliest token; each [N] for states [N, H]."""
     logits = head(states).float()
-    beliefs = logits.log_softmax(-1)
+    logprobs = logits.log_softmax(-1)
     with torch.no_grad():
-        p = beliefs.exp()
-        entropy, squares = -torch.linalg.vecdot(p, beliefs), torch.linalg.vecdot(p, p).log()
-        of_logits = logits.mean(-1), logits.argmax(-1) == targets
-    return beliefs.gather(-1, targets[:, None]).squeeze(-1), entropy, squares, *of_logits
+        p = logprobs.exp()
+        entropy, log_squares = -torch.linalg.vecdot(p, logprobs), torch.linalg.vecdot(p, p).log()
+        mean_logit, is_top1 = logits.mean(-1), logits.argmax(-1) == targets
+    return logprobs.gather(-1, targets[:, None]).squeeze(-1), entropy, log_squares, mean_logit, is_top1

@@ -25,7 +25,7 @@ DROPOUT_FIELDS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
 )
 
-# What a file that is no model, or not of the kind that is asked for, raises.
+# Raised by a file that is no model, or not one of the requested kind.
 UNREADABLE = (ValueError, RuntimeError, KeyError, UnpicklingError, SafetensorError)
 
 # TRL and transformers call transformers by names that it has deprecated: nothing a user can act on.
@@ -36,18 +36,18 @@ transformers_logging.disable_progress_bar()
 
 def device(runtime: RuntimeConfig) -> torch.device:
     if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("runtime.device=cuda: no GPU is visible here; say runtime=cpu or runtime=auto")
+        raise UserError("runtime.device=cuda: no GPU is visible here; set runtime=cpu or runtime=auto")
     wants_gpu = runtime.device != "cpu" and torch.cuda.is_available()
     return torch.device("cuda" if wants_gpu else "cpu")
 
 
-def autocast(precision: str, where: torch.device) -> AbstractContextManager[Any]:
-    """bf16 over fp32 weights, or nothing."""
-    return torch.autocast(where.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context of bf16 over fp32 weights, or one that does nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def place(model: ModelConfig | EncoderConfig, policy: Path | None) -> tuple[str, dict[str, Any]]:
-    """Where transformers finds it: the folder of a finished stage, a local folder, or a pinned commit of the hub."""
+def source_of(model: ModelConfig | EncoderConfig, policy: Path | None) -> tuple[str, dict[str, Any]]:
+    """Return the arguments of `from_pretrained`: a finished stage's folder, a local one, or a revision of the hub."""
     if policy is not None:
         return str(policy), {}
     if model.path is not None:
@@ -57,52 +57,52 @@ def place(model: ModelConfig | EncoderConfig, policy: Path | None) -> tuple[str,
 
 
 def load_tokenizer(model: ModelConfig, policy: Path | None) -> Any:
-    where, options = place(model, policy)
-    tokenizer = from_pretrained(AutoTokenizer, where, options)
+    source, options = source_of(model, policy)
+    tokenizer = from_pretrained(AutoTokenizer, source, options)
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{where}: its tokenizer has no EOS token, so no answer could ever end")
+        raise UserError(f"{source}: its tokenizer has no EOS token, so no completion could ever end")
     if tokenizer.pad_token_id is None:
-        # Only a filler: every mask here is by length, so EOS stays learned where it is an answer's end.
+        # Only a filler: every mask here is by length, so EOS stays learned where it ends a completion.
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_policy(model: ModelConfig, policy: Path | None) -> PreTrainedModel:
-    """Whole weights, adapters merged into them."""
-    where, options = place(model, base_of(policy))
-    made = load_fp32(AutoModelForCausalLM, where, options)
-    return merged(made, policy) if policy is not None and is_adapted(policy) else made
+    """Load a policy with its adapters, if it has any, merged into the weights."""
+    base = load_fp32(AutoModelForCausalLM, *source_of(model, base_of(policy)))
+    return merged(base, policy) if policy is not None and is_adapted(policy) else base
 
 
 def base_of(policy: Path | None) -> Path | None:
-    """The whole weights under a policy's adapters; None where they are the config's model."""
+    """Return the folder of a policy's full weights, under its adapters if it has any; None: the config's model."""
     if policy is None or not is_adapted(policy):
         return policy
     return policy / BASE if (policy / BASE).is_dir() else None
 
 
 def load_learner(stage: SFTConfig | DPOConfig | PPOConfig, model: ModelConfig, policy: Path | None) -> PreTrainedModel:
-    """The policy to train: with fresh adapters where the stage says so, else whole."""
+    """Load the policy to train, with fresh adapters if `stage.lora`."""
     if not stage.lora:
         return load_policy(model, policy)
-    where, options = place(model, base_of(policy))
-    check_targets(stage.adapter.targets, from_pretrained(AutoConfig, where, options))
+    check_targets(stage.adapter.targets, from_pretrained(AutoConfig, *source_of(model, base_of(policy))))
     return with_adapters(load_policy(model, policy), stage.adapter, policy, stage.seed)
 
 
-def load_fp32(kind: Any, where: str, options: dict[str, Any], key: str = "model.path") -> PreTrainedModel:
-    """fp32 whatever the checkpoint was saved in (opt-350m's is fp16, and would train to NaN). `key` is what the user
-    sets to say where it is."""
-    config = from_pretrained(AutoConfig, where, options, key)
+def load_fp32(kind: Any, source: str, options: dict[str, Any], key: str = "model.path") -> PreTrainedModel:
+    """Load a model in fp32 whatever the checkpoint was saved in (opt-350m's is fp16, and would train to NaN).
+
+    `key` is the config key that sets the source, named in errors.
+    """
+    config = from_pretrained(AutoConfig, source, options, key)
     without_dropout(config)
     settings = {**options, "config": config, "dtype": torch.float32, "output_loading_info": True}
-    made, found = from_pretrained(kind, where, settings, key)
-    lacking = sorted(name for name in found["missing_keys"] if "pooler" not in name or kind is not AutoModel)
-    if lacking:  # transformers would make them up
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        raise UserError(f"{where}: lacks {lacking[0]}{more}, so it is another kind of model than {key} asks for")
-    assert isinstance(made, PreTrainedModel)
-    return made
+    model, info = from_pretrained(kind, source, settings, key)
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name or kind is not AutoModel)
+    if missing:  # transformers would initialise them randomly
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(f"{source}: lacks {missing[0]}{more}, so it is another kind of model than {key} needs")
+    assert isinstance(model, PreTrainedModel)
+    return model
 
 
 def without_dropout(config: Any) -> None:
@@ -112,51 +112,53 @@ def without_dropout(config: Any) -> None:
 
 
 def longest_row(model: PreTrainedModel) -> int:
-    """As many tokens as it has positions for; RoBERTa's begin after its pad token's id."""
-    found: int = model.config.max_position_embeddings
-    return found - model.config.pad_token_id - 1 if "roberta" in model.config.model_type else found
+    """Return the number of tokens that a model has positions for; RoBERTa's begin after its pad token's id."""
+    positions: int = model.config.max_position_embeddings
+    return positions - model.config.pad_token_id - 1 if "roberta" in model.config.model_type else positions
 
 
 def init_from_scratch(
     architecture: Architecture, tokenizer: Any, kind: Any = AutoModelForCausalLM, **more: Any
 ) -> PreTrainedModel:
-    """A model of this shape with fresh weights; the vocabulary is what the tokenizer ended up with."""
+    """Return a model of this architecture with random weights; the tokenizer decides the size of its vocabulary."""
     shape = {key: value for key, value in vars(architecture).items() if key not in ("vocab_size", "labels")}
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     if architecture.model_type == "gpt2":
-        more["activation_function"] = "gelu_pytorch_tanh"  # GPT-2's own in one kernel: three times as fast
+        more["activation_function"] = (
+            "gelu_pytorch_tanh"  # the same function as GPT-2's in one kernel: three times as fast
+        )
     config = AutoConfig.for_model(**shape, **special, **more, vocab_size=len(tokenizer))
     without_dropout(config)
-    made = kind.from_config(config, dtype=torch.float32)
-    assert isinstance(made, PreTrainedModel)
-    return made
+    model = kind.from_config(config, dtype=torch.float32)
+    assert isinstance(model, PreTrainedModel)
+    return model
 
 
-def from_pretrained(kind: Any, where: str, options: dict[str, Any], key: str = "model.path") -> Any:
-    """From disk where it lies there: a pinned commit that is cached never asks the network.
+def from_pretrained(kind: Any, source: str, options: dict[str, Any], key: str = "model.path") -> Any:
+    """Load from a local folder, the hub's cache or the hub, in this order: a cached revision needs no network.
 
-    safetensors where there are some, else a .bin that torch reads with weights_only; no code that came with it.
+    Weights are safetensors, or else a .bin that torch reads with weights_only; code that comes with a model is not run.
     """
     safe = {**options, "trust_remote_code": False}
     try:
-        return kind.from_pretrained(where, local_files_only=True, **safe)
+        return kind.from_pretrained(source, local_files_only=True, **safe)
     except OSError as error:
-        if Path(where).exists():
-            raise unreadable(where, error) from error
+        if Path(source).exists():
+            raise unreadable(source, error) from error
     except UNREADABLE as error:
-        raise unreadable(where, error) from error
+        raise unreadable(source, error) from error
     if not hub_is_reachable():
-        raise unreachable(Repository(where, options.get("revision"), "model", key))
+        raise unreachable(Repository(source, options.get("revision"), "model", key))
     try:
-        return kind.from_pretrained(where, **safe)
+        return kind.from_pretrained(source, **safe)
     except (OSError, *UNREADABLE) as error:
-        raise unreadable(where, error) from error
+        raise unreadable(source, error) from error
 
 
-def unreadable(where: str, error: Exception) -> UserError:
-    said = str(error).strip()
+def unreadable(source: str, error: Exception) -> UserError:
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, UnpicklingError):
-        return UserError(f"{where}: its .bin holds more than weights, so it is not opened; take a copy in safetensors")
-    if "trust_remote_code" in said:
-        return UserError(f"{where}: comes with code of its own, which is never run; take one that transformers knows")
-    return UserError(f"{where}: cannot be read as a model ({said.splitlines()[0] if said else type(error).__name__})")
+        return UserError(f"{source}: its .bin holds more than weights, so it is not opened; take a copy in safetensors")
+    if "trust_remote_code" in str(error):
+        return UserError(f"{source}: comes with code of its own, which is never run; take one that transformers knows")
+    return UserError(f"{source}: cannot be read as a model ({message})")

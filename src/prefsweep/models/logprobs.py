@@ -1,4 +1,4 @@
-"""What a policy thinks of given answers: logits and log-probabilities at the answer's tokens, nowhere else."""
+"""A policy's logits and log-probabilities at the tokens of given completions, and nowhere else."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ Ids = list[int]
 
 @dataclass(frozen=True)
 class CompletionBatch:
-    """B rows that all end at the same column, so that the answers are the last A columns.
+    """B rows that all end at the same column, so that the completions are in the last C columns.
 
-    ids, attention: [B, L]; answer_mask: [B, A], 1 on the answer's tokens (EOS too), 0 before them.
+    ids, attention: [B, L]; completion_mask: [B, C], 1 on the completion's tokens (EOS too), 0 before them.
     """
 
     ids: Tensor
@@ -22,12 +22,12 @@ class CompletionBatch:
 
     @property
     def completions(self) -> Tensor:
-        """[B, A] the answers' tokens, preceded by whatever stood there."""
+        """The completions' tokens [B, C]; where the mask is 0, those of the prompt or padding."""
         return self.ids[:, -self.completion_mask.shape[1] :]
 
 
 def pad_left(rows: list[Ids], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """ids and attention mask [B, L], padded on the left. The mask is by length: `pad` may be any token."""
+    """Return ids and attention mask [B, L], padded on the left. The mask is by length: `pad` may be any token."""
     longest = max(map(len, rows))
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=device)
     attention = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
@@ -35,7 +35,7 @@ def pad_left(rows: list[Ids], pad: int, device: torch.device) -> tuple[Tensor, T
 
 
 def positions(attention: Tensor) -> Tensor:
-    """The position of each real token in its own row: without them, left padding shifts GPT-2 in silence."""
+    """Return the position of each real token in its row [B, L]: without them, left padding shifts GPT-2 in silence."""
     return (attention.cumsum(-1) - 1).clamp(min=0)
 
 
@@ -50,7 +50,7 @@ def completion_batch(prompts: list[Ids], completions: list[Ids], pad: int, devic
 
 
 def completion_logits(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
-    """[B, A, V] fp32: at each answer token, the logits that predicted it. Only these see the vocabulary head."""
+    """Return the logits that predict each completion token, [B, C, V] in fp32. Only these pass the vocabulary head."""
     width = batch.completion_mask.shape[1]
     output = model(
         input_ids=batch.ids,
@@ -64,7 +64,7 @@ def completion_logits(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
 
 
 def completion_logprobs(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
-    """[B] log π(answer | prompt), summed over the answer's tokens and its EOS."""
+    """Return log π(completion | prompt) [B], summed over the completion's tokens and its EOS."""
     logits = completion_logits(model, batch)
     chosen = logits.gather(-1, batch.completions[..., None]).squeeze(-1) - logits.logsumexp(-1)
     return (chosen * batch.completion_mask).sum(-1)

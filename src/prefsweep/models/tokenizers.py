@@ -1,5 +1,5 @@
-"""Tokenizers from nothing: byte-level pairs, with the special tokens that each architecture's own tokenizer puts around
-texts, so that a model from nothing is asked as the published one is."""
+"""Byte-level BPE tokenizers trained here, with the special tokens that each architecture's own tokenizer puts around
+texts, so that a randomly initialised model reads texts in the same form as the one on the hub."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 @dataclass(frozen=True)
 class Convention:
-    """Special tokens in the order of their ids, what each is for, and what stands around one text and around two."""
+    """Special tokens in the order of their ids, their roles, and the templates of one text and of two."""
 
     specials: tuple[str, ...]
     roles: dict[str, str]
@@ -30,7 +30,7 @@ BERT = Convention(
     inputs=("input_ids", "attention_mask", "token_type_ids"),
 )
 CONVENTIONS = {
-    "gpt2": Convention(  # the published one has no pad token; one of its own makes a wrong mask show
+    "gpt2": Convention(  # GPT-2 has no pad token; a separate one exposes a wrong mask
         ("<|endoftext|>", "<|pad|>"), {"bos": "<|endoftext|>", "eos": "<|endoftext|>", "pad": "<|pad|>"}
     ),
     "opt": Convention(
@@ -57,27 +57,29 @@ CONVENTIONS = {
 }
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int, longest: int, model_type: str = "gpt2") -> Any:
-    """Pairs of bytes learned from `texts`, as an architecture's own tokenizer would be; from no text, bytes alone."""
-    like = CONVENTIONS[model_type]
-    inner = Tokenizer(models.BPE())
-    if like.lowercase:
-        inner.normalizer = normalizers.Lowercase()
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
+def train_tokenizer(texts: Iterable[str], vocabulary: int, max_length: int, model_type: str = "gpt2") -> Any:
+    """Train a byte-level BPE with an architecture's special tokens; without texts its tokens are the bytes."""
+    convention = CONVENTIONS[model_type]
+    tokenizer = Tokenizer(models.BPE())
+    if convention.lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(like.specials),
+        special_tokens=list(convention.specials),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    inner.train_from_iterator(texts, trainer)
-    if like.one is not None:
-        named = [(token, like.specials.index(token)) for token in like.specials]
-        inner.post_processor = processors.TemplateProcessing(single=like.one, pair=like.two, special_tokens=named)
+    tokenizer.train_from_iterator(texts, trainer)
+    if convention.one is not None:
+        ids = [(token, index) for index, token in enumerate(convention.specials)]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=convention.one, pair=convention.two, special_tokens=ids
+        )
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        model_max_length=longest,
-        model_input_names=list(like.inputs),
-        **{f"{role}_token": token for role, token in like.roles.items()},
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=list(convention.inputs),
+        **{f"{role}_token": token for role, token in convention.roles.items()},
     )

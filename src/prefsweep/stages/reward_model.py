@@ -28,8 +28,8 @@ from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
 from prefsweep.models.adapters import is_adapted
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
-from prefsweep.models.loading import from_pretrained, load_fp32, load_policy, load_tokenizer, longest_row, place
-from prefsweep.models.random_models import stand_in
+from prefsweep.models.loading import from_pretrained, load_fp32, load_policy, load_tokenizer, longest_row, source_of
+from prefsweep.models.random_models import random_encoder
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import STEPS
 from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, arguments, seeded, train, trimmed
@@ -81,11 +81,11 @@ def start(
         assert model is not None  # checked with the config
         if is_adapted(policy):
             return load_policy(model, policy).base_model, load_tokenizer(model, policy)
-        where, options = place(model, policy)
+        where, options = source_of(model, policy)
         return load_fp32(AutoModel, where, options), load_tokenizer(model, policy)
     if config.encoder.architecture is not None and config.encoder.path is None:
-        return stand_in(AutoModel, config.encoder.architecture)
-    where, options = place(config.encoder, None)
+        return random_encoder(AutoModel, config.encoder.architecture)
+    where, options = source_of(config.encoder, None)
     key = f"stages.{name}.encoder.path"
     return load_fp32(AutoModel, where, options, key), from_pretrained(AutoTokenizer, where, options, key)
 

@@ -1,19 +1,18 @@
-"""hh-rlhf: Anthropic's dialogues with an assistant, two of them a row, of which people preferred one.
+"""hh-rlhf: Anthropic's dialogues with an assistant; a row is two dialogues, of which people preferred one.
 
-A row is two whole transcripts, each `\\n\\nHuman: …\\n\\nAssistant: …` and so on. They part at the last
-`\\n\\nAssistant:`, which ends the prompt; the answer behind it keeps its leading space.
+A dialogue is one text, `\\n\\nHuman: …\\n\\nAssistant: …` and so on. The two of a row differ after the last
+`\\n\\nAssistant:`, which ends the prompt; the completion behind it keeps its leading space.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from prefsweep.config.schema import HH_SUBSETS, HHConfig
 from prefsweep.data.files import Row, read
 from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import published
-from prefsweep.data.tally import Examples, Tally
+from prefsweep.data.splits import Splits, TwoFileSplits
+from prefsweep.data.tally import Tally
 from prefsweep.errors import UserError
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
@@ -23,33 +22,32 @@ def subsets(dataset: HHConfig) -> tuple[str, ...]:
     return HH_SUBSETS if dataset.subset == "all" else (dataset.subset,)
 
 
-def names(dataset: HHConfig) -> list[str]:
-    """The files it is read from."""
-    if dataset.path is not None and (named := Path(dataset.path).name) in HH_SUBSETS and named != dataset.subset:
-        raise UserError(f"dataset.path={dataset.path}: is the subset {named}; say dataset.subset={named}")
+def file_names(dataset: HHConfig) -> list[str]:
+    if dataset.path is not None and (name := Path(dataset.path).name) in HH_SUBSETS and name != dataset.subset:
+        raise UserError(f"dataset.path={dataset.path}: is the subset {name}; set dataset.subset={name}")
     return [f"{subset}/{part}" for part in ("train", "test") for subset in subsets(dataset)]
 
 
 def rows(dataset: HHConfig, part: str) -> Iterator[tuple[str, Row]]:
-    """As they stand in the files, each with its subset."""
-    located = files(dataset, names(dataset))
+    """Yield the rows of the train or test files as they are, each with its subset."""
+    located = files(dataset, file_names(dataset))
     for subset in subsets(dataset):
         for row in read(located[f"{subset}/{part}"]):
             yield subset, row
 
 
-def load(dataset: HHConfig, split: str, tokenizer: Any) -> Examples:
+def load(dataset: HHConfig) -> Splits:
     def examples(part: str, tally: Tally) -> Iterator[PreferenceExample]:
         for subset, row in rows(dataset, part):
-            made = example(row, f"{subset}-{part}-{row.number}", tally)
-            if made is not None:
-                yield made
+            example = to_example(row, f"{subset}-{part}-{row.number}", tally)
+            if example is not None:
+                yield example
 
-    return published(dataset, split, examples)
+    return TwoFileSplits(dataset, examples)
 
 
-def example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
-    """None for what is no pair, counted."""
+def to_example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
+    """Return the pair of a row; None, counted in the tally, if it is none."""
     tally.read += 1
     prompt, role, chosen = row.text("chosen").rpartition(ASSISTANT)
     other, _, rejected = row.text("rejected").rpartition(ASSISTANT)
@@ -57,9 +55,9 @@ def example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
     if prompt != other or not role:
         reason = "prompts disagree"
     elif not chosen.strip() or not rejected.strip():
-        reason = "empty answers"
+        reason = "empty completions"
     elif chosen == rejected:
-        reason = "equal answers"
+        reason = "equal completions"
     if reason:
         tally.drop(reason)
         return None
@@ -68,5 +66,5 @@ def example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
 
 
 def first_turn(prompt: str) -> str:
-    """What the human said first: dialogues that begin alike are one group, in whichever subset they stand."""
+    """Return the human's first message: dialogues that begin alike are one group, in whichever subset they are."""
     return prompt.partition(ASSISTANT)[0].removeprefix(HUMAN).strip()

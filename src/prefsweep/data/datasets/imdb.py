@@ -1,74 +1,104 @@
 """imdb: film reviews. A prompt is the first few tokens of one, by the policy's tokenizer; the rest is how it goes on.
 
-There are no pairs, and the label (was it a good film?) is never shown: a scorer says which answers are positive.
+There are no pairs, and the label (was the review positive?) is never read: a scorer ranks completions.
 """
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from prefsweep.config.schema import IMDBConfig
 from prefsweep.data.files import read
 from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import drawn, published
+from prefsweep.data.splits import Splits, TwoFileSplits, stable_hash
 from prefsweep.data.tally import Examples, Tally
+from prefsweep.data.tokens import tokenizer_identity
 
 BREAKS = re.compile(r"(\s*<br\s*/?>\s*)+", flags=re.IGNORECASE)
 CHARACTERS = 12  # of a text for each of its tokens that are looked for: enough for nearly all
-CHUNK = 1024  # reviews that a tokenizer is given at once
+CHUNK = 1024  # reviews in one call of the tokenizer
 
 
-def names(dataset: IMDBConfig) -> list[str]:
-    """The files it is read from."""
+def file_names(dataset: IMDBConfig) -> list[str]:
     return ["plain_text/train", "plain_text/test"]
 
 
-def load(dataset: IMDBConfig, split: str, tokenizer: Any) -> Examples:
-    located = files(dataset, names(dataset))
+def load(dataset: IMDBConfig) -> Splits:
+    return ReviewSplits(dataset)
 
-    def examples(part: str, tally: Tally) -> Iterator[PreferenceExample]:
+
+class ReviewSplits(TwoFileSplits):
+    """The splits with whole reviews as completions; those with prompts are held by tokenizer."""
+
+    dataset: IMDBConfig
+
+    def __init__(self, dataset: IMDBConfig):
+        super().__init__(dataset, self.reviews)
+        self.by_tokenizer: dict[str, PromptSplits] = {}
+
+    def reviews(self, part: str, tally: Tally) -> Iterator[PreferenceExample]:
+        located = files(self.dataset, file_names(self.dataset))
         for number, row in enumerate(read(located[f"plain_text/{part}"]), start=1):
             tally.read += 1
             text = row.text("text")
             review = BREAKS.sub(" ", text).strip()
-            if len(text) <= dataset.over_characters or not review:
+            if len(text) <= self.dataset.over_characters or not review:
                 tally.drop("short")
-                continue
-            yield PreferenceExample(f"{part}-{number}", review, "", review, None)
+            else:
+                yield PreferenceExample(f"{part}-{number}", review, "", review, None)
 
-    found = published(dataset, split, examples)
-    if tokenizer is None:
-        return found
-    return Examples(cut(dataset, found, tokenizer), found.tally, split)
+    def for_tokenizer(self, tokenizer: Any) -> Splits:
+        if tokenizer is None:
+            return self
+        identity = tokenizer_identity(tokenizer)
+        if identity is None:
+            return PromptSplits(self, tokenizer)
+        return self.by_tokenizer.setdefault(identity, PromptSplits(self, tokenizer))
 
 
-def cut(dataset: IMDBConfig, whole: Examples, tokenizer: Any) -> Iterator[PreferenceExample]:
-    """Each review in two, where its first tokens end."""
-    least, most = dataset.query_tokens
-    for first in range(0, len(whole), CHUNK):
-        examples = whole[first : first + CHUNK]
-        ends = first_ends([example.group for example in examples], tokenizer, most)
-        for example, places in zip(examples, ends, strict=True):
-            count = least + drawn(dataset.seed, "query", example.id) % (most - least + 1)
-            place = places[min(count, len(places)) - 1]
-            if place == len(example.group):  # no more than a word, and tags
-                whole.tally.drop("short")
-                continue
-            yield PreferenceExample(example.id, example.group, example.group[:place], example.group[place:], None)
+class PromptSplits(Splits):
+    """Each review divided into a prompt, its first tokens, and a completion, the rest."""
+
+    def __init__(self, reviews: ReviewSplits, tokenizer: Any):
+        super().__init__()
+        self.reviews = reviews
+        self.tokenizer = tokenizer
+
+    def compute(self, split: str) -> Examples:
+        tally = deepcopy(self.reviews[split].tally)
+        return Examples(self.divide(self.reviews[split], tally), tally, split)
+
+    def divide(self, reviews: Examples, tally: Tally) -> Iterator[PreferenceExample]:
+        dataset = self.reviews.dataset
+        least, most = dataset.query_tokens
+        for first in range(0, len(reviews), CHUNK):
+            examples = reviews[first : first + CHUNK]
+            ends = first_ends([example.group for example in examples], self.tokenizer, most)
+            for example, ends_of_tokens in zip(examples, ends, strict=True):
+                count = least + stable_hash(dataset.seed, "query", example.id) % (most - least + 1)
+                end = ends_of_tokens[min(count, len(ends_of_tokens)) - 1]
+                if end == len(example.group):  # one word and tags
+                    tally.drop("short")
+                else:
+                    yield PreferenceExample(example.id, example.group, example.group[:end], example.group[end:], None)
 
 
 def first_ends(texts: list[str], tokenizer: Any, count: int) -> list[list[int]]:
-    """Where each of a text's first `count` tokens ends. A few words tell, whole ones: only then are they the text's."""
-    few = [" ".join(text[: CHARACTERS * count].split(" ")[:-1]) for text in texts]
-    found = ends_of(few, tokenizer, count)
-    for number, places in enumerate(found):
-        if len(places) < count:
-            (found[number],) = ends_of([texts[number]], tokenizer, count)
-    return found
+    """Return the index in its text at which each of a text's first `count` tokens ends.
+
+    Only a text's first words are tokenised, whole words, so that their tokens are also those of the text.
+    """
+    beginnings = [" ".join(text[: CHARACTERS * count].split(" ")[:-1]) for text in texts]
+    ends = ends_of(beginnings, tokenizer, count)
+    for index, ends_of_text in enumerate(ends):
+        if len(ends_of_text) < count:
+            (ends[index],) = ends_of([texts[index]], tokenizer, count)
+    return ends
 
 
 def ends_of(texts: list[str], tokenizer: Any, count: int) -> list[list[int]]:
     settings = {"truncation": True, "max_length": count, "return_offsets_mapping": True}
     spans = tokenizer(texts, add_special_tokens=False, **settings)["offset_mapping"]
-    return [[end for _, end in of_one] for of_one in spans]
+    return [[end for _, end in spans_of_text] for spans_of_text in spans]

@@ -1,59 +1,60 @@
-"""CulturalKaleidoscope: questions that touch on cultures, with an answer that people preferred and one they did not.
+"""CulturalKaleidoscope: questions that touch on cultures, with a completion that people preferred and one they did not.
 
-One file of `Question`, `More_Prefered`, `Less_Prefered`, spelt so; the right spelling and any case are read too. It has
-no test split: questions are divided, so that no answer to a test question is learned from.
+One file with the columns `Question`, `More_Prefered` and `Less_Prefered`; the right spelling and any case are read too.
+It has no test split: questions are divided, so that no completion of a test question is learned from.
 """
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from prefsweep.config.schema import KaleidoscopeConfig
 from prefsweep.data.files import Row, read
 from prefsweep.data.layout import ANY, files
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import carved
-from prefsweep.data.tally import Examples, Tally
+from prefsweep.data.splits import OneFileSplits, Splits
+from prefsweep.data.tally import Tally
 
 QUESTION, MORE, LESS = "Question", "More_Prefered", "Less_Prefered"
 
 
-def names(dataset: KaleidoscopeConfig) -> list[str]:
-    """The files it is read from."""
+def file_names(dataset: KaleidoscopeConfig) -> list[str]:
     return [ANY]
 
 
-def load(dataset: KaleidoscopeConfig, split: str, tokenizer: Any) -> Examples:
+def load(dataset: KaleidoscopeConfig) -> Splits:
     def examples(part: str, tally: Tally) -> Iterator[PreferenceExample]:
-        for number, row in enumerate(read(files(dataset, names(dataset))[ANY]), start=1):
-            made = example(row, f"row-{number}", tally)
-            if made is not None:
-                yield made
+        for number, row in enumerate(read(files(dataset, file_names(dataset))[ANY]), start=1):
+            example = to_example(row, f"row-{number}", tally)
+            if example is not None:
+                yield example
 
-    return carved(dataset, dataset.test, split, examples)
+    return OneFileSplits(dataset, dataset.test, examples)
 
 
-def example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
-    """None for what is no pair, counted. The prompt is what its published reward model was asked with."""
+def to_example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
+    """Return the pair of a row; None, counted in the tally, if it is none.
+
+    The prompt has the form in which the dataset's own reward model was trained to read it.
+    """
     tally.read += 1
-    question, more, less = (row.text(spelt(row, column)).strip() for column in (QUESTION, MORE, LESS))
+    question, more, less = (row.text(spelling(row, column)).strip() for column in (QUESTION, MORE, LESS))
     reason = None
     if not question:
-        reason = "empty questions"
+        reason = "empty prompts"
     elif not more or not less:
-        reason = "empty answers"
+        reason = "empty completions"
     elif more == less:
-        reason = "equal answers"
+        reason = "equal completions"
     if reason:
         tally.drop(reason)
         return None
     return PreferenceExample(name, question, f"User: {question}\nAssistant:", f" {more}", f" {less}")
 
 
-def spelt(row: Row, column: str) -> str:
-    """The column as this file spells it."""
-    return next((name for name in row.values if plain(name) == plain(column)), column)
+def spelling(row: Row, column: str) -> str:
+    """Return the column's name as this file spells it."""
+    return next((name for name in row.values if normalised(name) == normalised(column)), column)
 
 
-def plain(name: str) -> str:
+def normalised(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower()).replace("preferred", "prefered")

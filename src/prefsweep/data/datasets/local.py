@@ -1,35 +1,42 @@
-"""local: a file of your own with the columns prompt, chosen, rejected; with prompts alone where pairs are sampled."""
+"""local: a file of your own.
+
+`dataset.pairs` says what its rows are: pairs (`dataset`: columns prompt, chosen, rejected), single completions with a
+label (`labelled`: prompt, completion, label), or prompts with or without a chosen text (`generated`).
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from prefsweep.config.schema import LocalConfig
 from prefsweep.data.files import Row, read
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import carved
-from prefsweep.data.tally import Examples, Tally
+from prefsweep.data.splits import OneFileSplits, Splits
+from prefsweep.data.tally import Tally
 from prefsweep.errors import UserError
 
 
-def load(dataset: LocalConfig, split: str, tokenizer: Any) -> Examples:
+def load(dataset: LocalConfig) -> Splits:
     path = Path(dataset.path)
 
     def examples(part: str, tally: Tally) -> Iterator[PreferenceExample]:
         for row in read([path]):
             tally.read += 1
-            yield example(row, f"{path.stem}-{row.number}", dataset.pairs)
+            name, prompt = f"{path.stem}-{row.number}", row.text("prompt")
+            yield PreferenceExample(name, prompt, prompt, *completions(row, dataset.pairs))
 
-    return carved(dataset, dataset.test, split, examples)
+    return OneFileSplits(dataset, dataset.test, examples)
 
 
-def example(row: Row, name: str, pairs: str) -> PreferenceExample:
-    prompt = row.text("prompt")
-    if pairs == "sampled":
-        chosen = row.text("chosen") if row.values.get("chosen") is not None else None
-        return PreferenceExample(name, prompt, prompt, chosen, None)
+def completions(row: Row, pairs: str) -> tuple[str | None, str | None]:
+    """Return the chosen and the rejected completion of a row; of a labelled one the label says which it has."""
+    if pairs == "labelled":
+        completion = row.text("completion")
+        return (completion, None) if row.flag("label") else (None, completion)
+    if pairs == "generated":
+        return (row.text("chosen") if row.values.get("chosen") is not None else None), None
     if not {"chosen", "rejected"} & set(row.values):
+        kind, rows = ("labelled", "labelled completions") if "label" in row.values else ("generated", "prompts alone")
         raise UserError(
-            f"{row.where}: has neither chosen nor rejected; say dataset.pairs=generated for a file of prompts alone"
+            f"{row.location}: has neither chosen nor rejected; set dataset.pairs={kind} for a file of {rows}"
         )
-    return PreferenceExample(name, prompt, prompt, row.text("chosen"), row.text("rejected"))
+    return row.text("chosen"), row.text("rejected")

@@ -1,9 +1,9 @@
 """An offline world of short movie reviews whose true reward is known exactly.
 
 A review has a mood, positive or negative with equal chance, and three or four sentences. Each sentence agrees with
-the mood, is neutral or disagrees; it fills one template of `lexicon`. Because the grammar is that
-list of templates and nothing else, a text can be checked exactly, and a policy that gains reward by breaking the
-grammar is seen doing so: only complete, well-formed sentences earn anything.
+the mood, is neutral or disagrees; it fills one template of `lexicon`. Because the grammar is that list of templates and
+nothing else, a text can be checked exactly. Only complete, well-formed sentences earn reward, so a policy gains nothing
+by breaking the grammar.
 
 Equal arguments give equal output on every machine: all randomness comes from `random.Random.random`, the one
 generator method whose sequence Python promises to keep, and no result depends on the order of a set.
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 SENTENCES = (3, 4)
 PROMPT_WORDS = (4, 5, 6)
-NEAR_TIE = 0.2  # two answers whose true rewards differ by less are not worth a label
+NEAR_TIE = 0.2  # two completions whose true rewards differ by less are not labelled
 NEUTRAL_TO_OPPOSITE = 10 / 3  # at coherence .74 this gives .74 same, .20 neutral, .06 opposite
 
 SIGN: dict[str, int] = {
@@ -35,7 +35,7 @@ NEGATORS = frozenset(CLASSES["not"])
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A template written out: for every position, the words that may stand there.
+    """A template as the words that are possible at each of its positions.
 
     A word carries its capital and its punctuation, so a sentence is exactly its words joined by single spaces.
     """
@@ -43,18 +43,18 @@ class Shape:
     positions: tuple[tuple[str, ...], ...]
 
     def starts(self, words: Sequence[str]) -> bool:
-        """Whether `words` begin a sentence of this shape (or are one, if there are as many words as positions)."""
+        """Whether `words` begin a sentence of this shape, or are one if there are as many words as positions."""
         return len(words) <= len(self.positions) and all(
             word in position for word, position in zip(words, self.positions, strict=False)
         )
 
     def chance(self, words: Sequence[str]) -> float:
-        """The probability that a sentence of this shape begins with `words`, given that it can."""
+        """Return the probability that a sentence of this shape begins with `words`, given that it can."""
         return prod(1 / len(position) for position in self.positions[: len(words)])
 
 
 def _options(piece: str, polarity: int) -> tuple[str, ...]:
-    """All words one piece of a template stands for, punctuation included; polarity 0 takes both sentiments."""
+    """Return the words that one piece of a template stands for, with punctuation; polarity 0 has both sentiments."""
     match = re.fullmatch(r"\{(-?)(\w+)\}(\W?)", piece)
     if match is None:
         return (piece,)
@@ -79,11 +79,11 @@ WRITTEN: dict[int, tuple[Shape, ...]] = {
 GRAMMAR = tuple(_shape(template, 0) for template in OPINIONS + REMARKS)
 
 
-# --- judging a text ---------------------------------------------------------------------------------------------
+# --- scoring a text ---------------------------------------------------------------------------------------------
 
 
 def _sentences(text: str) -> list[str]:
-    """The sentences of a text; joined by single spaces they are the text again."""
+    """Return the sentences of a text; joined by single spaces they are the text again."""
     *complete, last = text.split(". ")
     return [sentence + "." for sentence in complete] + [last]
 
@@ -95,40 +95,40 @@ def _well_formed(sentence: str) -> bool:
 
 
 def well_formed_share(text: str) -> float:
-    """The share of a text's sentences that fit a template exactly, from 0 to 1.
+    """Return the share of a text's sentences that fit a template exactly, from 0 to 1.
 
     A sentence that praises and blames at once is well-formed, although the world's own sentences never do both.
-    A last sentence without its full stop counts as a sentence and is not well-formed: a policy that never finishes
-    should be seen. So is anything else that is not exactly a sentence, such as the rest after a doubled space.
+    A last sentence without its full stop counts as a sentence that is not well-formed, so that a policy that never
+    finishes scores lower; so does anything else that is not exactly a sentence, such as the rest after a double space.
     An empty text scores 0.
     """
     sentences = _sentences(text)
     return sum(map(_well_formed, sentences)) / len(sentences)
 
 
-def _judgements(sentence: str) -> set[tuple[str, int]]:
-    """The sentiment words of a sentence with their signs; a negator flips the sign of the next one."""
-    found: set[tuple[str, int]] = set()
+def _signed_words(sentence: str) -> set[tuple[str, int]]:
+    """Return the sentiment words of a sentence with their signs; a negator flips the sign of the next one."""
+    signed: set[tuple[str, int]] = set()
     flip = 1
     for word in re.findall(r"\w+", sentence.lower()):
         if word in NEGATORS:
             flip = -1
         elif word in SIGN:
-            found.add((word, flip * SIGN[word]))
+            signed.add((word, flip * SIGN[word]))
             flip = 1
-    return found
+    return signed
 
 
 def true_reward(text: str) -> float:
-    """How favourable a review is: (p - n) / (p + n + 1), strictly between -1 and 1.
+    """Return how favourable a review is: (p - n) / (p + n + 1), strictly between -1 and 1.
 
-    p and n count the distinct words said in praise and in blame, over the well-formed sentences alone. Saying a
-    word again earns nothing, and neither does word salad.
+    p and n count the distinct words used positively and negatively, in well-formed sentences alone. Repeating a word
+    earns nothing, and neither does word salad.
     """
-    judgements = {found for part in _sentences(text) if _well_formed(part) for found in _judgements(part)}
-    praise = sum(sign > 0 for _, sign in judgements)
-    blame = len(judgements) - praise
-    return (praise - blame) / (praise + blame + 1)
+    words = {word for part in _sentences(text) if _well_formed(part) for word in _signed_words(part)}
+    positive = sum(sign > 0 for _, sign in words)
+    negative = len(words) - positive
+    return (positive - negative) / (positive + negative + 1)
 
 
 # --- drawing a text ---------------------------------------------------------------------------------------------
@@ -139,13 +139,13 @@ def _pick(rng: Random, options: Sequence[T], weights: Sequence[float] | None = N
 
 
 def _polarity_chances(mood: int, coherence: float) -> dict[int, float]:
-    """How likely a sentence of a review in this mood is positive, neutral and negative."""
+    """Return the probability of each polarity for a sentence of a review in this mood."""
     opposite = (1 - coherence) / (1 + NEUTRAL_TO_OPPOSITE)
     return {mood: coherence, 0: NEUTRAL_TO_OPPOSITE * opposite, -mood: opposite}
 
 
 def _fill(rng: Random, shape: Shape, words: Sequence[str] = ()) -> str:
-    """A sentence of this shape that begins with `words`."""
+    """Draw a sentence of this shape that begins with `words`."""
     return " ".join([*words, *(_pick(rng, position) for position in shape.positions[len(words) :])])
 
 
@@ -156,14 +156,14 @@ def _sentence(rng: Random, mood: int, coherence: float) -> str:
 
 
 def _review(rng: Random, first: str, mood: int, coherence: float) -> str:
-    """A whole review in this mood whose first sentence is already written."""
+    """Draw the rest of a review in this mood whose first sentence is given."""
     more = _pick(rng, SENTENCES) - 1
     return " ".join([first, *(_sentence(rng, mood, coherence) for _ in range(more))])
 
 
 @lru_cache(maxsize=10_000)
 def _first_sentences(prompt: str, coherence: float) -> tuple[tuple[tuple[int, Shape], ...], tuple[float, ...]]:
-    """Every (mood, shape) the first sentence may have once it begins with `prompt`, with Bayes' weights."""
+    """Return every (mood, shape) of a first sentence that begins with `prompt`, and their weights by Bayes' rule."""
     words = prompt.split(" ")
     weighted = [
         ((mood, shape), chance * shape.chance(words) / len(WRITTEN[polarity]))
@@ -177,7 +177,7 @@ def _first_sentences(prompt: str, coherence: float) -> tuple[tuple[tuple[int, Sh
 
 
 def _continue(rng: Random, prompt: str, coherence: float) -> str:
-    """A whole review drawn from the world on the condition that it begins with `prompt`."""
+    """Draw a review on the condition that it begins with `prompt`."""
     mood, shape = _pick(rng, *_first_sentences(prompt, coherence))
     return _review(rng, _fill(rng, shape, prompt.split(" ")), mood, coherence)
 
@@ -192,10 +192,10 @@ def _checked(count: int, **shares: float) -> int:
 
 
 def reviews(count: int, *, seed: int, coherence: float) -> list[str]:
-    """`count` whole reviews, every one of them well-formed; more of them begin with the same ones.
+    """Draw `count` well-formed reviews; a larger count begins with the same ones.
 
-    `coherence` is the chance that a sentence agrees with its review's mood; the rest are neutral rather than
-    opposite, ten to three.
+    `coherence` is the probability that a sentence agrees with its review's mood; the rest are neutral or opposite, ten
+    to three.
     """
     rng = Random(f"reviews {seed}")  # a string is hashed with SHA-512, so it seeds alike everywhere
     drawn: list[str] = []
@@ -206,11 +206,11 @@ def reviews(count: int, *, seed: int, coherence: float) -> list[str]:
 
 
 def preferences(count: int, *, seed: int, coherence: float, noise: float) -> list[PreferenceExample]:
-    """`count` prompts, each with two answers of the world ranked by the true reward of prompt and answer together.
+    """Draw `count` prompts, each with two completions ranked by the true reward of prompt and completion together.
 
-    A prompt is the first four to six words of a review and both answers are independent draws of how it goes on.
+    A prompt is the first four to six words of a review, and its completions are independent draws of the rest.
     Near-ties are redrawn. With probability `noise` a label is flipped; `noise` changes nothing else, so rows of two
-    noise levels differ only in which answer is called chosen.
+    noise levels differ only in which completion is chosen.
     """
     rng = Random(f"preferences {seed}")
     rows: list[PreferenceExample] = []
