@@ -4,7 +4,7 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from prefsweep.config.architectures import Architecture
 from prefsweep.config.schema import ModelConfig, RuntimeConfig
-from prefsweep.config.stages import DPOConfig, EncoderConfig, PPOConfig, SFTConfig
+from prefsweep.config.stage import AdapterConfig
 from prefsweep.errors import UserError
 from prefsweep.hub import Repository, hub_is_reachable, unreachable
 from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters
@@ -80,7 +80,15 @@ def base_of(policy: Path | None) -> Path | None:
     return policy / BASE if (policy / BASE).is_dir() else None
 
 
-def load_learner(stage: SFTConfig | DPOConfig | PPOConfig, model: ModelConfig, policy: Path | None) -> PreTrainedModel:
+class LearnerConfig(Protocol):
+    """The settings of a stage that trains a policy: its weights, or adapters beside them."""
+
+    lora: bool
+    adapter: AdapterConfig
+    seed: int
+
+
+def load_learner(stage: LearnerConfig, model: ModelConfig, policy: Path | None) -> PreTrainedModel:
     """Load the policy to train, with fresh adapters if `stage.lora`."""
     if not stage.lora:
         return load_policy(model, policy)
