@@ -86,6 +86,16 @@ class DPOConfig(PolicyTrainingConfig):
             raise UserError(f"{key}.f_divergence={self.f_divergence}: undefined for {undefined[0]}; set reverse_kl")
 
 
+@stage_config("kto")
+@dataclass
+class KTOConfig(PolicyTrainingConfig):
+    batch_size: int = config_field(at_least=2)  # of one row there is no mismatched completion
+    best_by: str = config_field(choices=("loss", "margin"))
+    beta: float = config_field(above=0)
+    desirable_weight: float = config_field(above=0)
+    undesirable_weight: float = config_field(above=0)
+
+
 @dataclass
 class EncoderConfig:
     """A bidirectional model to start a reward model from: on the hub, a local folder, or with random weights."""

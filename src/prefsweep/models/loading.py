@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from prefsweep.config.architectures import Architecture
 from prefsweep.config.schema import ModelConfig, RuntimeConfig
 from prefsweep.config.stage import AdapterConfig
+from prefsweep.config.stages import EncoderConfig
 from prefsweep.errors import UserError
 from prefsweep.hub import Repository, hub_is_reachable, unreachable
 from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters
