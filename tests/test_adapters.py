@@ -373,7 +373,7 @@ def test_what_cannot_be_exported_is_one_line(config: Any, run: Stage, tmp_path: 
         ([tmp_path / "outputs/stages/dpo/abc", tmp_path / "new"], "say --merge"),
         ([policy, tmp_path / "new"], "holds no run.json"),
         ([folder, policy], "is there already"),
-        ([folder], "needs the folder of a run or a stage and a new one"),
+        ([folder], "export: needs DIR"),
     ):
         with pytest.raises(UserError, match=said):
             dispatch(["export", *map(str, words)])

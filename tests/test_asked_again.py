@@ -79,7 +79,7 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     assert place.run("-m", "method=base,dpo", "sweep=first", "tracking=off").returncode == 0
     trained = {name: place.stages(name) for name in ("pretrain", "dpo", "sample")}
 
-    done = place.command("judge", "multirun_sweeps/first", "scorer@judge=trained")
+    done = place.command("rescore", "multirun_sweeps/first", "scorer@judge=trained")
     assert done.returncode == 0, done.stderr
     assert {name: place.stages(name) for name in trained} == trained
     again, first = place.jobs("first-by-trained"), place.jobs("first")
@@ -95,17 +95,17 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     ]  # of dpo, by the one judge and the other
     assert [row["judge"] for row in one] != [row["judge"] for row in other]
 
-    done = place.command("judge", "multirun_sweeps/first", "stages.generate.prompts=12")
+    done = place.command("rescore", "multirun_sweeps/first", "stages.generate.prompts=12")
     assert done.returncode == 0, done.stderr
     assert {name: place.stages(name) for name in ("pretrain", "dpo")} == {k: trained[k] for k in ("pretrain", "dpo")}
     (tmp_path / "outputs/stages/dpo" / trained["dpo"][0].name / "model.safetensors").write_text("")
     for asked, message in (
         (["multirun_sweeps/first", "scorer@judge=trained", "judge.revision=2"], "dpo would be built again"),
         (["multirun_sweeps/first", "stages.dpo.beta=0.3"], "dpo would be built again"),
-        (["multirun_sweeps/first"], "needs a sweep and what changes"),
+        (["multirun_sweeps/first"], "rescore: needs key=value"),
         (["nowhere", "scorer@judge=trained"], "no such folder"),
     ):
-        done = place.command("judge", *asked)
+        done = place.command("rescore", *asked)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hub_layout import NAMES, TRAPS, words, write_dataset
-from prefsweep.cli import parser
+from prefsweep.__main__ import dispatch
 from prefsweep.cli.preview import histogram
 from prefsweep.errors import UserError
 
@@ -58,15 +58,15 @@ def test_the_world_is_shown_with_the_tokenizer_its_base_would_learn(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("words", "message"),
     [
-        (["trian"], "show: trian is no split.*train"),
-        (["train", "test"], "one split at a time"),
+        (["trian"], r"^trian: not key=value and not a split \(nearest: train\)"),
+        (["train", "test"], "^show: one split at a time"),
     ],
 )
-def test_what_show_cannot_read_is_refused(said: list[str], told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        parser.parse_show(said)
+def test_what_show_cannot_read_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dispatch(["show", *words])
 
 
 def test_a_bad_key_is_one_line(tmp_path: Path) -> None:
