@@ -254,3 +254,7 @@ class Stages:
     frontier_rewards: JudgeCompletionsConfig = dataclasses.field(default_factory=JudgeCompletionsConfig)
     frontier: FrontierConfig = dataclasses.field(default_factory=FrontierConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+
+
+def leaves_policy(stage_name: str) -> bool:
+    return stage_name in ("pretrain", "sft", "dpo", "ppo")
