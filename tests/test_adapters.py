@@ -397,7 +397,10 @@ def test_a_stage_is_exported_like_its_run(config: Any, run: Stage, tmp_path: Pat
     assert left == set(names)
     adapted = run(sft, config("gpt2"), "adapted")
     record = json.loads((stage / "record.json").read_text())
-    for told, said in ((record, "name the folder of the run"), (record | {"stage": "reward_model"}, "leaves no policy")):
+    for told, said in (
+        (record, "name the folder of the run"),
+        (record | {"stage": "reward_model"}, "leaves no policy"),
+    ):
         (adapted / "record.json").write_text(json.dumps(told))
         with pytest.raises(UserError, match=said):
             dispatch(["export", str(adapted), str(tmp_path / "refused")])

@@ -1,4 +1,4 @@
-"""prefsweep show: what it says of a dataset, against the dataset."""
+"""prefsweep show: what it prints of a dataset, against the dataset."""
 
 import json
 import subprocess
@@ -34,14 +34,14 @@ def test_a_dataset_is_shown_as_the_model_reads_it(tmp_path: Path, model_folders:
     assert (done.returncode, done.stderr) == (0, "")
     assert "[[ witty.<|endoftext|>]]" in done.stdout and "[[ dull.<|endoftext|>]]" in done.stdout
     assert "kept 56 of 60" in done.stdout
-    assert "prompts cut at their beginning 1, answers cut before their end 1" in done.stdout
+    assert "prompts cut at their beginning 1, completions cut before their end 1" in done.stdout
     assert "boundaries that merge " in done.stdout
-    assert "whole rows do" in done.stdout and "#" * 40 in done.stdout
+    assert "whole rows occur again" in done.stdout and "#" * 40 in done.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_dataset_of_the_hub_is_shown(name: str, tmp_path: Path, model_folders: dict[str, Path]) -> None:
-    """A folder in its layout, with its traps: what was dropped of it is said, and why."""
+    """A folder in the layout of the hub, with its traps: what was dropped is printed, with the reason."""
     data = words(name, write_dataset(name, tmp_path / "data"))
     done = shown(*data, "model=gpt2", f"model.path={model_folders['gpt2']}", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

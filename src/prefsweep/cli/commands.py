@@ -141,9 +141,8 @@ def show(words: list[str], config_dir: Path | None) -> int:
         raise UserError(f"show: one split at a time, not {' and '.join(splits)}")
     config = composed([word for word in words if word not in SPLITS], config_dir)
     from prefsweep.cli.preview import show as preview
-    from prefsweep.jobs.console import console
 
-    preview(config, splits[0] if splits else "train", console)
+    preview(config, splits[0] if splits else "train")
     return 0
 
 
