@@ -20,6 +20,7 @@ from prefsweep.errors import UserError
 from prefsweep.sweep.grid import expand
 
 CONF = config_folder()
+DOCS = Path(__file__).parents[1] / "docs"
 Say = Callable[..., str]
 
 
@@ -194,6 +195,16 @@ def test_the_examples_of_a_run_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                     assert expand(arguments["overrides"], arguments["multirun"], None).jobs
                 else:
                     assert compose(arguments["overrides"]).grid
+
+
+def test_the_page_of_the_command_line_has_every_command_flag_and_valid_examples() -> None:
+    sections = re.split(r"^## ", (DOCS / "cli.md").read_text(), flags=re.MULTILINE)[1:]
+    assert [section.split()[0] for section in sections] == ["Running", *COMMANDS]
+    for command, section in zip(["", *COMMANDS], sections, strict=True):
+        expected = {flag for flag in Parser(command).flags if not command or flag not in ("-h", "--help")}
+        assert {flag for flag in expected if f"`{flag}" not in section} == set()
+        examples = re.findall(r"^prefsweep (.*)", section, flags=re.MULTILINE)
+        assert {parse(shlex.split(example))[0] for example in examples} == {command or "run"}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["rescore", "--help"], ["--cfg", "job"], ["score", "oracl", "x"]])
