@@ -369,11 +369,11 @@ def test_what_cannot_be_exported_is_one_line(config: Any, run: Stage, tmp_path: 
     result = run(dpo, made, policy=policy, reference=run(reference_logps, made, policy=policy))
     folder = ran(tmp_path, made, "dpo", result)
     for words, said in (
-        ([folder, tmp_path / "new"], "say --merge"),
-        ([tmp_path / "outputs/stages/dpo/abc", tmp_path / "new"], "say --merge"),
+        ([folder, tmp_path / "new"], "add --merge"),
+        ([tmp_path / "outputs/stages/dpo/abc", tmp_path / "new"], "add --merge"),
         ([policy, tmp_path / "new"], "holds no run.json"),
-        ([folder, policy], "is there already"),
-        ([folder], "needs the folder of a run or a stage and a new one"),
+        ([folder, policy], "exists already"),
+        ([folder], "export: needs DIR"),
     ):
         with pytest.raises(UserError, match=said):
             dispatch(["export", *map(str, words)])
@@ -397,7 +397,10 @@ def test_a_stage_is_exported_like_its_run(config: Any, run: Stage, tmp_path: Pat
     assert left == set(names)
     adapted = run(sft, config("gpt2"), "adapted")
     record = json.loads((stage / "record.json").read_text())
-    for told, said in ((record, "say the folder of its run"), (record | {"stage": "reward"}, "leaves no policy")):
+    for told, said in (
+        (record, "name the folder of the run"),
+        (record | {"stage": "reward_model"}, "leaves no policy"),
+    ):
         (adapted / "record.json").write_text(json.dumps(told))
         with pytest.raises(UserError, match=said):
             dispatch(["export", str(adapted), str(tmp_path / "refused")])

@@ -102,7 +102,7 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     for asked, message in (
         (["multirun_sweeps/first", "scorer@judge=trained", "judge.revision=2"], "dpo would be built again"),
         (["multirun_sweeps/first", "stages.dpo.beta=0.3"], "dpo would be built again"),
-        (["multirun_sweeps/first"], "needs a sweep and what changes"),
+        (["multirun_sweeps/first"], "rescore: needs key=value"),
         (["nowhere", "scorer@judge=trained"], "no such folder"),
     ):
         done = place.command("rescore", *asked)

@@ -11,7 +11,8 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from prefsweep.cli import parser
+from prefsweep.__main__ import dispatch
+from prefsweep.cli.parser import parse
 from prefsweep.config.compose import composing
 from prefsweep.errors import UserError
 from prefsweep.report.choice import best, ranked
@@ -117,15 +118,17 @@ def test_diff_wants_two_runs(tmp_path: Path) -> None:
 
 
 def test_the_words_of_best_and_confirm() -> None:
-    assert parser.parse_choice("best", ["a", "--by", "validation/loss"]) == (Path("a"), "validation/loss", 5)
-    assert parser.parse_choice("confirm", ["--seeds=3", "a"]) == (Path("a"), None, 3)
-    for command, words, message in (
-        ("best", [], "needs one sweep"),
-        ("best", ["a", "--seeds", "3"], "no such flag of best"),
-        ("confirm", ["a", "--seeds", "no"], "must be a number of seeds"),
+    assert parse(["best", "a", "--by", "m"]) == ("best", {"sweep": Path("a"), "by": "m"})
+    assert parse(["confirm", "--seeds=3", "a"]) == ("confirm", {"sweep": Path("a"), "by": None, "seeds": 3})
+    for line, message in (
+        ("best --by m", "best: needs SWEEP, as in: prefsweep best"),
+        ("best a", "best: needs --by, as in: prefsweep best"),
+        ("best a --by m --seeds 3", "--seeds: no such flag of best"),
+        ("confirm a --seeds no", "--seeds: invalid int value: 'no'"),
+        ("confirm a --seeds 0", "--seeds 0: must be at least 1"),
     ):
         with pytest.raises(UserError, match=message):
-            parser.parse_choice(command, words)
+            dispatch(line.split())
 
 
 def test_the_commands_on_a_sweep_that_was_run(tmp_path: Path) -> None:

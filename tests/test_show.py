@@ -1,4 +1,4 @@
-"""prefsweep show: what it says of a dataset, against the dataset."""
+"""prefsweep show: what it prints of a dataset, against the dataset."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hub_layout import NAMES, TRAPS, words, write_dataset
-from prefsweep.cli import parser
+from prefsweep.__main__ import dispatch
 from prefsweep.cli.preview import histogram
 from prefsweep.errors import UserError
 
@@ -34,14 +34,14 @@ def test_a_dataset_is_shown_as_the_model_reads_it(tmp_path: Path, model_folders:
     assert (done.returncode, done.stderr) == (0, "")
     assert "[[ witty.<|endoftext|>]]" in done.stdout and "[[ dull.<|endoftext|>]]" in done.stdout
     assert "kept 56 of 60" in done.stdout
-    assert "prompts cut at their beginning 1, answers cut before their end 1" in done.stdout
+    assert "prompts cut at their beginning 1, completions cut before their end 1" in done.stdout
     assert "boundaries that merge " in done.stdout
-    assert "whole rows do" in done.stdout and "#" * 40 in done.stdout
+    assert "whole rows occur again" in done.stdout and "#" * 40 in done.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_dataset_of_the_hub_is_shown(name: str, tmp_path: Path, model_folders: dict[str, Path]) -> None:
-    """A folder in its layout, with its traps: what was dropped of it is said, and why."""
+    """A folder in the layout of the hub, with its traps: what was dropped is printed, with the reason."""
     data = words(name, write_dataset(name, tmp_path / "data"))
     done = shown(*data, "model=gpt2", f"model.path={model_folders['gpt2']}", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -58,15 +58,15 @@ def test_the_world_is_shown_with_the_tokenizer_its_base_would_learn(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("words", "message"),
     [
-        (["trian"], "show: trian is no split.*train"),
-        (["train", "test"], "one split at a time"),
+        (["trian"], r"^trian: not key=value and not a split \(nearest: train\)"),
+        (["train", "test"], "^show: one split at a time"),
     ],
 )
-def test_what_show_cannot_read_is_refused(said: list[str], told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        parser.parse_show(said)
+def test_what_show_cannot_read_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dispatch(["show", *words])
 
 
 def test_a_bad_key_is_one_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from prefsweep.cli import parser
+from prefsweep.cli.parser import parse
 from prefsweep.errors import UserError
 from prefsweep.report import Layout, report, table_of
 from prefsweep.report.comparable import comparable_sets
@@ -274,19 +274,26 @@ def test_every_character_of_a_caption_is_one_that_latex_reads() -> None:
 
 
 def test_the_words_of_the_command() -> None:
-    line = parser.parse_table(
-        ["a", "b", "--rows", "method,model", "--metrics=judge/mean", "--format", "tex", "--out=x"]
+    line = "table a --rows method,model b --metrics=judge/mean --format tex --out=x"
+    assert parse(line.split()) == (
+        "table",
+        {
+            "folders": [Path("a"), Path("b")],
+            "rows": ["method", "model"],
+            "columns": None,
+            "metrics": ["judge/mean"],
+            "format": "tex",
+            "out": Path("x"),
+        },
     )
-    assert (line.folders, line.rows, line.metrics) == ([Path("a"), Path("b")], ["method", "model"], ["judge/mean"])
-    assert (line.format, line.out, line.columns) == ("tex", Path("x"), [])
     for words, message in (
-        ([], "needs a folder"),
+        ([], "table: needs DIR, as in: prefsweep table"),
         (["a", "--row", "x"], r"no such flag of table \(nearest: --rows"),
-        (["a", "--format", "pdf"], "say md, tex, csv, html"),
-        (["a", "--out"], "--out: needs a value"),
+        (["a", "--format", "pdf"], "--format: invalid choice: 'pdf'"),
+        (["a", "--out"], "--out: expected one argument"),
     ):
         with pytest.raises(UserError, match=message):
-            parser.parse_table(words)
+            parse(["table", *words])
 
 
 def test_a_format_goes_to_the_terminal_and_with_out_into_a_folder(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a person at the keyboard can do something about. Everything else keeps its traceback."""
+"""Errors that the person at the keyboard can act on. Every other exception is a bug and keeps its traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,11 +9,14 @@ class UserError(Exception):
 
 
 class DivergedError(Exception):
-    """Training left the finite numbers. A result, not a bug: one line, status `diverged`, exit code 1."""
+    """Training diverged, as by a loss that is not finite. A result and not a bug: status `diverged`, exit code 1."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """` (nearest: x)` for the known word most like this one, or nothing where none is alike."""
+    """Return ` (nearest: x)` for the known word most like `word`, or "" if none is alike.
+
+    Of dotted keys, those whose last part is alike come first: `stages.dop.beta` is rather `stages.dpo.beta`.
+    """
     candidates = sorted(known)
     leaf = word.rpartition(".")[2]
     same_leaf = [name for name in candidates if difflib.get_close_matches(leaf, [name.rpartition(".")[2]], cutoff=0.75)]

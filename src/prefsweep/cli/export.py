@@ -1,4 +1,4 @@
-"""A run's policy as a plain transformers folder: whole weights, or adapters that peft reads."""
+"""prefsweep export: the policy of a run or a stage as a folder for transformers, or for peft where it is adapters."""
 
 import json
 import shutil
@@ -6,74 +6,73 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.schema import ModelConfig
+from prefsweep.config.stage import STAGES, load_stages
 from prefsweep.errors import UserError
+from prefsweep.pipeline.files import atomic, write_json
+from prefsweep.pipeline.store import RECORD, stage_folder
 
-POLICIES = ("pretrain", "sft", "dpo", "ppo")  # the stages that leave one
-# Beside a policy, and of no use elsewhere.
-OURS = ("record.json", "*.jsonl", "value_head.safetensors", "critic", "steps")
+# Files of a policy's folder that only prefsweep reads.
+INTERNAL = (RECORD, "*.jsonl", "value_head.safetensors", "critic", "steps")
 
 
 def export(run: Path, target: Path, merge: bool) -> None:
-    """Written aside, then renamed: a folder that is there is whole."""
-    stage, model = finished(run)
+    """Write the policy of the run (or stage) in the folder `run` to `target`, which must be new or empty."""
+    stage, model = find_policy(run)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target}: is there already; say a folder that is not")
+        raise UserError(f"{target}: exists already; name a new folder")
     from prefsweep.models.adapters import is_adapted
 
-    aside = target.with_name(f".{target.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
-    if not is_adapted(stage):
-        shutil.copytree(stage, aside, ignore=shutil.ignore_patterns(*OURS))
-    elif merge:
-        save_merged(model, stage, aside)
-    else:
-        copy_adapters(model, stage, aside)
-    if target.is_dir():
-        target.rmdir()
-    aside.rename(target)
+    with atomic(target) as temporary:
+        if not is_adapted(stage):
+            shutil.copytree(stage, temporary, ignore=shutil.ignore_patterns(*INTERNAL))
+        elif merge:
+            save_merged(model, stage, temporary)
+        else:
+            copy_adapters(model, stage, temporary)
 
 
-def finished(folder: Path) -> tuple[Path, ModelConfig]:
-    """The folder of the stage whose policy it is, and the model it began with; of a run, its result's."""
-    for file, read in (("run.json", result_of), ("record.json", of_stage)):
-        if (folder / file).is_file():
+def find_policy(folder: Path) -> tuple[Path, ModelConfig]:
+    """Return the folder of the stage that trained the policy, and the model that its run began with."""
+    for name, find in (("run.json", policy_of_run), (RECORD, policy_of_stage)):
+        if (folder / name).is_file():
             try:
-                told = json.loads((folder / file).read_text())
+                record = json.loads((folder / name).read_text())
             except ValueError as error:
-                raise UserError(f"{folder / file}: cannot be read ({error}); run it again") from error
-            return read(folder, told)
-    raise UserError(f"{folder}: holds no run.json; say the folder of a run, as in outputs/runs/NAME, or of a stage")
+                raise UserError(f"{folder / name}: cannot be read ({error}); run it again") from error
+            return find(folder, record)
+    raise UserError(f"{folder}: holds no run.json; name the folder of a run, as in outputs/runs/NAME, or of a stage")
 
 
-def of_stage(stage: Path, record: dict[str, Any]) -> tuple[Path, ModelConfig]:
+def policy_of_run(run: Path, record: dict[str, Any]) -> tuple[Path, ModelConfig]:
+    config, role = record["config"], record["inputs"].get("policy")
+    if role is None:
+        raise UserError(f"{run}: its policy is the model as it was downloaded; there is nothing to export")
+    stage = stage_folder(Path(config["runtime"]["outputs"]), role, record["stages"][role])
+    if not (stage / RECORD).is_file():
+        raise UserError(
+            f"{run}: its stage {role} is not in {stage} (status: {record['status']}); go to the folder where it ran, "
+            "or run it again"
+        )
+    return stage, initial_model(config["model"])
+
+
+def policy_of_stage(stage: Path, record: dict[str, Any]) -> tuple[Path, ModelConfig]:
     from prefsweep.models.adapters import BASE, is_adapted
 
-    if record["stage"] not in POLICIES:
-        raise UserError(f"{stage}: a {record['stage']} stage leaves no policy; there are: {', '.join(POLICIES)}")
+    load_stages()
+    if record["stage"] in STAGES and not STAGES[record["stage"]].leaves_policy:
+        raise UserError(f"{stage}: a {record['stage']} stage leaves no policy; name one that trains it, or the run")
     model = record["sections"]["model"]
     if is_adapted(stage) and model.get("path") is not None and not (stage / BASE).is_dir():
         raise UserError(
-            f"{stage}: its adapters stand on a local model, of which a stage knows the content alone; say the folder "
-            "of its run"
+            f"{stage}: its adapters belong to a local model, of which a stage records a hash but no path; name the "
+            "folder of the run instead"
         )
-    return stage, model_config(model)
+    return stage, initial_model(model)
 
 
-def model_config(found: dict[str, Any]) -> ModelConfig:
-    return ModelConfig(id=found.get("id"), revision=found.get("revision"), path=found.get("path"))
-
-
-def result_of(run: Path, told: dict[str, Any]) -> tuple[Path, ModelConfig]:
-    config, role = told["config"], told["config"]["method"]["result"]
-    role = config["model"]["base"] if role == "base" else role
-    if role not in told["stages"]:
-        raise UserError(f"{run}: its policy is the model as it came; there is nothing to export")
-    stage = Path(config["runtime"]["outputs"]) / "stages" / role.partition("/")[0] / told["stages"][role]
-    if not (stage / "record.json").is_file():
-        raise UserError(
-            f"{run}: its stage {role} is not in {stage} (status: {told['status']}); stand where it ran, or run it again"
-        )
-    return stage, model_config(config["model"])
+def initial_model(section: dict[str, Any]) -> ModelConfig:
+    return ModelConfig(id=section.get("id"), revision=section.get("revision"), path=section.get("path"))
 
 
 def save_merged(model: ModelConfig, stage: Path, folder: Path) -> None:
@@ -84,18 +83,17 @@ def save_merged(model: ModelConfig, stage: Path, folder: Path) -> None:
 
 
 def copy_adapters(model: ModelConfig, stage: Path, folder: Path) -> None:
-    """One stage's adapters over a model that others have too."""
+    """Copy the adapters of one stage, which others can load over the same initial model."""
     from prefsweep.models.adapters import BASE, stack
     from prefsweep.models.loading import load_tokenizer
 
     if len(stack(stage)) > 1 or (stage / BASE).is_dir():
-        raise UserError(f"{stage}: its adapters stand on weights that this run made; say --merge to write both as one")
+        raise UserError(
+            f"{stage}: its adapters belong to weights that the run trained; add --merge to write both as one"
+        )
     (adapters,) = stack(stage)
     shutil.copytree(adapters, folder)
     load_tokenizer(model, stage).save_pretrained(folder)
-    settings: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
-    if model.path is not None:
-        settings |= {"base_model_name_or_path": str(Path(model.path).resolve()), "revision": None}
-    else:
-        settings |= {"base_model_name_or_path": model.id, "revision": model.revision}
-    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    name, revision = (str(Path(model.path).resolve()), None) if model.path else (model.id, model.revision)
+    write_json(folder / "adapter_config.json", settings | {"base_model_name_or_path": name, "revision": revision})

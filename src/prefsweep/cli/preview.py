@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 from tqdm.auto import tqdm
 
@@ -19,118 +18,109 @@ from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.truncation import Ids, Truncation
 from prefsweep.data.views import encode
 from prefsweep.hub import pinned
-from prefsweep.jobs.console import waiting
+from prefsweep.jobs.console import console, say, waiting
 from prefsweep.models.loading import load_tokenizer
 from prefsweep.models.tokenizers import train_tokenizer
 
-EXAMPLES = 3
-BARS, WIDTH = 10, 40  # of the histogram: rows of it, characters at most
+EXAMPLES = 3  # rows that are printed
+BARS, WIDTH = 10, 40  # of the histogram: its rows, and the characters of the longest
+
+Row = tuple[Ids, list[Ids]]  # the tokens of a prompt and of its completions
 
 
 @dataclass
-class Seen:
-    """What is counted over a whole split."""
+class Statistics:
+    """Counts over all rows of a split."""
 
     cut: Truncation = field(default_factory=Truncation)
-    lengths: list[int] = field(default_factory=list)  # of the prompt with the longer answer, before anything is cut
-    prompts: Counter[int] = field(default_factory=Counter)  # hashes: the texts are held once already
+    lengths: list[int] = field(default_factory=list)  # of the prompt with its longer completion, before truncation
+    prompts: Counter[int] = field(default_factory=Counter)  # by hash: the texts themselves are in memory already
     rows: Counter[int] = field(default_factory=Counter)
 
+    def count(self, example: PreferenceExample, prompt: Ids, completions: Sequence[Ids]) -> None:
+        self.lengths.append(len(prompt) + max(map(len, completions), default=0))
+        self.prompts[hash(example.prompt)] += 1
+        self.rows[hash((example.prompt, example.chosen, example.rejected))] += 1
 
-def show(config: Config, split: str, console: Console) -> None:
+
+def show(config: Config, split: str) -> None:
+    """Print the first rows of a split as token sequences, and statistics of all of them."""
     outputs = Path(config.runtime.outputs)
     dataset, model = pinned(config.dataset, outputs, True), pinned(config.model, outputs, True)
     config = dataclasses.replace(config, dataset=dataset, model=model)
-    progress = config.runtime.progress
-    with waiting(f"reading {dataset.name}", progress):
+    with waiting(f"reading {dataset.name}", config.runtime.progress):
         tokenizer = tokenizer_of(config)
         examples = load(dataset, split, tokenizer)
+    tally = f" · {examples.tally}" if examples.tally.read else ""
+    say(f"{dataset.name} {split}: {len(examples):,} rows{tally}")
+    say(f"as {model.name} reads it, at most {model.max_length} tokens; [[learned]]: the completions")
     sides = [side for side in ("chosen", "rejected") if getattr(examples[0], side) is not None]
-    eos = tokenizer.eos_token_id
-    said = f" · {examples.tally}" if examples.tally.read else ""
-    say(console, f"{dataset.name} {split}: {len(examples):,} rows{said}")
-    say(console, f"as {config.model.name} reads it; [[learned]]: the completions")
-    seen = Seen()
-    for example, prompt, completions in encoded(examples, sides, tokenizer, seen.cut, progress):
-        seen.lengths.append(len(prompt) + max(map(len, completions), default=0))
-        seen.prompts[hash(example.prompt)] += 1
-        seen.rows[hash((example.prompt, example.chosen, example.rejected))] += 1
-        kept, short = prompt, list[Ids]()
-        if completions:
-            kept, short = seen.cut.fit(prompt, completions, config.model.max_length, eos)
-        if len(seen.lengths) <= EXAMPLES:
-            console.print(drawn(example, tokenizer, sides, (prompt, completions), (kept, short)), soft_wrap=True)
-    for line in summary(seen, config.model.max_length):
-        say(console, line)
+    statistics = Statistics()
+    for index, (example, row) in enumerate(tokenised(examples, sides, tokenizer, statistics.cut, config)):
+        statistics.count(example, *row)
+        fitted = statistics.cut.fit(*row, model.max_length, tokenizer.eos_token_id) if sides else row
+        if index < EXAMPLES:
+            console.print(render(example, tokenizer, sides, row, fitted), soft_wrap=True)
+    for line in summary(statistics, model.max_length):
+        say(line)
 
 
 def tokenizer_of(config: Config) -> Any:
-    """The model's; of a model from nothing, the one that its base would learn from the dataset."""
+    """Return the model's tokenizer; of a model from scratch, the one that its base would learn from the dataset."""
     if not config.model.from_scratch:
         return load_tokenizer(config.model, None)
-    shape = config.model.architecture
+    architecture = config.model.architecture
     texts = pretraining_texts(config.dataset)
-    return train_tokenizer(texts, shape.vocab_size, positions(shape), shape.model_type)
+    return train_tokenizer(texts, architecture.vocab_size, positions(architecture), architecture.model_type)
 
 
-def encoded(
-    examples: Sequence[PreferenceExample], sides: Sequence[str], tokenizer: Any, cut: Truncation, progress: bool
-) -> Iterator[tuple[PreferenceExample, Ids, list[Ids]]]:
-    """Row by row, a batch at a time."""
-    off = not progress or None  # None: where nobody watches
-    bar = tqdm(total=len(examples), desc="tokenising", unit="row", disable=off, leave=False, delay=1)  # not for a few
+def tokenised(
+    examples: Sequence[PreferenceExample], sides: Sequence[str], tokenizer: Any, cut: Truncation, config: Config
+) -> Iterator[tuple[PreferenceExample, Row]]:
+    """Yield each example with its tokens; they are made a batch at a time, under a progress bar if it takes long."""
+    disable = not config.runtime.progress or None  # None: unless stderr is a terminal
+    bar = tqdm(total=len(examples), desc="tokenising", unit="row", disable=disable, leave=False, delay=1)
     for first in range(0, len(examples), BATCH_SIZE):
-        part = examples[first : first + BATCH_SIZE]
-        for example, (prompt, completions) in zip(part, encode(part, sides, tokenizer, cut), strict=True):
-            yield example, prompt, completions
-        bar.update(len(part))
+        batch = examples[first : first + BATCH_SIZE]
+        yield from zip(batch, encode(batch, sides, tokenizer, cut), strict=True)
+        bar.update(len(batch))
     bar.close()
 
 
-def drawn(
-    example: PreferenceExample,
-    tokenizer: Any,
-    sides: Sequence[str],
-    whole: tuple[Ids, list[Ids]],
-    kept: tuple[Ids, list[Ids]],
-) -> Text:
-    """One row: dim is what is cut, in brackets and green what is learned; so it reads without colour too."""
-    prompt, completions = whole
-    cut = len(prompt) - len(kept[0])
-    text = Text(f"\n{example.id}\n", style="")
+def render(example: PreferenceExample, tokenizer: Any, sides: Sequence[str], row: Row, fitted: Row) -> Text:
+    """Return a row as text: struck out what is cut, in brackets what is learned, so that it reads without colour."""
+    prompt, completions = row
+    cut = len(prompt) - len(fitted[0])
+    text = Text(f"\n{example.id}\n")
     text.append(f"prompt, {len(prompt)} tokens" + (f", the first {cut} cut" if cut else "") + "\n", "italic")
     if cut:
         text.append(f"<cut: {tokenizer.decode(prompt[:cut])}>", "dim strike")
     text.append(tokenizer.decode(prompt[cut:]) + "\n")
-    for side, completion, short in zip(sides, completions, kept[1], strict=True):
-        lost = len(completion) - len(short)
-        told = f", the last {lost} before its end cut" if lost else ""
-        text.append(f"{side}, {len(completion)} tokens{told}\n", "italic")
+    for side, completion, short in zip(sides, completions, fitted[1], strict=True):
+        cut = len(completion) - len(short)
+        note = f", the last {cut} before its end cut" if cut else ""
+        text.append(f"{side}, {len(completion)} tokens{note}\n", "italic")
         text.append(f"[[{tokenizer.decode(short)}]]\n", "green" if side == "chosen" else "yellow")
     return text
 
 
-def summary(seen: Seen, max_length: int) -> Iterator[str]:
-    cut, count = seen.cut, len(seen.lengths)
-    yield f"\nover all {count:,} rows, with max_length={max_length}:"
-    yield f"prompts cut at their beginning {cut.prompts:,}, answers cut before their end {cut.completions:,}"
-    yield f"boundaries that merge {cut.merged:,}: there, answers begin with the last characters of their prompt"
-    again = [sum(counts.values()) - len(counts) for counts in (seen.prompts, seen.rows)]
-    yield f"duplicates: {again[0]:,} prompts occur again, {again[1]:,} whole rows do"
-    yield "tokens a row, prompt and longer answer:"
-    yield from histogram(seen.lengths)
+def summary(statistics: Statistics, max_length: int) -> Iterator[str]:
+    cut = statistics.cut
+    prompts, rows = (counts.total() - len(counts) for counts in (statistics.prompts, statistics.rows))
+    yield f"\nall {len(statistics.lengths):,} rows, with max_length={max_length}:"
+    yield f"prompts cut at their beginning {cut.prompts:,}, completions cut before their end {cut.completions:,}"
+    yield f"boundaries that merge {cut.merged:,}: there a completion begins with the last characters of its prompt"
+    yield f"duplicates: {prompts:,} prompts and {rows:,} whole rows occur again"
+    yield "tokens a row, prompt and longer completion:"
+    yield from histogram(statistics.lengths)
 
 
 def histogram(lengths: Sequence[int]) -> Iterator[str]:
-    """Bars of equal width in tokens, from the shortest row to the longest."""
-    low = min(lengths)
-    step = (max(lengths) - low) // BARS + 1
-    counts = Counter((length - low) // step for length in lengths)
+    """Yield bars of equal width in tokens, from the shortest row to the longest."""
+    shortest = min(lengths)
+    step = (max(lengths) - shortest) // BARS + 1
+    counts = Counter((length - shortest) // step for length in lengths)
     for bar in range(max(counts) + 1):
-        first, share = low + bar * step, counts[bar] / max(counts.values())
+        first, share = shortest + bar * step, counts[bar] / max(counts.values())
         line = f"{first:>7}–{first + step - 1:<7}{counts[bar]:>9,} {'#' * round(WIDTH * share)}"
         yield line.rstrip()
-
-
-def say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False)

@@ -29,27 +29,25 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from prefsweep import config_folder
-from prefsweep.config import overrides as lines, schema, stage, stages
+from prefsweep.config import overrides as lines, schema
 from prefsweep.config.architectures import ARCHITECTURES
 from prefsweep.config.checks import check_sections, check_stages
 from prefsweep.config.conditions import holds
 from prefsweep.config.graph import check_pipeline, needed_roles, stage_of
 from prefsweep.config.hydra_errors import architecture_keys, known_keys, one_line, unknown_key, untyped_complaint
 from prefsweep.config.schema import Config
-from prefsweep.config.stage import STAGES, StageMap
+from prefsweep.config.stage import STAGES, StageMap, load_stages
 from prefsweep.errors import UserError, nearest
 
 OTHER = "other_datasets."
 STAGE = "stages."
-
-assert stages  # importing it registers the stages of this package
 
 
 @contextmanager
 def composing(config_dir: Path | None = None) -> Iterator[None]:
     """Set Hydra up once for any number of `compose` calls; `config_dir` adds a folder of the user's own YAML."""
     schema.register()
-    stage.load_plugins()
+    load_stages()
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder")
     GlobalHydra.instance().clear()

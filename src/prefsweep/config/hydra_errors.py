@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say in many lines, in one: the key, what is wrong with it, what to type instead."""
+"""The errors of Hydra and OmegaConf as one line: the key, what is wrong with it, what to type instead."""
 
 import dataclasses
 import re
@@ -59,61 +59,61 @@ def keys_of(kind: Any, prefix: str) -> Iterator[str]:
 
 
 def one_line(error: Exception, overrides: list[str]) -> str:
-    """What Hydra or OmegaConf said in many lines, in one: the key, what is wrong with it, what to type instead."""
+    """Return an error of Hydra or OmegaConf as one line."""
     if isinstance(error, MissingConfigException):
         return unknown_choice(error)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; put quotes around values with special characters"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = str(cause)
-    found = re.search(r"full_key: (\S+)", text)
-    key = found.group(1) if found else ""
-    # "In 'stage/dpo': ConfigKeyError raised while composing config:" names the file that is wrong
-    where = re.match(r"In '(.+?)': ", text)
-    place = f"{where.group(1)}.yaml: " if where else ""
+    full_key = re.search(r"full_key: (\S+)", text)
+    # "In 'stage/dpo': ConfigKeyError raised while composing config:" names the file that is wrong.
+    prefix = re.match(r"In '(.+?)': ", text)
+    file = f"{prefix[1]}.yaml: " if prefix else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    what = lines[1] if "raised while composing" in lines[0] else lines[0].removeprefix(where.group(0) if where else "")
-    return place + explain(what, key, text)
+    message = lines[1] if "raised while composing" in lines[0] else lines[0].removeprefix(prefix[0] if prefix else "")
+    return file + explain(message, full_key[1] if full_key else "", text)
 
 
-def explain(what: str, key: str, text: str) -> str:
-    if re.match(r"Key '.*' (not in|is not in struct)", what):
+def explain(message: str, key: str, text: str) -> str:
+    """Return the line for a message of OmegaConf's about a key; `text` is the whole error."""
+    if re.match(r"Key '.*' (not in|is not in struct)", message):
         return unknown_key(key)
-    if "missing mandatory value" in what.lower():
-        missing = what.partition("Missing mandatory value: ")[2] or key
-        return f"{missing}: has no value; say {missing}=..."
-    if broken := re.match(r"Interpolation key '(.+)' not found", what):
-        return f"{key}: {what}{nearest(broken.group(1), known_keys())}"
-    if "is not a ListConfig" in what:
+    if "missing mandatory value" in message.lower():
+        missing = message.partition("Missing mandatory value: ")[2] or key
+        return f"{missing}: has no value; set {missing}=..."
+    if broken := re.match(r"Interpolation key '(.+)' not found", message):
+        return f"{key}: {message}{nearest(broken[1], known_keys())}"
+    if "is not a ListConfig" in message:
         return f"{key}: must be a list, as in {key}=[...]"
-    if "is not a subclass of" in what:
-        return f"{key}: holds keys of its own; say {key}.<key>=..., or choose a whole one by its group"
-    quoted = what.split("'")[1] if "'" in what else key
-    if what.startswith("Ambiguous value"):
+    if "is not a subclass of" in message:
+        return f"{key}: holds keys of its own; set {key}.<key>=..., or choose a whole section by its group"
+    quoted = message.split("'")[1] if "'" in message else key
+    if message.startswith("Ambiguous value"):
         return f"{quoted}: several values make a sweep; add -m"
-    if what.startswith("Could not append"):
-        return f"{quoted}: is there already; say it without the +"
-    if what.startswith("Could not override"):
+    if message.startswith("Could not append"):
+        return f"{quoted}: exists already; set it without the +"
+    if message.startswith("Could not override"):
         return unknown_group(quoted, text)
-    return f"{key}: {what}" if key else what
+    return f"{key}: {message}" if key else message
 
 
 def unknown_group(group: str, text: str) -> str:
-    meant = re.search(r"Did you mean to override (?:one of )?(.+?)\?", text)
-    return f"{group}: no such group" + (f" (nearest: {meant.group(1)})" if meant else nearest(group, groups()))
+    suggestion = re.search(r"Did you mean to override (?:one of )?(.+?)\?", text)
+    return f"{group}: no such group" + (f" (nearest: {suggestion[1]})" if suggestion else nearest(group, groups()))
 
 
 def untyped_complaint(error: Exception, overrides: list[str]) -> str:
-    """Composing is Hydra's code alone, so these too are about what was said."""
+    """Return a YAML, value or assertion error as one line; raised while Hydra alone runs, it is about the input."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        place = f"{mark.name}, line {mark.line + 1}: " if mark else ""
-        return f"{place}not YAML ({error.problem or error.context})"
-    if str(error).startswith("Config group override must be a string"):  # method=null; it does not say which
+        position = f"{mark.name}, line {mark.line + 1}: " if mark else ""
+        return f"{position}not YAML ({error.problem or error.context})"
+    if str(error).startswith("Config group override must be a string"):  # as in method=null; Hydra does not name it
         parsed = OverridesParser.create().parse_overrides(overrides)
-        said = [word for word in parsed if word.key_or_group in groups() and not isinstance(word.value(), (str, list))]
-        lines = " ".join(str(word.input_line) for word in said)
-        return f"{lines}: a group takes the name of one of its choices; `prefsweep --help` lists them"
+        choices = [choice for choice in parsed if choice.key_or_group in groups()]
+        wrong = [str(choice.input_line) for choice in choices if not isinstance(choice.value(), (str, list))]
+        return f"{' '.join(wrong)}: a group takes the name of one of its choices; `prefsweep --help` lists them"
     return str(error).splitlines()[0]
 
 

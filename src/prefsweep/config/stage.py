@@ -16,6 +16,7 @@ torch: a command line is checked before any library is loaded.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar
 
@@ -37,8 +38,9 @@ def stage_config(name: str) -> Callable[[Kind], Kind]:
     return register
 
 
-def load_plugins() -> None:
-    """Import the modules in which other packages register stages of their own."""
+def load_stages() -> None:
+    """Import the modules in which this package and others register their stages."""
+    import_module("prefsweep.config.stages")
     for plugin in entry_points(group="prefsweep.stages"):
         plugin.load()
 

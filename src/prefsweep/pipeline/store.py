@@ -31,6 +31,11 @@ Record = dict[str, Any]
 NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
+def stage_folder(outputs: Path, role: str, identity: str) -> Path:
+    """Return where a finished stage lies. A role such as `generate/base` is built by the stage before its slash."""
+    return outputs / "stages" / role.partition("/")[0] / identity
+
+
 @dataclass(frozen=True)
 class Workplace:
     """The folders of a build in progress."""
@@ -48,7 +53,7 @@ class Store:
         self.say = say
 
     def folder(self, stage: Stage) -> Path:
-        return self.root / stage.name / stage.identity
+        return stage_folder(self.root.parent, stage.role, stage.identity)
 
     def find(self, stage: Stage) -> Record | None:
         """The record of a finished stage whose files are what they were when it was built; else None."""

@@ -1,0 +1,176 @@
+"""One function a command, called with what `parser.parse` read; each returns the exit code.
+
+Everything heavy is imported inside the functions: help, a misspelt key and `--cfg job` must not wait for torch.
+"""
+
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefsweep.cli.parser import SPLITS
+from prefsweep.errors import UserError
+
+if TYPE_CHECKING:
+    from prefsweep.config.schema import Config
+    from prefsweep.jobs.job import Job
+
+Names = list[str] | None
+
+
+def run(
+    overrides: list[str],
+    multirun: bool = False,
+    cfg: str | None = None,
+    resolve: bool = False,
+    config_dir: Path | None = None,
+    shell_completion: str | None = None,
+) -> int:
+    """Run one job, or a sweep where the line or its experiment asks for one."""
+    if shell_completion:
+        from prefsweep.cli.completion import complete
+
+        return complete(shell_completion)
+    if resolve and not cfg:
+        raise UserError("--resolve: changes what --cfg job prints; add --cfg job")
+    if cfg:
+        if multirun:
+            raise UserError("--cfg: prints the config of one job; leave out -m and give each key one value")
+        return print_config(overrides, resolve, config_dir)
+    from prefsweep.config.compose import composing
+    from prefsweep.sweep.grid import expand
+
+    with composing(config_dir):
+        grid = expand(overrides, multirun, config_dir)
+        if grid.is_sweep:
+            from prefsweep.sweep.driver import sweep
+
+            return sweep(grid)
+    (job,) = grid.jobs
+    return run_job(job)
+
+
+def print_config(overrides: list[str], resolve: bool, config_dir: Path | None) -> int:
+    from prefsweep.config.compose import composing, config_text
+
+    with composing(config_dir):
+        print(config_text(overrides, config_dir, resolve), end="")
+    return 0
+
+
+def run_job(job: "Job") -> int:
+    from prefsweep.jobs import console
+    from prefsweep.jobs.job import store_of
+    from prefsweep.jobs.unused_overrides import refuse_unused
+
+    refuse_unused(job)
+    console.show_plan(job.plan, store_of(job.config.runtime), job.name)
+    if job.config.runtime.dry_run:
+        return 0
+    from prefsweep.jobs.run import execute, terminated
+    from prefsweep.sweep.devices import gpus, least_used, see_only
+
+    see_only(least_used(gpus(), []))
+    signal.signal(signal.SIGTERM, terminated)
+    folder = Path(job.config.runtime.outputs) / "runs" / job.name
+    execute(job, folder)
+    console.show_metrics_of(folder)
+    return 0
+
+
+def table(
+    folders: list[Path], rows: Names, columns: Names, metrics: Names, format: str | None, out: Path | None
+) -> int:
+    from prefsweep.jobs.console import console, say
+    from prefsweep.report import Layout, report, table_of
+
+    if len(folders) == 1 and not (rows or columns or metrics or format or out):
+        report(folders[0], console)
+    else:
+        for path in table_of(folders, Layout(rows, columns or (), metrics), format, out, console):
+            say(str(path))
+    return 0
+
+
+def diff(a: Path, b: Path) -> int:
+    from prefsweep.jobs.console import console
+    from prefsweep.report.compare import diff as compare
+
+    compare(a, b, console)
+    return 0
+
+
+def best(sweep: Path, by: str) -> int:
+    from prefsweep.jobs.console import console
+    from prefsweep.report.choice import best as print_best
+
+    print_best(sweep, by, console)
+    return 0
+
+
+def confirm(sweep: Path, by: str | None, seeds: int) -> int:
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: must be at least 1")
+    from prefsweep.jobs.console import console, say
+    from prefsweep.report.choice import best as print_best
+    from prefsweep.sweep.confirm import confirming
+
+    choice, count = print_best(sweep, by, console)
+    metric = f" by {by}" if by else ""
+    note = f"On fresh seeds: the best of {count} configurations of {sweep.resolve().name}{metric}."
+    overrides = confirming(choice, sweep, seeds, note)
+    say(" ".join(["prefsweep -m", *overrides]))
+    return run(overrides, multirun=True)
+
+
+def rescore(sweep: Path, overrides: list[str], config_dir: Path | None) -> int:
+    from prefsweep.config.compose import composing
+    from prefsweep.sweep.driver import sweep as run_sweep
+    from prefsweep.sweep.rescore import rescore as rescored
+
+    with composing(config_dir):
+        return run_sweep(rescored(sweep, overrides, config_dir))
+
+
+def show(words: list[str], config_dir: Path | None) -> int:
+    splits = [word for word in words if word in SPLITS]
+    if len(splits) > 1:
+        raise UserError(f"show: one split at a time, not {' and '.join(splits)}")
+    config = composed([word for word in words if word not in SPLITS], config_dir)
+    from prefsweep.cli.preview import show as preview
+
+    preview(config, splits[0] if splits else "train")
+    return 0
+
+
+def score(scorer: str, words: list[str], config_dir: Path | None) -> int:
+    settings = [word for word in words if re.match(r"[a-z_][a-z_.]*=", word)]
+    texts = [word for word in words if word not in settings]
+    if len(texts) not in (1, 2):
+        raise UserError(f"score: takes a text, or a prompt and a completion, not {len(texts)}; put quotes around each")
+    overrides = [word if word.startswith(("runtime", "reward.")) else f"reward.{word}" for word in settings]
+    config = composed([f"scorer@reward={scorer}", *overrides], config_dir)
+    from prefsweep.hub import pinned
+    from prefsweep.models.loading import device
+    from prefsweep.models.scorers import load_scorer
+
+    reader = load_scorer(pinned(config.reward, Path(config.runtime.outputs), True), device(config.runtime))
+    prompt = texts[0] if len(texts) == 2 else ""
+    for name, (value,) in reader.score([prompt], [texts[-1]]).items():
+        print(f"{name:<12} {value:.4f}")
+    return 0
+
+
+def export(run: Path, target: Path, merge: bool) -> int:
+    from prefsweep.cli.export import export as write_policy
+
+    write_policy(run, target, merge)
+    print(f"{target}: written")
+    return 0
+
+
+def composed(overrides: list[str], config_dir: Path | None) -> "Config":
+    from prefsweep.config.compose import compose, composing
+
+    with composing(config_dir):
+        return compose(overrides, config_dir)
