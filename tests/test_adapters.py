@@ -115,7 +115,7 @@ def test_weights_that_a_run_made_are_linked_and_not_written_twice(config: Any, r
     result = run(dpo, made, policy=policy, reference=run(reference_logps, made, policy=policy))
     assert (result / "base/model.safetensors").samefile(policy / "model.safetensors")
     words = ("stages.dpo.evaluate_every=2", "stages.dpo.checkpoint=best", "stages.dpo.save_every=2")
-    best = run(dpo, config("gpt2", *words), "best", policy=policy, reference=policy.with_name("reference-artifact"))
+    best = run(dpo, config("gpt2", *words), "best", policy=policy, reference=policy.with_name("reference_logps-artifact"))
     for kept in (best, best / "steps/2", best / "steps/4"):
         assert (kept / "base/model.safetensors").samefile(policy / "model.safetensors")
 
@@ -134,7 +134,7 @@ def test_a_killed_training_of_adapters_ends_as_an_undisturbed_one(
     inputs = {"reference": run(reference_logps, made)} if stage is dpo else {}
 
     def work(name: str) -> Path:
-        return run(stage, made, name, new_context(name, log_every=1, save_every=2), **inputs)
+        return run(stage, made, name, new_context(name, log_every=1, resume_checkpoint_every=2), **inputs)
 
     assert die_at(3, lambda: work("killed")) == -signal.SIGKILL
     (kept,) = (tmp_path / "killed/checkpoints").glob("checkpoint-*")
