@@ -77,7 +77,7 @@ def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Pa
 def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     assert place.run("-m", "method=base,dpo", "sweep=first", "tracking=off").returncode == 0
-    trained = {name: place.stages(name) for name in ("pretrain", "dpo", "sample")}
+    trained = {name: place.stages(name) for name in ("pretrain", "dpo", "generate")}
 
     done = place.command("rescore", "multirun_sweeps/first", "scorer@judge=trained")
     assert done.returncode == 0, done.stderr
@@ -89,7 +89,7 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
         assert run["metrics"]["judge/mean"] != first[name]["metrics"]["judge/mean"]
         assert run["metrics"]["text/length"] == first[name]["metrics"]["text/length"]
     assert (tmp_path / "multirun_sweeps/first-by-trained/table.md").is_file()
-    one, other = (read_rows(folder / "validation.jsonl") for folder in place.stages("validate"))
+    one, other = (read_rows(folder / "validation.jsonl") for folder in place.stages("judge_validation"))
     assert [row["completion"] for row in one] == [
         row["completion"] for row in other
     ]  # of dpo, by the one judge and the other
@@ -100,7 +100,7 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     assert {name: place.stages(name) for name in ("pretrain", "dpo")} == {k: trained[k] for k in ("pretrain", "dpo")}
     (tmp_path / "outputs/stages/dpo" / trained["dpo"][0].name / "model.safetensors").write_text("")
     for asked, message in (
-        (["multirun_sweeps/first", "scorer@judge=trained", "judge.revision=2"], "dpo would be built again"),
+        (["multirun_sweeps/first", "scorer@judge=trained", "judge.code_version=2"], "dpo would be built again"),
         (["multirun_sweeps/first", "stages.dpo.beta=0.3"], "dpo would be built again"),
         (["multirun_sweeps/first"], "rescore: needs key=value"),
         (["nowhere", "scorer@judge=trained"], "no such folder"),
