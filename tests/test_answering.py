@@ -17,9 +17,10 @@ from prefsweep.data.views import encode_prompts
 from prefsweep.jobs.job import plan_of
 from prefsweep.models import decoding
 from prefsweep.models.loading import load_policy
+from prefsweep.pipeline.files import read_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import judge_validation, sft
-from prefsweep.stages.generate import distinct_prompts, read_rows
+from prefsweep.stages.generate import distinct_prompts
 from workplace import Workplace
 
 SHORT = ("batch_size=8", "max_steps=4", "warmup_steps=0", "max_length=96", "validation_prompts=6")
@@ -51,7 +52,7 @@ def test_they_are_the_policys_own_to_the_first_validation_prompts(
     """Each drawn again, alone, from the state that the stage left; of adapters without their dropout."""
     made = config(*said, model=model)
     stage = train(made, tmp_path / "sft", new_context("checkpoints", forward_batch=4))
-    rows = read_rows(stage / "validation.jsonl")
+    rows = list(read_jsonl(stage / "validation.jsonl"))
     assert [row["step"] for row in rows] == [2] * 6 + [4] * 6
     held_out = distinct_prompts(load(made.dataset, "validation", tokenizer))[:6]
     policy = load_policy(made.model, stage).eval()
@@ -81,7 +82,7 @@ def test_a_training_goes_as_it_would_unasked(config: Any, new_context: Any, tmp_
 def test_the_draws_are_those_of_every_validation(config: Any, new_context: Any, tmp_path: Path) -> None:
     """So a policy that stands still answers the same."""
     stage = train(config("learning_rate=1e-30"), tmp_path / "sft", new_context("checkpoints"))
-    rows = [{**row, "step": 0} for row in read_rows(stage / "validation.jsonl")]
+    rows = [{**row, "step": 0} for row in list(read_jsonl(stage / "validation.jsonl"))]
     assert rows[:6] == rows[6:]
 
 
@@ -104,7 +105,7 @@ def test_the_judges_mean_by_step(config: Any, new_context: Any, tmp_path: Path) 
     expected = {step: fmean(truth[completion] for at, completion in rows if at == step) for step in (4, 8, 12)}
     told = [(row["step"], row["validation/judge"]) for row in context.history.rows()]
     assert told == [(step, pytest.approx(mean)) for step, mean in expected.items()]
-    assert [row["judge"] for row in read_rows(folder / "validation.jsonl")] == [
+    assert [row["judge"] for row in list(read_jsonl(folder / "validation.jsonl"))] == [
         truth[completion] for _, completion in rows
     ]
     assert found == {"completions": 6, "validations": 3}
@@ -123,7 +124,7 @@ def test_the_judges_mean_by_step(config: Any, new_context: Any, tmp_path: Path) 
 def test_who_answers_is_judged(said: list[str], validates: bool) -> None:
     with composing():
         plan = plan_of(compose(said))
-    assert ("validate" in plan.used) is validates
+    assert ("judge_validation" in plan.used) is validates
 
 
 def test_how_many_tokens_matters_to_nobody_who_answers_none(composed: Callable[..., Any]) -> None:
@@ -142,8 +143,8 @@ def test_a_sweep_chosen_by_what_the_judge_said_on_validation(tmp_path: Path) -> 
     assert place.run("-m", "method=dpo,ppo", *every, "sweep=s", "tracking=off").returncode == 0
     means = {}
     for name, run in place.jobs("s").items():
-        stage = tmp_path / "outputs/stages/validate" / run["stages"]["validate"]
-        rows = read_rows(stage / "validation.jsonl")
+        stage = tmp_path / "outputs/stages/judge_validation" / run["stages"]["judge_validation"]
+        rows = list(read_jsonl(stage / "validation.jsonl"))
         last = max(row["step"] for row in rows)
         means[name.partition("/")[0]] = fmean(row["judge"] for row in rows if row["step"] == last)
     done = place.command("best", "multirun_sweeps/s", "--by", "validation/judge")
@@ -157,6 +158,6 @@ def test_a_sweep_chosen_by_what_the_judge_said_on_validation(tmp_path: Path) -> 
 def test_forward_batches_do_not_matter(config: Any, new_context: Any, tmp_path: Path) -> None:
     def rows(size: int) -> list[dict[str, Any]]:
         stage = train(config(), tmp_path / str(size), new_context(f"checkpoints-{size}", forward_batch=size))
-        return read_rows(stage / "validation.jsonl")
+        return list(read_jsonl(stage / "validation.jsonl"))
 
     assert rows(1) == rows(64)

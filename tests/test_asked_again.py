@@ -11,8 +11,8 @@ import pytest
 
 from hub_layout import words, write_dataset
 from prefsweep.jobs.job import prepare, store_of
+from prefsweep.pipeline.files import read_jsonl, write_jsonl
 from prefsweep.stages import generate
-from prefsweep.stages.generate import read_rows
 from workplace import Workplace
 
 BY_ANOTHER = ("scorer@judge=deberta-v3",)
@@ -24,21 +24,21 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
     """And the rows are those of a stage that was asked for all of them at once."""
     config = composed("model=gpt2", f"model.path={model_folders['gpt2']}", "stages.generate.max_new_tokens=8")
     asked, drawn = list[int](), dict[str, int]()
-    real = generate.completions
+    real = generate.sample_completions
 
     def counting(config: Any, generator: Any, tokenizer: Any, rows: Any, runtime: Any) -> Any:
         asked.append(len(rows))
         return real(config, generator, tokenizer, rows, runtime)
 
-    monkeypatch.setattr(generate, "completions", counting)
+    monkeypatch.setattr(generate, "sample_completions", counting)
 
     def run(name: str, prompts: int, completions: int, *find_similar: str) -> list[dict[str, Any]]:
         context = replace(new_context(name), find_similar=lambda *fields: [tmp_path / other for other in find_similar])
         (tmp_path / name).mkdir(exist_ok=True)
-        stage = replace(config.stages.generate, prompts=prompts, completions=completions)
+        stage = replace(config.stages.generate, prompts=prompts, completions_per_prompt=completions)
         generate.run(stage, model=config.model, dataset=config.dataset, folder=tmp_path / name, context=context)
         drawn[name] = context.cost.counts["tokens_generated"]
-        return generate.read_rows(tmp_path / name / "completions.jsonl")
+        return list(read_jsonl(tmp_path / name / "completions.jsonl"))
 
     few = run("few", 4, 1)
     more = run("more", 6, 2, "few")
@@ -49,7 +49,7 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
     tokens = {name: sum(len(row["completion_tokens"]) for row in rows) for name, rows in (("few", few), ("more", more))}
     assert drawn == {**tokens, "more": tokens["more"] - tokens["few"], "whole": tokens["more"], "fewer": 0}
     kept = new_context("killed").checkpoints / "completions.jsonl"
-    generate.write_rows(kept, more[:5])
+    write_jsonl(kept, more[:5])
     assert run("killed", 6, 2) == more and asked[3:] == [7]
     assert drawn["killed"] == drawn["whole"]  # what the first attempt drew is this stage's own
 
@@ -64,9 +64,9 @@ def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Pa
         with composing():
             job = prepare([], compose([*SMALL, "method=base", f"runtime.outputs={tmp_path / 'outputs'}", *more]))
         stage = next(stage for stage in job.plan.stages if stage.role == "generate/result")
-        return list(store_of(job.config.runtime).find_similar(stage, "prompts", "completions"))
+        return list(store_of(job.config.runtime).find_similar(stage, "prompts", "completions_per_prompt"))
 
-    (built,) = place.stages("sample")
+    (built,) = place.stages("generate")
     assert find_similar("stages.generate.prompts=12") == find_similar() == [built]
     assert find_similar("stages.generate.prompts=12", "stages.generate.seed=1") == []
     assert find_similar("stages.generate.prompts=12", "dataset.seed=1") == []
@@ -77,9 +77,9 @@ def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Pa
 def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     assert place.run("-m", "method=base,dpo", "sweep=first", "tracking=off").returncode == 0
-    trained = {name: place.stages(name) for name in ("pretrain", "dpo", "sample")}
+    trained = {name: place.stages(name) for name in ("pretrain", "dpo", "generate")}
 
-    done = place.command("judge", "multirun_sweeps/first", "scorer@judge=trained")
+    done = place.command("rescore", "multirun_sweeps/first", "scorer@judge=trained")
     assert done.returncode == 0, done.stderr
     assert {name: place.stages(name) for name in trained} == trained
     again, first = place.jobs("first-by-trained"), place.jobs("first")
@@ -89,13 +89,13 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
         assert run["metrics"]["judge/mean"] != first[name]["metrics"]["judge/mean"]
         assert run["metrics"]["text/length"] == first[name]["metrics"]["text/length"]
     assert (tmp_path / "multirun_sweeps/first-by-trained/table.md").is_file()
-    one, other = (read_rows(folder / "validation.jsonl") for folder in place.stages("validate"))
+    one, other = (list(read_jsonl(folder / "validation.jsonl")) for folder in place.stages("judge_validation"))
     assert [row["completion"] for row in one] == [
         row["completion"] for row in other
     ]  # of dpo, by the one judge and the other
     assert [row["judge"] for row in one] != [row["judge"] for row in other]
 
-    done = place.command("judge", "multirun_sweeps/first", "stages.generate.prompts=12")
+    done = place.command("rescore", "multirun_sweeps/first", "stages.generate.prompts=12")
     assert done.returncode == 0, done.stderr
     assert {name: place.stages(name) for name in ("pretrain", "dpo")} == {k: trained[k] for k in ("pretrain", "dpo")}
     (tmp_path / "outputs/stages/dpo" / trained["dpo"][0].name / "model.safetensors").write_text("")
@@ -105,7 +105,7 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
         (["multirun_sweeps/first"], "needs a sweep and what changes"),
         (["nowhere", "scorer@judge=trained"], "no such folder"),
     ):
-        done = place.command("judge", *asked)
+        done = place.command("rescore", *asked)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
@@ -130,12 +130,12 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
     assert {name: value for name, value in found["metrics"].items() if "@" not in name} == alone["metrics"]
     assert {"judge/mean@imdb", "judge/win_rate@imdb", "kl/base@imdb", "text/length@imdb"} <= found["metrics"].keys()
     assert not any(name.startswith(("preference/", "judge/accuracy")) and "@" in name for name in found["metrics"])
-    rows = generate.read_rows(
-        tmp_path / "outputs/stages/evaluate" / found["stages"]["evaluate/imdb"] / "completions.jsonl"
+    rows = list(
+        read_jsonl(tmp_path / "outputs/stages/evaluate" / found["stages"]["evaluate/imdb"] / "completions.jsonl")
     )
     mean = sum(row["values"]["judge/mean"] for row in rows) / len(rows)
     assert found["metrics"]["judge/mean@imdb"] == pytest.approx(mean)
-    assert json.loads(json.dumps(found["config"]["also"]))["imdb"]["path"] == str(other)
+    assert json.loads(json.dumps(found["config"]["other_datasets"]))["imdb"]["path"] == str(other)
     done = place.command(*line, *more, "runtime.dry_run=true")
     assert re.search(r"^imdb: test kept 16", done.stdout, re.MULTILINE), done.stdout
 

@@ -19,7 +19,7 @@ from prefsweep.evaluation.metrics import Coherence, Ending, Overlap, Variety
 from prefsweep.evaluation.values import means
 from prefsweep.models import decoding
 from prefsweep.models.loading import load_policy, load_tokenizer
-from prefsweep.stages.generate import read_rows
+from prefsweep.pipeline.files import read_jsonl
 from workplace import Workplace
 
 TEXTS = ["the cat sat on the mat", "a dog ran", "the cat sat on the cat sat on the cat"]
@@ -80,7 +80,8 @@ def test_a_run_says_the_same_of_the_base_of_the_start_and_of_the_result(tmp_path
     stages = tmp_path / "outputs/stages"
     found, metrics = {}, run["metrics"]
     for whose in ("base", "start", "result"):
-        rows = found[whose] = read_rows(stages / "score" / run["stages"][f"score/{whose}"] / "completions.jsonl")
+        identity = run["stages"][f"judge_completions/{whose}"]
+        rows = found[whose] = list(read_jsonl(stages / "judge_completions" / identity / "completions.jsonl"))
         scores = np.array([row["scores"]["score"] for row in rows])
         prefix = "" if whose == "result" else f"{whose}_"
         said = [metrics[f"judge/{prefix}{name}"] for name in ("mean", "median", "std")]

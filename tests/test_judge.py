@@ -13,9 +13,10 @@ from prefsweep.data.splits import of_share
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import prepare
 from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.files import read_jsonl, write_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import judge_completions, judge_model, scoring
-from prefsweep.stages.generate import SAMPLES, read_rows, write_rows
+from prefsweep.stages.generate import SAMPLES
 
 TRAINED = ("scorer@judge=trained", "stages.reward_model.share=[0,0.5]")
 
@@ -64,7 +65,7 @@ def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatc
                 "truncated": [0.0] * len(completions),
             }
 
-    monkeypatch.setattr(scoring, "AT_ONCE", 2)
+    monkeypatch.setattr(scoring, "PART", 2)
     completions = ["a" * number for number in range(7)]
     scorer = Counting()
     with pytest.raises(KeyboardInterrupt):
@@ -78,7 +79,7 @@ def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatc
 def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context: Any, tmp_path: Path) -> None:
     made = config()
     run(made, tmp_path / "trained", new_context())
-    write_rows(
+    write_jsonl(
         tmp_path / SAMPLES, [{"prompt": "The plot", "completion": f" was {word}."} for word in ("witty", "dull")]
     )
     (tmp_path / "scored").mkdir()
@@ -90,7 +91,7 @@ def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context
         context=new_context("scoring"),
         **given,
     )
-    found = [row["scores"]["score"] for row in read_rows(tmp_path / "scored" / SAMPLES)]
+    found = [row["scores"]["score"] for row in list(read_jsonl(tmp_path / "scored" / SAMPLES))]
     scorer = load_scorer(made.judge, torch.device("cpu"), tmp_path / "trained")
     assert found == scorer.score(["The plot"] * 2, [" was witty.", " was dull."])["score"]
 
@@ -102,7 +103,7 @@ def identities(made: Any) -> dict[str, str]:
 def test_a_trained_judge_retrains_nothing(composed: Callable[..., Any]) -> None:
     given, trained = (identities(composed("method=ppo", *TRAINED[1:], *words)) for words in ([], TRAINED[:1]))
     assert "judge_model" in trained and "judge_model" not in given
-    assert all(trained[role] == given[role] for role in ("pretrain", "reward", "ppo", "generate/result"))
+    assert all(trained[role] == given[role] for role in ("pretrain", "reward_model", "ppo", "generate/result"))
     assert trained["judge_completions/result"] != given["judge_completions/result"]
 
 
@@ -122,7 +123,7 @@ def test_one_judge_for_every_seed_model_and_method(composed: Callable[..., Any],
 
 def test_a_judge_of_the_rewards_own_questions_is_refused(composed: Callable[..., Any]) -> None:
     overlapping = ("method=ppo", "scorer@judge=trained", "stages.reward_model.share=[0,0.6]")
-    with pytest.raises(UserError, match=r"^stages\.reward\.share=\[0\.0, 0\.6\]: .*share=\[0,0\.5\]"):
+    with pytest.raises(UserError, match=r"^stages\.reward_model\.share=\[0\.0, 0\.6\]: .*share=\[0,0\.5\]"):
         identities(composed(*overlapping))
     assert "judge_model" in identities(composed(*overlapping, "method.allow_reward_as_judge=true"))
     assert "judge_model" in identities(composed("method=dpo", "scorer@judge=trained"))  # no reward, nothing to share

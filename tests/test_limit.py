@@ -15,12 +15,12 @@ from scipy.optimize import bisect, minimize
 from prefsweep.data.datasets import synthetic
 from prefsweep.evaluation import efficiency, frontier, judged
 from prefsweep.jobs.job import plan_of
+from prefsweep.pipeline.files import write_jsonl
 from prefsweep.report.comparable import comparable_sets
 from prefsweep.report.figure import axis, distance, one_base
 from prefsweep.report.frame import read_runs
 from prefsweep.report.limits import limits
 from prefsweep.stages import frontier as stage
-from prefsweep.stages.generate import write_rows
 from recorded import write_run
 from workplace import Workplace
 
@@ -255,7 +255,7 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
             for number in range(64)  # not in the order of the prompts
             for at, score in enumerate(scores[:, number])
         ]
-        write_rows(tmp_path / name / "completions.jsonl", rows)
+        write_jsonl(tmp_path / name / "completions.jsonl", rows)
     config = composed("stages.evaluate.frontier=true").stages.frontier
     (tmp_path / "made").mkdir()
     told = stage.run(
@@ -282,7 +282,7 @@ def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> No
     done = place.run("stages.evaluate.frontier=true", "-m", "method=base,dpo,ppo", "sweep=limits", "tracking=off")
     assert done.returncode == 0
     assert len(place.stages("frontier_samples")) == 1 and len(place.stages("frontier_rewards")) == 1
-    assert len(place.stages("limit")) == 2  # ppo's has the curve of its reward too
+    assert len(place.stages("frontier")) == 2  # ppo's has the curve of its reward too
     drawn = limits(read_runs([tmp_path / "multirun_sweeps/limits"]))
     assert sorted(curve["name"] for curve in drawn) == ["judge", "reward"]
 
@@ -297,7 +297,7 @@ def test_whose_answers_are_tilted_is_a_setting(of: str, method: str, tilted: str
 
 def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself(tmp_path: Path) -> None:
     """The SFT model of seed 1 is where they began: it is at 0. That of seed 2 is no place on this axis."""
-    said = {"limit": True, "frontier_of": "start"}
+    said = {"frontier": True, "frontier_of": "start"}
 
     def ran(method: str, seed: int, start: str, result: str, kl: float, **evaluate: Any) -> None:
         write_run(
@@ -310,7 +310,7 @@ def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself
         )
 
     for seed in (1, 2):
-        ran("sft", seed, "of the base", f"of sft {seed}", 0.7, limit=False)
+        ran("sft", seed, "of the base", f"of sft {seed}", 0.7, frontier=False)
     ran("sft+dpo", 1, "of sft 1", "of sft+dpo", 2.0)
     ran("sft+ppo", 1, "of sft 1", "of sft+ppo", 3.0)
     runs = read_runs([tmp_path])

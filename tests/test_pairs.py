@@ -16,9 +16,9 @@ from prefsweep.config.compose import compose, composing
 from prefsweep.config.schema import Config
 from prefsweep.jobs.job import plan_of, prepare
 from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.files import read_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import dpo, generate_pairs, reference_logps
-from prefsweep.stages.generate import read_rows
 
 
 def test_all_pairs_of_a_prompt_but_ties_and_equal_answers() -> None:
@@ -29,11 +29,11 @@ def test_all_pairs_of_a_prompt_but_ties_and_equal_answers() -> None:
     ]
     scored = [3.0, 1.0, 2.0, 0.0, *(1.0, 1.0, 1.0, 5.0), *(0.5, 0.5, 0.5, 0.5)]
     counts: Counter[str] = Counter()
-    found = generate_pairs.ranked(rows, scored, {"a": "A", "b": "B", "c": "C"}, counts)
+    found = generate_pairs.ranked_pairs(rows, scored, {"a": "A", "b": "B", "c": "C"}, counts)
     said = [(pair["group"], pair["chosen"], pair["rejected"]) for pair in found]
     assert said[:6] == [("A", *pair) for pair in ("wx", "wy", "wz", "yx", "xz", "yz")]
     assert said[6:] == [("B", "u", "v"), ("B", "u", "v")]
-    assert counts == {"labels": 12, "equal answers": 2 + 2, "ties": 2 + 4}
+    assert counts == {"labels": 12, "equal_completions": 2 + 2, "ties": 2 + 4}
     assert len({pair["id"] for pair in found}) == len(found)
 
 
@@ -64,7 +64,7 @@ def run(config: Config, folder: Path, context: Context) -> dict[str, Any]:
 def test_the_reward_prefers_each_chosen_answer(config: Any, new_context: Any, tmp_path: Path) -> None:
     made = config()
     metrics = run(made, tmp_path / "pairs", new_context("pairs"))
-    rows = read_rows(tmp_path / "pairs/train.jsonl")
+    rows = list(read_jsonl(tmp_path / "pairs/train.jsonl"))
     assert metrics["labels"] == (12 + 4) * 4
     assert metrics["train/pairs"] == len(rows) > 12
     scorer = load_scorer(made.reward, torch.device("cpu"))
@@ -79,11 +79,13 @@ def test_a_killed_build_goes_on_and_ends_the_same(config: Any, new_context: Any,
     def work(name: str) -> list[dict[str, Any]]:
         run(made, tmp_path / f"{name}-artifact", new_context(name, forward_batch=4))
         return [
-            row for split in ("validation", "train") for row in read_rows(tmp_path / f"{name}-artifact/{split}.jsonl")
+            row
+            for split in ("validation", "train")
+            for row in list(read_jsonl(tmp_path / f"{name}-artifact/{split}.jsonl"))
         ]
 
     assert die_at_call("prefsweep.models.decoding.sample", 7, lambda: work("killed")) == -signal.SIGKILL
-    kept = read_rows(new_context("killed").checkpoints / "train.jsonl")
+    kept = list(read_jsonl(new_context("killed").checkpoints / "train.jsonl"))
     assert 0 < len(kept) < 48
     assert work("killed") == work("undisturbed")
 
@@ -96,7 +98,7 @@ def test_dpo_learns_from_them_and_starts_at_ln_2(config: Any, new_context: Any, 
         name = stage.__name__.rpartition(".")[2]
         folder, context = tmp_path / name, new_context(name, log_every=1)
         folder.mkdir(exist_ok=True)
-        inputs = {"pairs": tmp_path / "pairs"} | ({"reference": tmp_path / "reference"} if stage is dpo else {})
+        inputs = {"pairs": tmp_path / "pairs"} | ({"reference": tmp_path / "reference_logps"} if stage is dpo else {})
         stage.run(getattr(made.stages, name), **sections, folder=folder, context=context, **inputs)
     assert next(context.history.rows())["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
@@ -108,16 +110,16 @@ def identities(config: Config) -> dict[str, str]:
 def test_the_judge_and_the_seed_have_no_part_in_them_and_the_reward_has(config: Any, tmp_path: Path) -> None:
     one = identities(config("method=dpo"))
     judged = identities(config("method=dpo", "scorer@judge=deberta-v3"))
-    assert one["pairs"] == judged["pairs"] and one["dpo"] == judged["dpo"]
+    assert one["generate_pairs"] == judged["generate_pairs"] and one["dpo"] == judged["dpo"]
     seeded = identities(config("method=dpo", "seed=7"))
-    assert one["pairs"] == seeded["pairs"] and one["dpo"] != seeded["dpo"]
+    assert one["generate_pairs"] == seeded["generate_pairs"] and one["dpo"] != seeded["dpo"]
     rewarded = identities(config("method=dpo", "reward.output=probability"))
-    assert one["pairs"] != rewarded["pairs"]
+    assert one["generate_pairs"] != rewarded["generate_pairs"]
 
 
 def test_a_dataset_of_pairs_makes_none(config: Any) -> None:
-    assert "pairs" not in identities(config("method=dpo", "dataset.pairs=dataset"))
-    assert "pairs" in identities(config("method=sft+dpo"))
+    assert "generate_pairs" not in identities(config("method=dpo", "dataset.pairs=dataset"))
+    assert "generate_pairs" in identities(config("method=sft+dpo"))
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,6 @@ def test_imdbs_pairs_are_answers_of_whom_dpo_starts_from(method: str, small: lis
         plan = plan_of(compose(["dataset=imdb", "model=gpt2", f"method={method}", *small]))
     stages = {stage.role: stage for stage in plan.stages}
     wanted = {"policy": stages[source].identity} if source else {}
-    for role in ("pairs", "reference", "dpo"):
+    for role in ("generate_pairs", "reference_logps", "dpo"):
         inputs = stages[role].inputs
         assert {name: inputs[name].identity for name in inputs if name == "policy"} == wanted

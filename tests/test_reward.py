@@ -64,7 +64,7 @@ def trainer_of(config: Any, context: Context, rows: int = 8, micro_batch: int = 
     model = RewardModel(backbone, stage.pooling)
     torch.manual_seed(1)
     torch.nn.init.normal_(model.head.weight, std=0.3)
-    trainer = reward_model.trainer_of(stage, model, tokenizer, pairs, pairs, context)
+    trainer = reward_model.reward_trainer(stage, model, tokenizer, pairs, pairs, context)
     trainer.micro_batch = micro_batch
     return trainer, trainer._prepare_inputs(trainer.data_collator(list(pairs)))
 
@@ -102,7 +102,7 @@ def test_the_loss_is_bradley_and_terrys(backbone: str, pooling: str, config: Any
 
 
 def test_the_first_loss_is_ln_2_and_no_seed_is_in_the_start(config: Any, new_context: Any, tmp_path: Path) -> None:
-    contexts = [new_context(name, log_every=1, save_every=100) for name in ("a", "b", "c")]
+    contexts = [new_context(name, log_every=1, resume_checkpoint_every=100) for name in ("a", "b", "c")]
     for seed, context in zip((1, 1, 2), contexts, strict=True):
         run(config(f"seed={seed}"), tmp_path / f"artifact-{context.checkpoints.parent.name}", context)
     losses = [[row["loss"] for row in context.history.rows() if "loss" in row] for context in contexts]
@@ -210,7 +210,7 @@ def test_a_model_of_the_world_beats_chance_and_length(
 def test_the_best_state_is_kept_whole(config: Any, new_context: Any, tmp_path: Path) -> None:
     """A rate far too high: the last state is not the best, and the head belongs to its backbone."""
     context = new_context()
-    words = ("evaluate_every=1", "checkpoint=best", "learning_rate=0.3", "keep_every=1")
+    words = ("evaluate_every=1", "checkpoint=best", "learning_rate=0.3", "save_every=1")
     found = run(config(*words), tmp_path / "artifact", context)
     rows = [row for row in context.history.rows() if "validation/loss" in row]
     assert found["validation/loss"] == min(row["validation/loss"] for row in rows) < rows[-1]["validation/loss"]
@@ -232,7 +232,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     made = config("evaluate_every=2", "checkpoint=best", backbone=backbone)
 
     def work(name: str) -> tuple[dict[str, Any], Context]:
-        context = new_context(name, log_every=1, save_every=2)
+        context = new_context(name, log_every=1, resume_checkpoint_every=2)
         return run(made, tmp_path / f"{name}-artifact", context), context
 
     assert die_at(5, lambda: work("killed")) == -signal.SIGKILL
@@ -256,8 +256,8 @@ def identities(made: Any) -> dict[str, str]:
 def test_a_scorer_that_is_there_needs_no_reward_stage(composed: Any, encoder: Path, tmp_path: Path) -> None:
     trained, given = identities(composed("method=ppo")), identities(composed("method=ppo", "scorer@reward=deberta-v3"))
     finished = identities(composed("method=ppo", f"reward.path={encoder}"))
-    assert "reward" in trained
-    assert "reward" not in given and "reward" not in finished
+    assert "reward_model" in trained
+    assert "reward_model" not in given and "reward_model" not in finished
     assert len({plan["ppo"] for plan in (trained, given, finished)}) == 3
 
 
@@ -272,14 +272,14 @@ def test_a_gate_is_in_no_identity_and_a_label_is(composed: Any) -> None:
 def test_an_encoders_reward_model_is_shared_by_every_model(composed: Any, model_folders: dict[str, Path]) -> None:
     def reward_of(model: str) -> str:
         words = ("stages.reward_model.backbone=encoder", "stages.reward_model.reads=[dataset]", "model=gpt2")
-        return identities(composed("method=ppo", *words, f"model.path={model_folders[model]}"))["reward"]
+        return identities(composed("method=ppo", *words, f"model.path={model_folders[model]}"))["reward_model"]
 
     assert reward_of("gpt2") == reward_of("opt")
 
 
 def test_another_judge_retrains_nothing(composed: Any) -> None:
     ours, theirs = (identities(composed("method=ppo", f"scorer@judge={name}")) for name in ("oracle", "deberta-v3"))
-    assert ours["ppo"] == theirs["ppo"] and ours["reward"] == theirs["reward"]
+    assert ours["ppo"] == theirs["ppo"] and ours["reward_model"] == theirs["reward_model"]
     assert ours["judge_completions/result"] != theirs["judge_completions/result"]
 
 
@@ -315,9 +315,9 @@ def test_a_refused_ppo_has_failed_and_goes_on_from_its_reward_with_the_gate_lowe
     assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
     run = place.single()
     assert run["status"] == "failed" and run["error"].startswith(f"UserError: {told}")
-    (trained,) = place.stages("reward")
+    (trained,) = place.stages("reward_model")
     written = (trained / "record.json").stat().st_mtime_ns
     assert place.stages("ppo") == []
     assert place.run(*line, "stages.ppo.min_accuracy=0").returncode == 0
-    assert place.stages("reward") == [trained] and (trained / "record.json").stat().st_mtime_ns == written
+    assert place.stages("reward_model") == [trained] and (trained / "record.json").stat().st_mtime_ns == written
     assert len(place.stages("ppo")) == 1

@@ -18,8 +18,9 @@ from prefsweep.models import scorers
 from prefsweep.models.batching import batches_by_length
 from prefsweep.models.heads import REWARD, RewardModel, pooled
 from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.files import read_jsonl, write_jsonl
 from prefsweep.stages import judge_completions
-from prefsweep.stages.generate import SAMPLES, read_rows, write_rows
+from prefsweep.stages.generate import SAMPLES
 
 CPU = torch.device("cpu")
 PROMPTS = ["This quiet drama", "", "My sister would never", "The actor handled the climax beautifully, and", "The"]
@@ -297,13 +298,13 @@ def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, c
     rows = [
         {"prompt": prompt, "completion": completion} for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)
     ]
-    write_rows(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "completion": " No."}])
+    write_jsonl(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "completion": " No."}])
     (tmp_path / "scored").mkdir()
     settings = composed().stages.judge_completions
     found = judge_completions.run(
         settings, judge=judge, folder=tmp_path / "scored", context=new_context(), samples=tmp_path
     )
-    scored = read_rows(tmp_path / "scored" / SAMPLES)
+    scored = list(read_jsonl(tmp_path / "scored" / SAMPLES))
     expected = pair_input(Path(judge.path)).score(PROMPTS, COMPLETIONS)["score"]
     assert [row["scores"]["score"] for row in scored[:-1]] == pytest.approx(expected, abs=1e-5)
     assert found["truncated"] == pytest.approx(1 / 6)

@@ -182,7 +182,7 @@ def test_the_split_of_a_batch_changes_nothing(
     if stage == "dpo":
         trainer = pair_trainer(model_folders["gpt2"], tmp_path, tokenizer, beta=0.3)
     else:
-        rows, _ = completion_rows(preferences(8, seed=1, coherence=0.7, noise=0.0), tokenizer, 96, "completion")
+        rows, _ = completion_rows(preferences(8, seed=1, coherence=0.7, noise=0.0), tokenizer, 96, True)
         model = load_policy(config("sft").model, None)
         trainer = trainers.token_trainer(config("sft").stages.sft, model, tokenizer, rows, rows, new_context())
     inputs = batch_of(trainer)
@@ -234,7 +234,7 @@ def test_what_a_training_reads_is_counted(
     made, context = config(stage, "max_steps=null", "epochs=2"), new_context("counted", micro_batch=3)
     if stage == "sft":
         run_sft(made, tmp_path / "out", context)
-        rows, _ = completion_rows(load(made.dataset, "train"), tokenizer, made.stages.sft.max_length, "completion")
+        rows, _ = completion_rows(load(made.dataset, "train"), tokenizer, made.stages.sft.max_length, True)
         tokens = sum(map(len, rows["input_ids"]))
     else:
         run_dpo(made, tmp_path / "out", context, logps)
@@ -275,10 +275,10 @@ def test_what_became_of_its_rows_is_in_its_record(stage: str, tmp_path: Path) ->
 def test_a_killed_training_ends_as_an_undisturbed_one(
     stage: str, config: Any, new_context: Any, tmp_path: Path, logps: Path
 ) -> None:
-    made = config(stage, "evaluate_every=2", "checkpoint=best", "keep_every=3")
+    made = config(stage, "evaluate_every=2", "checkpoint=best", "save_every=3")
 
     def work(name: str) -> tuple[dict[str, Any], Context]:
-        context = new_context(name, log_every=1, save_every=2)
+        context = new_context(name, log_every=1, resume_checkpoint_every=2)
         folder = tmp_path / f"{name}-artifact"
         found = run_sft(made, folder, context) if stage == "sft" else run_dpo(made, folder, context, logps)
         return found, context
@@ -307,7 +307,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_state_that_was_kept_is_a_model_like_any_other(config: Any, new_context: Any, tmp_path: Path) -> None:
     """The one of the last step is the result; the one of step 2 is what a training of two steps ends with."""
     long, short = (
-        config("sft", "schedule=constant_with_warmup", "keep_every=2", f"max_steps={steps}") for steps in (4, 2)
+        config("sft", "schedule=constant_with_warmup", "save_every=2", f"max_steps={steps}") for steps in (4, 2)
     )
     run_sft(long, tmp_path / "long", new_context("long"))
     run_sft(short, tmp_path / "short", new_context("short"))

@@ -1,15 +1,14 @@
 """The history of a stage: one row of metrics a logged step, in a file that a resumed build continues."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+from prefsweep.pipeline.files import Row as Row, append_jsonl, read_jsonl, recover_jsonl, write_jsonl
 
 
 class History:
-    """Appends rows to `path` and passes each to `listener`. Rows hold reproducible numbers only, never times."""
+    """Append rows to `path` and pass each to `listener`. Rows hold reproducible numbers only, never times."""
 
     def __init__(self, path: Path, listener: Callable[[Row], None] = lambda row: None):
         self.path = path
@@ -17,32 +16,20 @@ class History:
 
     def rows(self) -> Iterator[Row]:
         if self.path.is_file():
-            with self.path.open() as file:
-                yield from map(json.loads, file)
+            yield from read_jsonl(self.path)
 
     def append(self, step: int, metrics: dict[str, Any]) -> None:
         row = {"step": step, **metrics}
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_jsonl(self.path, [row])
         self.listener(row)
 
     def say(self, step: int, news: dict[str, Any]) -> None:
-        """Tell the listener what is no part of the history: how fast it goes, how it looks. Nothing is written."""
+        """Pass to the listener what is not part of the history: speed, sample texts. Nothing is written."""
         self.listener({"step": step, **news})
 
     def rewind(self, step: int) -> None:
-        """Forget what came after `step`, the checkpoint that a build goes on from, and tell the rest again."""
-        kept = []
-        if self.path.is_file():
-            for line in self.path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:  # a line that a kill cut off is the last one
-                    break
-                if row["step"] <= step:
-                    kept.append(row)
-        aside = self.path.with_suffix(".aside")
-        aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        aside.replace(self.path)
-        for row in kept:
+        """Drop the rows after `step`, the checkpoint that a build resumes from, and pass the rest to the listener."""
+        rows = [row for row in recover_jsonl(self.path) if row["step"] <= step]
+        write_jsonl(self.path, rows)
+        for row in rows:
             self.listener(row)

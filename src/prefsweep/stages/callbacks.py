@@ -1,4 +1,4 @@
-"""What watches a training loop: the history, the choice of a checkpoint, the progress bar."""
+"""Callbacks of a training loop: history, checkpoints, progress bar."""
 
 import math
 import shutil
@@ -11,11 +11,11 @@ from transformers import TrainerCallback
 
 from prefsweep.config.stages import TrainingConfig
 from prefsweep.models.adapters import has_adapters, save_adapters
-from prefsweep.pipeline.files import link
+from prefsweep.pipeline.files import atomic, link
 from prefsweep.pipeline.stage import Context
 
-# TRL's and transformers' words → ours; what is not here and not dropped keeps its name.
-NAMES = {
+# How TRL and transformers name a metric, and how the history does; names without an entry stay as they are.
+RENAMED = {
     "eval_": "validation/",
     "rewards/accuracies": "accuracy",
     "rewards/margins": "margin",
@@ -24,36 +24,38 @@ NAMES = {
 }
 # Times are not reproducible, and TRL's token counter restarts on resume.
 DROPPED = ("runtime", "per_second", "total_flos", "num_tokens", "train_loss")
+STEPS = "steps"  # the folder of a stage's periodic checkpoints
 
 
-def renamed(logs: dict[str, Any]) -> dict[str, float]:
-    kept = {}
+def history_metrics(logs: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a trainer's logs under the history's names, without those in `DROPPED`."""
+    metrics = {}
     for name, value in logs.items():
         if isinstance(value, (int, float)) and not any(word in name for word in DROPPED):
-            for theirs, ours in NAMES.items():
-                name = name.replace(theirs, ours)
-            kept[name] = value
-    return kept
+            for trl_name, history_name in RENAMED.items():
+                name = name.replace(trl_name, history_name)
+            metrics[name] = value
+    return metrics
 
 
-class Reporter(TrainerCallback):
-    """Each row of logs into the history; a validation's with what the steps up to it have cost."""
+class HistoryCallback(TrainerCallback):
+    """Append each row of logs to the history; a validation's together with the cost of the steps up to it."""
 
     def __init__(self, context: Context):
         self.context = context
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
-        if metrics := renamed(logs or {}):
+        if metrics := history_metrics(logs or {}):
             if any(name.startswith("validation/") for name in metrics):
                 metrics |= self.context.cost.row()
                 self.context.cost.reached(state.global_step)
             self.context.history.append(state.global_step, metrics)
 
 
-class Choice:
-    """Which state is a training's result, by validation: the same rule for every method.
+class BestCheckpoint:
+    """The state of a training that validated best: one rule for every method.
 
-    All it knows is read back from the history, so that a resumed run chooses as an undisturbed one.
+    It is read back from the history, so that a resumed run keeps the same state as an undisturbed one.
     """
 
     def __init__(self, best_by: str, context: Context):
@@ -67,12 +69,12 @@ class Choice:
 
     @property
     def last_step(self) -> int:
-        """Of the last validation; −1 before the first."""
+        """The step of the last validation, or −1 before the first."""
         rows = self.validations()
         return rows[-1]["step"] if rows else -1
 
     def best(self) -> dict[str, Any]:
-        """The first of the best validations; one that is not a number is never the best."""
+        """Return the first of the best validations; NaN is never the best."""
         return max(self.validations(), key=self.value)
 
     def value(self, row: dict[str, Any]) -> float:
@@ -80,23 +82,21 @@ class Choice:
         return -math.inf if math.isnan(value) else value
 
     def keep(self, save: Callable[[Path], None]) -> None:
-        """What `save` writes is the best state from now on."""
-        replace(self.best_folder, save)
+        """Replace the best state by what `save` writes."""
+        with atomic(self.best_folder) as temporary:
+            save(temporary)
 
     def metrics(self, best: bool) -> dict[str, Any]:
-        """The validation of the state that is kept."""
+        """Return the validation metrics of the best state, or of the last one, with its step."""
         row = dict(self.best() if best else self.validations()[-1])
         step = row.pop("step")
         return {"step": step, **{name: value for name, value in row.items() if name.startswith("validation/")}}
 
 
-STEPS = "steps"
-
-
 class PeriodicCheckpoints:
-    """States kept while training, for whoever wants one that is not the result: `steps/<step>` of the stage.
+    """States of the policy kept every N steps beside the result: `steps/<step>` of the stage.
 
-    They lie with the checkpoints until the stage is done, so a killed run loses none; one that it repeats it replaces.
+    They stay with the checkpoints until the stage is done, so a killed run loses none and overwrites those it repeats.
     """
 
     def __init__(self, every: int | None, context: Context):
@@ -105,34 +105,26 @@ class PeriodicCheckpoints:
 
     def keep(self, step: int, save: Callable[[Path], None]) -> None:
         if self.every is not None and step % self.every == 0:
-            self.folder.mkdir(exist_ok=True)
-            replace(self.folder / str(step), save)
+            with atomic(self.folder / str(step)) as temporary:
+                save(temporary)
 
     def export_to(self, folder: Path) -> None:
-        """At the end, into the stage's own folder."""
+        """Link the states into the stage's folder."""
         if self.folder.is_dir():
-            shutil.copytree(self.folder, folder / self.folder.name, copy_function=link)
+            unfinished = shutil.ignore_patterns(".*")
+            shutil.copytree(self.folder, folder / STEPS, copy_function=link, ignore=unfinished)
 
 
-def replace(folder: Path, save: Callable[[Path], None]) -> None:
-    """What `save` writes, written aside and renamed: what is there is whole."""
-    aside = folder.with_name(f".{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    save(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-
-
-class CheckpointCallback(Choice, TrainerCallback):
-    """Keeps states of one of TRL's trainers: the scheduled ones, and the best; stops when that stays unbeaten."""
+class CheckpointCallback(BestCheckpoint, TrainerCallback):
+    """Keep the periodic and the best states of one of TRL's trainers, and stop it when its patience ends."""
 
     def __init__(self, config: TrainingConfig, context: Context):
         super().__init__(config.best_by, context)
         self.config = config
-        self.schedule = PeriodicCheckpoints(config.save_every, context)
+        self.periodic = PeriodicCheckpoints(config.save_every, context)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.schedule.keep(state.global_step, lambda folder: save(rest["model"], rest["processing_class"], folder))
+        self.periodic.keep(state.global_step, lambda folder: save(rest["model"], rest["processing_class"], folder))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         rows, best = self.validations(), self.best()
@@ -144,7 +136,7 @@ class CheckpointCallback(Choice, TrainerCallback):
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A plain transformers folder, or adapters; with what else the model is made of beside it."""
+    """Write a plain transformers folder, or adapters with the weights that they belong to."""
     if has_adapters(model):
         save_adapters(model, folder)
     else:
@@ -153,11 +145,11 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 class Progress(TrainerCallback):
-    """A bar where there is a terminal."""
+    """Show a progress bar on a terminal."""
 
     def __init__(self, name: str, shown: bool):
         self.name = name
-        self.disable = None if shown else True  # None: only where there is a terminal
+        self.disable = None if shown else True  # None: tqdm shows it on a terminal only
         self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:

@@ -11,11 +11,11 @@ from prefsweep.data.sources import load
 from prefsweep.evaluation import divergence, efficiency, judged, overlap, preference, text
 from prefsweep.evaluation.values import joined, means
 from prefsweep.models.loading import device, load_policy, load_tokenizer
-from prefsweep.pipeline.files import write_json
+from prefsweep.pipeline.files import read_jsonl, write_json, write_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.pipeline.store import RECORD
 from prefsweep.stages.frontier import BY_PROMPT
-from prefsweep.stages.generate import SAMPLES, read_rows, write_rows
+from prefsweep.stages.generate import SAMPLES
 from prefsweep.stages.judge_accuracy import PAIRS
 
 SIGNATURES = "signatures.json"  # how sacrebleu counted, in its own words; a table with BLEU says it
@@ -45,7 +45,8 @@ def run(
 
     Each answer is left with its `values`: what is a mean in the metrics is the mean of these.
     """
-    rows = {name: read_rows(at / SAMPLES) for name, at in {"base": base, "start": start, "result": result}.items()}
+    folders = {"base": base, "start": start, "result": result}
+    rows = {name: list(read_jsonl(folder / SAMPLES)) for name, folder in folders.items()}
     tokenizer = load_tokenizer(model, policy)
     base_model, start_model, final = policies(model, (base_policy, start_policy, policy), device(context.runtime))
     forward = divergence.Forward(tokenizer.pad_token_id, context.runtime.forward_batch, config.precision)
@@ -55,7 +56,7 @@ def run(
     good_above = {"harmful": config.harmless_above, "helpful": config.helpful_above}
     said_by_judge = judged.values(rows["result"], rows["base"], measured, good_above)
     values = joined(said_by_judge, text.values(rows["result"]), along)
-    write_rows(folder / SAMPLES, [row | {"values": said} for row, said in zip(rows["result"], values, strict=True)])
+    write_jsonl(folder / SAMPLES, [row | {"values": said} for row, said in zip(rows["result"], values, strict=True)])
     write_json(folder / SIGNATURES, {"text/bleu": overlap.signature()})
     metrics = means(values)
     metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics, measured)
@@ -86,4 +87,4 @@ def elsewhere(others: dict[str, Path]) -> dict[str, float]:
 
 
 def read_measured(pairs: Path | None) -> judged.Measured:
-    return {row["id"]: row for row in read_rows(pairs / PAIRS)} if pairs else {}
+    return {row["id"]: row for row in read_jsonl(pairs / PAIRS)} if pairs else {}

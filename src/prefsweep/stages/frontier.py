@@ -9,9 +9,9 @@ import numpy as np
 from prefsweep.config.stages import FrontierConfig
 from prefsweep.evaluation import frontier
 from prefsweep.evaluation.frontier import Array, Curve
-from prefsweep.pipeline.files import write_json
+from prefsweep.pipeline.files import read_jsonl, write_json
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.generate import SAMPLES, read_lines
+from prefsweep.stages.generate import SAMPLES
 
 CURVES, BY_PROMPT = "frontier.json", "by_prompt.npz"
 POINTS = 41  # of a curve as it is drawn
@@ -55,7 +55,7 @@ def read_scores(samples: Path) -> tuple[list[str], list[str], Array]:
     """Prompts, their groups, and [prompts, answers] the scores; a row at a time, for there may be 100,000."""
     scores: dict[str, list[float]] = {}
     groups: dict[str, str] = {}
-    for row in read_lines(samples / SAMPLES):
+    for row in read_jsonl(samples / SAMPLES):
         scores.setdefault(row["id"], []).append(row["scores"]["score"])
         groups[row["id"]] = row["group"]
     return list(scores), list(groups.values()), np.array(list(scores.values()))

@@ -1,7 +1,7 @@
-"""What a policy answers at each validation while it is trained: `validation.jsonl`, for any scorer to read afterwards.
+"""What a policy generates at each validation of its training: `validation.jsonl`, for any scorer to read afterwards.
 
-The draws belong to a prompt's place and the seed, as ppo's do: at each validation, and from one method to the next,
-they are equal. Nothing of the training's own randomness is used, so it goes as it would unasked.
+The random numbers follow from the prompt's index and the seed, as PPO's do: they are equal at each validation and
+across methods. The training's own random state is not touched, so the training is the same without this callback.
 """
 
 import shutil
@@ -16,17 +16,18 @@ from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.truncation import Ids
 from prefsweep.data.views import encode_prompts
 from prefsweep.models import decoding
+from prefsweep.models.batching import batches_by_length
 from prefsweep.models.loading import autocast
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import distinct_prompts
 
 COMPLETIONS = "validation.jsonl"
-SHOWN = 8  # answers in a table
+SHOWN = 8  # completions that the tracker shows
 
 
 class GenerateCompletionsCallback(TrainerCallback):
-    """Answers the first prompts of the validation split whenever one of TRL's trainers has validated."""
+    """Complete the first prompts of the validation split whenever one of TRL's trainers has validated."""
 
     def __init__(
         self, config: PolicyTrainingConfig, held_out: Sequence[PreferenceExample], tokenizer: Any, context: Context
@@ -35,8 +36,8 @@ class GenerateCompletionsCallback(TrainerCallback):
         self.tokenizer = tokenizer
         self.context = context
         self.table = History(context.checkpoints / COMPLETIONS)
-        asked = distinct_prompts(held_out)[: config.validation_prompts]
-        self.prompts: list[Ids] = encode_prompts([example.prompt for example in asked], tokenizer)
+        examples = distinct_prompts(held_out)[: config.validation_prompts]
+        self.prompts: list[Ids] = encode_prompts([example.prompt for example in examples], tokenizer)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         rows = self.completions(rest["model"])
@@ -46,30 +47,31 @@ class GenerateCompletionsCallback(TrainerCallback):
         self.context.history.say(state.global_step, {"completions": shown} if shown else {})
 
     def completions(self, model: Any) -> list[dict[str, str]]:
-        """Prompts of like length together; one too long for the model loses its beginning. The validation before it
-        has left the model in evaluation mode: no dropout, and no gradient checkpointing, which would keep no cache."""
-        cap, batch = self.config.validation_max_new_tokens, self.context.runtime.forward_batch
+        """Return a row a prompt; a prompt that is too long for the model loses its beginning.
+
+        The validation before has left the model in evaluation mode: without dropout, and without gradient
+        checkpointing, which would keep no cache.
+        """
+        cap = self.config.validation_max_new_tokens
         room = model.config.max_position_embeddings - cap
         prompts = [prompt[-room:] for prompt in self.prompts]
-        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-        found: dict[int, dict[str, str]] = {}
-        for first in range(0, len(order), batch):
-            places = order[first : first + batch]
-            uniform = decoding.uniforms([f"validation/{place}" for place in places], cap, self.config.seed)
-            asked = [prompts[place] for place in places]
+        rows: list[dict[str, str]] = [{} for _ in prompts]
+        for indices in batches_by_length(list(map(len, prompts)), self.context.runtime.forward_batch):
+            numbers = decoding.uniforms([f"validation/{index}" for index in indices], cap, self.config.seed)
+            batch = [prompts[index] for index in indices]
             with autocast(self.config.precision, model.device):
-                drawn = decoding.sample(
-                    model, asked, uniform, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, temperature=1
+                completions = decoding.sample(
+                    model, batch, numbers, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, temperature=1
                 )
-            for place, prompt, completion in zip(places, self.decode(asked), self.decode(drawn), strict=True):
-                found[place] = {"prompt": prompt, "completion": completion}
-        return [found[place] for place in range(len(prompts))]
+            for index, prompt, completion in zip(indices, self.decode(batch), self.decode(completions), strict=True):
+                rows[index] = {"prompt": prompt, "completion": completion}
+        return rows
 
     def decode(self, rows: list[Ids]) -> list[str]:
         texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return texts
 
     def export_to(self, folder: Path) -> None:
-        """At the end, into the stage's own folder; no file where nothing was asked."""
+        """Copy the table into the stage's folder, unless `validation_prompts` is 0."""
         if self.prompts:
             shutil.copy(self.table.path, folder / COMPLETIONS)

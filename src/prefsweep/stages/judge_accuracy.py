@@ -1,7 +1,7 @@
-"""judge: the judge's scores of the test pairs' own answers, and how often it agrees with whoever preferred one.
+"""judge_accuracy: the judge's scores of the test pairs, and how often it prefers the chosen completion.
 
-Shared by all runs that it judges on these data. Beside its accuracy stands that of length alone: a judge that is no
-better says little about answers that differ in length.
+All runs with this judge and dataset share it. Its accuracy stands beside that of length alone: a judge that is no
+better says little about completions that differ in length.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from prefsweep.data.sources import load
 from prefsweep.evaluation import judged
 from prefsweep.models.loading import device
 from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.files import write_jsonl
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.generate import write_rows
 from prefsweep.stages.scoring import measures
 
 PAIRS = "pairs.jsonl"
@@ -39,10 +39,10 @@ def run(
     rows = [
         {
             "id": pair.id,
-            **{side: scores[side][place] for side in SIDES},
-            **{f"{side}_length": len(pair.completion(side)) for side in SIDES},
+            **{side: scores[side][index] for side in SIDES},
+            **{f"{side}_length": len(texts[side][index]) for side in SIDES},
         }
-        for place, pair in enumerate(pairs)
+        for index, pair in enumerate(pairs)
     ]
-    write_rows(folder / PAIRS, rows)
+    write_jsonl(folder / PAIRS, rows)
     return judged.agreement(rows) | examples.metrics()

@@ -1,4 +1,4 @@
-"""score: each sample's score by a scorer. Another judge is another score stage; no answer is sampled again."""
+"""judge_completions: score each completion. Another judge is another such stage; nothing is generated again."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,9 @@ from prefsweep.config.schema import ScorerConfig
 from prefsweep.config.stages import JudgeCompletionsConfig
 from prefsweep.models.loading import device
 from prefsweep.models.scorers import load_scorer
+from prefsweep.pipeline.files import read_jsonl, write_jsonl
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.generate import SAMPLES, read_rows, write_rows
+from prefsweep.stages.generate import SAMPLES
 from prefsweep.stages.scoring import measures
 
 
@@ -21,7 +22,7 @@ def run(
     samples: Path,
     judge_model: Path | None = None,
 ) -> dict[str, Any]:
-    return scored(judge, judge_model, samples, folder, context)
+    return score_samples(judge, judge_model, samples, folder, context)
 
 
 def by_reward(
@@ -33,17 +34,19 @@ def by_reward(
     samples: Path,
     reward_model: Path | None = None,
 ) -> dict[str, Any]:
-    return scored(reward, reward_model, samples, folder, context)
+    return score_samples(reward, reward_model, samples, folder, context)
 
 
-def scored(scorer: ScorerConfig, trained: Path | None, samples: Path, folder: Path, context: Context) -> dict[str, Any]:
-    """The samples again, each with its `scores`."""
-    rows = read_rows(samples / SAMPLES)
+def score_samples(
+    scorer: ScorerConfig, trained: Path | None, samples: Path, folder: Path, context: Context
+) -> dict[str, Any]:
+    """Write the rows of `samples` with the scorer's measures as `scores`, and return the mean of each measure."""
+    rows = list(read_jsonl(samples / SAMPLES))
     loaded = load_scorer(scorer, device(context.runtime), trained)
-    found = measures(
-        loaded, [row["prompt"] for row in rows], [row["completion"] for row in rows], "completions", context
-    )
-    for number, row in enumerate(rows):
-        row["scores"] = {name: values[number] for name, values in found.items()}
-    write_rows(folder / SAMPLES, rows)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    texts = [row["prompt"] for row in rows], [row["completion"] for row in rows]
+    columns = measures(loaded, *texts, "completions", context)
+    scored = [
+        row | {"scores": {name: values[index] for name, values in columns.items()}} for index, row in enumerate(rows)
+    ]
+    write_jsonl(folder / SAMPLES, scored)
+    return {name: sum(values) / len(values) for name, values in columns.items()}

@@ -1,7 +1,7 @@
-"""judge_model: the stage `reward` in the role of the judge, with a config of its own, for scorer@judge=trained.
+"""judge_model: the stage `reward_model` in the role of the judge, with a config of its own, for scorer@judge=trained.
 
-No training stage reads it. It learns other questions (`share`), by another seed and from another backbone than the
-reward, so that a policy which has found the reward's mistakes does not find them here again.
+No training stage reads it. It learns other prompts (`share`), with another seed and from another backbone than the
+reward model, so that a policy that exploits the reward's errors does not profit from the same errors here.
 """
 
 from typing import Any
@@ -10,5 +10,5 @@ from prefsweep.config.stages import RewardModelConfig
 from prefsweep.stages import reward_model
 
 
-def run(config: RewardModelConfig, **given: Any) -> dict[str, Any]:
-    return reward_model.run(config, **given, name="judge_model")
+def run(config: RewardModelConfig, **arguments: Any) -> dict[str, Any]:
+    return reward_model.run(config, **arguments, name="judge_model")

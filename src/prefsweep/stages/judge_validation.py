@@ -1,10 +1,9 @@
-"""validate: the judge's score of what a policy answered at each validation of its training.
+"""judge_validation: the judge's score of what a policy generated at each validation of its training.
 
-It reads `validation.jsonl` when the training is done, so the judge has no way into what is trained; and one judge puts
-on one axis the methods that themselves validate by other things: dpo by pairs, sft by a loss, ppo by its own reward.
+It reads `validation.jsonl` when the training is done, so the judge cannot influence what is trained; and one judge
+compares methods that validate by different quantities: DPO by pairs, SFT by a loss, PPO by its own reward.
 """
 
-import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,7 +12,7 @@ from prefsweep.config.schema import ScorerConfig
 from prefsweep.config.stages import JudgeCompletionsConfig
 from prefsweep.models.loading import device
 from prefsweep.models.scorers import load_scorer
-from prefsweep.pipeline.history import History
+from prefsweep.pipeline.files import read_jsonl, write_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generation_callback import COMPLETIONS
 from prefsweep.stages.scoring import measures
@@ -28,20 +27,19 @@ def run(
     trained: Path,
     judge_model: Path | None = None,
 ) -> dict[str, Any]:
-    rows = list(History(trained / COMPLETIONS).rows())
+    rows = list(read_jsonl(trained / COMPLETIONS))
     scorer = load_scorer(judge, device(context.runtime), judge_model)
-    # A policy that has stopped moving gives the same answers again: each is scored once.
-    asked = list({(row["prompt"], row["completion"]): None for row in rows})
-    found = measures(
-        scorer, [prompt for prompt, _ in asked], [completion for _, completion in asked], "completions", context
-    )
-    score = dict(zip(asked, found["score"], strict=True))
+    # A policy that has stopped moving repeats its completions: each text is scored once.
+    texts = list(dict.fromkeys((row["prompt"], row["completion"]) for row in rows))
+    prompts, completions = [prompt for prompt, _ in texts], [completion for _, completion in texts]
+    scores = measures(scorer, prompts, completions, "completions", context)["score"]
+    score_of = dict(zip(texts, scores, strict=True))
     by_step: dict[int, list[float]] = {}
     for row in rows:
-        row["judge"] = score[row["prompt"], row["completion"]]
+        row["judge"] = score_of[row["prompt"], row["completion"]]
         by_step.setdefault(row["step"], []).append(row["judge"])
-    context.history.rewind(-1)  # a killed build has told some of it
-    for step, scores in sorted(by_step.items()):
-        context.history.append(step, {"validation/judge": fmean(scores)})
-    (folder / COMPLETIONS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    context.history.rewind(-1)  # a killed build may have written part of it
+    for step, step_scores in sorted(by_step.items()):
+        context.history.append(step, {"validation/judge": fmean(step_scores)})
+    write_jsonl(folder / COMPLETIONS, rows)
     return {"completions": len(rows), "validations": len(by_step)}

@@ -45,7 +45,7 @@ from prefsweep.ppo.rollout import Rollouts, Score, TextCodec, room
 from prefsweep.ppo.trainer import Task, Trainer
 from prefsweep.ppo.update import Metrics
 from prefsweep.stages import distributed
-from prefsweep.stages.callbacks import Choice, PeriodicCheckpoints, save
+from prefsweep.stages.callbacks import BestCheckpoint, PeriodicCheckpoints, save
 from prefsweep.stages.generate import distinct_prompts
 from prefsweep.stages.training import checkpoints, step_of
 
@@ -190,7 +190,7 @@ class Optimisation:
         self.context = context
         self.main = trainer.accelerator.is_main_process  # who alone writes
         self.tables = {name: History(context.checkpoints / f"{name}.jsonl") for name in ("rollouts", "validation")}
-        self.choice = Choice(config.best_by, context)
+        self.choice = BestCheckpoint(config.best_by, context)
         self.schedule = PeriodicCheckpoints(config.save_every, context)
 
     def run(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""pretrain: a base from nothing, on the dataset's own text: first its byte-pair tokenizer, then the language model."""
+"""pretrain: train a byte-pair tokenizer and a language model from scratch on the dataset's text."""
 
 from pathlib import Path
 from typing import Any
+
+from transformers import set_seed
 
 from prefsweep.config.architectures import positions
 from prefsweep.config.schema import DatasetConfig, ModelConfig
@@ -13,14 +15,14 @@ from prefsweep.models.loading import init_from_scratch
 from prefsweep.models.tokenizers import train_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.trainers import token_trainer
-from prefsweep.stages.training import seeded, train
+from prefsweep.stages.training import train
 
 
 def run(
     config: PretrainConfig, *, model: ModelConfig, dataset: DatasetConfig, folder: Path, context: Context
 ) -> dict[str, Any]:
     assert model.architecture is not None  # checked with the config
-    seeded(config)
+    set_seed(config.seed)
     cache = Cache.of(context.runtime)
     texts = pretraining_texts(dataset)
     shape = model.architecture

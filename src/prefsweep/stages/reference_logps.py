@@ -1,6 +1,7 @@
-"""reference: log π_ref of both answers of every pair, by TRL's own forward, so that the first DPO loss is ln 2.
+"""reference_logps: log π_ref of both completions of each pair, by TRL's own forward: the first DPO loss is ln 2.
 
-Written in chunks that survive a kill; whoever shares the reference and the data shares the result.
+Computed in chunks that survive a kill; all runs with this reference and dataset share them. `precision`, `max_length`
+and `ld_alpha` must be those of the `dpo` stage that reads them.
 """
 
 from pathlib import Path
@@ -16,19 +17,21 @@ from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import ReferenceLogpsConfig
 from prefsweep.data.cache import Cache
 from prefsweep.data.views import pair_rows
+from prefsweep.models.batching import batches_by_length
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import device, load_policy, load_tokenizer
+from prefsweep.pipeline.files import atomic
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate_pairs import load_pairs
 from prefsweep.stages.trainers import PairTrainer
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
-TEXTS = ("prompt_ids", "chosen_ids", "rejected_ids")
-CHUNK = 4096  # pairs between two saves
+PROMPT = "prompt_ids"
+CHUNK = 4096  # rows between two saves
 
 
 def read_reference(folder: Path, split: str, pairs: int) -> np.ndarray:
-    """[2, pairs]: of the chosen and of the rejected answers, in the order of the split."""
+    """Return [2, pairs]: log π_ref of the chosen and of the rejected completions, in the order of the split."""
     values: np.ndarray = np.load(folder / f"{split}.npy")
     if values.shape != (2, pairs):
         raise RuntimeError(f"{folder}/{split}.npy has the shape {values.shape}, not {(2, pairs)}")
@@ -46,27 +49,20 @@ def run(
     pairs: Path | None = None,
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
-    rows, told = {}, {}
+    rows, data_metrics = {}, {}
     for split in ("validation", "train"):
         examples = load_pairs(dataset, split, tokenizer, pairs)
         rows[split], _ = pair_rows(examples, tokenizer, config.max_length, Cache.of(context.runtime))
-        told = examples.metrics()
-    del examples  # all its texts, in memory no longer
+        data_metrics = examples.metrics()
+    del examples  # frees the texts
     trainer = forward_trainer(config, load_policy(model, policy), tokenizer, rows["train"], context)
     for split, table in rows.items():
-        context.cost.add(flops=forward_flops(trainer.model, tokens_of(table)))
-        np.save(folder / f"{split}.npy", logprobs(trainer, table, split, context))
-    return {"pairs": sum(map(len, rows.values())), **told}
-
-
-def tokens_of(pairs: Dataset) -> int:
-    """Of both texts of every pair, the prompt in each."""
-    found = {name: int(pc.sum(pc.list_value_length(pairs.data.column(name))).as_py() or 0) for name in TEXTS}
-    return 2 * found["prompt_ids"] + found["chosen_ids"] + found["rejected_ids"]
+        np.save(folder / f"{split}.npy", reference_logps(trainer, table, split, context))
+    return {"pairs": sum(map(len, rows.values())), **data_metrics}
 
 
 def forward_trainer(config: ReferenceLogpsConfig, model: Any, tokenizer: Any, rows: Dataset, context: Context) -> Any:
-    """A DPOTrainer that trains nothing: it owns the forward whose numbers the dpo stage must meet again."""
+    """Return a DPOTrainer that trains nothing: the dpo stage must reproduce the numbers of its forward."""
     settings = trl.DPOConfig(
         output_dir=str(context.checkpoints),
         precompute_ref_log_probs=True,
@@ -80,37 +76,54 @@ def forward_trainer(config: ReferenceLogpsConfig, model: Any, tokenizer: Any, ro
         disable_tqdm=True,
     )
     trainer = PairTrainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer)
-    trainer.model.to(trainer.args.device).eval()
+    trainer.model.to(trainer.args.device)
     return trainer
 
 
-def logprobs(trainer: Any, pairs: Dataset, split: str, context: Context) -> np.ndarray:
-    """[2, pairs], chunk by chunk; a chunk that an earlier attempt finished is read, not computed."""
-    done = []
-    bar = tqdm(total=len(pairs), desc=f"reference {split}", unit="pair", disable=not context.runtime.progress or None)
-    for first in range(0, len(pairs), CHUNK):
-        last = min(first + CHUNK, len(pairs))
-        kept = context.checkpoints / f"{split}-{first}.npy"
-        if not kept.is_file():
-            aside = kept.with_name(f".{kept.name}")
-            np.save(aside, chunk(trainer, pairs.select(range(first, last)), context.runtime.forward_batch, bar))
-            aside.rename(kept)
-        done.append(np.load(kept))
+def reference_logps(trainer: Any, rows: Dataset, split: str, context: Context) -> np.ndarray:
+    """Return [2, rows] of `trainer.compute_ref_log_probs`, chunk by chunk, and count their cost.
+
+    Both of a row's sequences begin with `prompt_ids`. A chunk that an earlier attempt finished is read, not computed.
+    """
+    context.cost.add(flops=forward_flops(trainer.model, sequence_tokens(rows)))
+    trainer.model.eval()
+    chunks = []
+    bar = tqdm(total=len(rows), desc=f"reference {split}", unit="row", disable=not context.runtime.progress or None)
+    for first in range(0, len(rows), CHUNK):
+        last = min(first + CHUNK, len(rows))
+        path = context.checkpoints / f"{split}-{first}.npy"
+        if not path.is_file():
+            values = chunk_logps(trainer, rows.select(range(first, last)), context.runtime.forward_batch, bar)
+            with atomic(path) as temporary, temporary.open("wb") as file:
+                np.save(file, values)
+        chunks.append(np.load(path))
         bar.update(last - bar.n)
     bar.close()
-    return np.concatenate(done, axis=1)
+    return np.concatenate(chunks, axis=1)
 
 
-def chunk(trainer: Any, pairs: Dataset, batch: int, bar: Any) -> np.ndarray:
-    """[2, pairs]. Pairs of like length share a batch, so that little of it is padding."""
-    rows = pairs.to_list()
-    longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
-    order = np.argsort(longest, kind="stable")
-    values = np.empty((2, len(rows)), dtype=np.float32)
-    for first in range(0, len(rows), batch):
-        picked = order[first : first + batch]
-        inputs = trainer._prepare_inputs(trainer.data_collator([rows[index] for index in picked]))
-        for side, found in enumerate(trainer.compute_ref_log_probs(trainer.model, inputs)):
-            values[side, picked] = found.float().cpu().numpy()
-        bar.update(len(picked))
+def completion_columns(rows: Dataset) -> list[str]:
+    return [name for name in rows.column_names if name.endswith("_ids") and name != PROMPT]
+
+
+def sequence_tokens(rows: Dataset) -> int:
+    """Return the tokens of all sequences, the prompt counted in each."""
+
+    def tokens(column: str) -> int:
+        return int(pc.sum(pc.list_value_length(rows.data.column(column))).as_py() or 0)
+
+    return sum(tokens(PROMPT) + tokens(column) for column in completion_columns(rows))
+
+
+def chunk_logps(trainer: Any, rows: Dataset, batch_size: int, bar: Any) -> np.ndarray:
+    """Return [2, rows]; rows of similar length share a batch."""
+    examples = rows.to_list()
+    columns = completion_columns(rows)
+    lengths = [len(row[PROMPT]) + max(len(row[column]) for column in columns) for row in examples]
+    values = np.empty((2, len(examples)), dtype=np.float32)
+    for indices in batches_by_length(lengths, batch_size):
+        inputs = trainer._prepare_inputs(trainer.data_collator([examples[index] for index in indices]))
+        for side, logps in enumerate(trainer.compute_ref_log_probs(trainer.model, inputs)):
+            values[side, indices] = logps.float().cpu().numpy()
+        bar.update(len(indices))
     return values

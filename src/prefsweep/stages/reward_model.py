@@ -1,10 +1,9 @@
-"""reward: a reward model from pairs, −log σ(r(x, y_w) − r(x, y_l)) (Bradley and Terry 1952).
+"""reward_model: a reward model from pairs, −log σ(r(x, y_w) − r(x, y_l)) (Bradley and Terry 1952).
 
-transformers' Trainer, not TRL's RewardTrainer: that one drops what is too long, needs an EOS that encoders lack, and
-pools by the pad token's id. Each text here is read alone, cut as it will be when it is scored.
+transformers' Trainer, not TRL's RewardTrainer: that one drops rows that are too long, needs an EOS that encoders lack,
+and pools by the pad token's id. Each text here is read alone, truncated as it will be when it is scored.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from transformers import AutoModel, AutoTokenizer, TrainingArguments
+from transformers import AutoModel, AutoTokenizer, TrainingArguments, set_seed
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import RewardModelConfig
@@ -30,9 +29,10 @@ from prefsweep.models.adapters import is_adapted
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
 from prefsweep.models.loading import from_pretrained, load_fp32, load_policy, load_tokenizer, longest_row, source_of
 from prefsweep.models.random_models import random_encoder
+from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import STEPS
-from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, arguments, seeded, train, trimmed
+from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, arguments, train, trimmed
 
 SIDES = ("chosen", "rejected")
 
@@ -47,8 +47,8 @@ def run(
     policy: Path | None = None,
     name: str = "reward_model",
 ) -> dict[str, Any]:
-    """`name` is whose settings these are: `stages.reward_model` or `stages.judge_model`."""
-    seeded(config)
+    """Train a reward model with the settings of `stages.<name>`: `reward_model` or `judge_model`."""
+    set_seed(config.seed)
     backbone, tokenizer = start(config, model, policy, name)
     if config.max_length > longest_row(backbone):
         raise UserError(
@@ -56,27 +56,27 @@ def run(
         )
     examples = of_share(load(dataset, "train", tokenizer), config.share, f"stages.{name}.share")
     cache = Cache.of(context.runtime)
-    train_rows, cut = pair_rows(examples, tokenizer, config, cache)
-    told = cut.metrics() | examples.metrics()
-    del examples  # all its texts, in memory no longer
+    train_rows, truncation = pair_rows(examples, tokenizer, config, cache)
+    data_metrics = truncation.metrics() | examples.metrics()
+    del examples  # frees the texts
     held_out = load(dataset, "validation", tokenizer)
     validation, _ = pair_rows(held_out, tokenizer, config, cache)
-    trainer = trainer_of(config, RewardModel(backbone, config.pooling), tokenizer, train_rows, validation, context)
+    trainer = reward_trainer(config, RewardModel(backbone, config.pooling), tokenizer, train_rows, validation, context)
     trainer.length_accuracy = ranking.length_accuracy(
         *([len(pair.completion(side)) for pair in held_out] for side in SIDES)
     )
-    metrics = train(trainer, config, folder, context, name) | told
-    asked = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
-    (folder / REWARD).write_text(json.dumps({**asked, "metrics": metrics}, indent=2) + "\n")
-    for kept in folder.glob(f"{STEPS}/*"):  # reward models too, but what was measured is the result's
-        (kept / REWARD).write_text(json.dumps({**asked, "metrics": {}}, indent=2) + "\n")
+    metrics = train(trainer, config, folder, context, name) | data_metrics
+    head = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
+    write_json(folder / REWARD, {**head, "metrics": metrics})
+    for checkpoint in folder.glob(f"{STEPS}/*"):  # reward models too, but the metrics are the result's
+        write_json(checkpoint / REWARD, {**head, "metrics": {}})
     return metrics
 
 
 def start(
     config: RewardModelConfig, model: ModelConfig | None, policy: Path | None, name: str = "reward_model"
 ) -> tuple[Any, Any]:
-    """The backbone before training, and its tokenizer."""
+    """Return the backbone before training, and its tokenizer."""
     if config.backbone == "policy":
         assert model is not None  # checked with the config
         if is_adapted(policy):
@@ -93,13 +93,13 @@ def start(
 def pair_rows(
     examples: Sequence[PreferenceExample], tokenizer: Any, config: RewardModelConfig, cache: Cache = IN_MEMORY
 ) -> tuple[Dataset, Truncation]:
-    """Two rows of ids a pair. Nothing is dropped; what is cut is counted, a text at a time."""
+    """Return the ids of both texts of each pair. Nothing is dropped; truncation is counted a text at a time."""
 
-    def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
+    def make(part: Sequence[PreferenceExample], truncation: Truncation) -> Columns:
         completions = [example.completion(side) for side in SIDES for example in part]
         prompts = [example.prompt for example in part] * 2
         rows = templated_rows(prompts, completions, tokenizer, config.template, config.max_length)
-        cut.add(rows.cut)
+        truncation.add(rows.cut)
         return {"chosen": rows.ids[: len(part)], "rejected": rows.ids[len(part) :]}
 
     view = {"name": "judged", "template": config.template, "max_length": config.max_length}
@@ -107,7 +107,7 @@ def pair_rows(
 
 
 class Collator:
-    """Chosen stacked on rejected: row i and row pairs + i are one pair."""
+    """Stack chosen on rejected: row i and row pairs + i are one pair."""
 
     def __init__(self, pad: int | None):
         self.pad = pad
@@ -120,8 +120,8 @@ class Collator:
 class RewardTrainer(MicroBatchTrainerMixin):
     micro_batch: int
     control: Any
-    reads_labels = True
-    length_accuracy: float  # on the validation pairs: what a reward model must beat to be worth its name
+    labels_per_row = 1.0
+    length_accuracy: float  # on the validation pairs: the baseline of its accuracy
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         pairs = len(inputs["input_ids"]) // 2
@@ -136,27 +136,27 @@ class RewardTrainer(MicroBatchTrainerMixin):
 
     @torch.no_grad()
     def evaluate(self, *rest: Any, **options: Any) -> dict[str, float]:
-        """Over all validation pairs at once: calibration is no mean over batches."""
+        """Validate on all pairs at once: the calibration error is not a mean over batches."""
         self.model.eval()
-        found = []
+        batches = []
         for batch in self.get_eval_dataloader():
             with self.compute_loss_context_manager():
-                found.append(margins(self.model, self._prepare_inputs(batch)).cpu())
-        measured = ranking.metrics(torch.cat(found)) | {"length_accuracy": self.length_accuracy}
-        metrics = {f"eval_{name}": value for name, value in measured.items()}
+                batches.append(margins(self.model, self._prepare_inputs(batch)).cpu())
+        ranked = ranking.metrics(torch.cat(batches)) | {"length_accuracy": self.length_accuracy}
+        metrics = {f"eval_{name}": value for name, value in ranked.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
 def margins(model: Any, inputs: Batch) -> Tensor:
-    """[pairs] r(chosen) − r(rejected)."""
+    """Return [pairs] r(chosen) − r(rejected)."""
     chosen, rejected = model(**inputs).chunk(2)
     margin: Tensor = chosen - rejected
     return margin
 
 
-def trainer_of(
+def reward_trainer(
     config: RewardModelConfig,
     model: RewardModel,
     tokenizer: Any,
@@ -165,7 +165,7 @@ def trainer_of(
     context: Context,
 ) -> RewardTrainer:
     settings = arguments(config, context.runtime, len(train_rows), context.checkpoints)
-    del settings["max_length"]  # TRL's word; our rows are cut already
+    del settings["max_length"]  # TRL's argument; the rows are truncated already
     trainer = RewardTrainer(
         model=model,
         args=TrainingArguments(**settings, remove_unused_columns=False),

@@ -1,10 +1,12 @@
-"""sft: maximum likelihood of the preferred answers, with TRL's SFTTrainer.
+"""sft: maximum likelihood of the preferred completions, with TRL's SFTTrainer.
 
 The loss of a batch is the mean over its learned tokens, however the batch is split.
 """
 
 from pathlib import Path
 from typing import Any
+
+from transformers import set_seed
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import SFTConfig
@@ -15,7 +17,7 @@ from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 from prefsweep.stages.trainers import token_trainer
-from prefsweep.stages.training import seeded, train
+from prefsweep.stages.training import train
 
 
 def run(
@@ -27,15 +29,15 @@ def run(
     context: Context,
     policy: Path | None = None,
 ) -> dict[str, Any]:
-    seeded(config)
+    set_seed(config.seed)
     tokenizer = load_tokenizer(model, policy)
     examples = load(dataset, "train", tokenizer)
-    asked = (tokenizer, config.max_length, config.completion_only_loss, Cache.of(context.runtime))
-    train_rows, cut = completion_rows(examples, *asked)
-    told = cut.metrics() | examples.metrics()
-    del examples  # all its texts, in memory no longer
+    view = (tokenizer, config.max_length, config.completion_only_loss, Cache.of(context.runtime))
+    train_rows, truncation = completion_rows(examples, *view)
+    data_metrics = truncation.metrics() | examples.metrics()
+    del examples  # frees the texts
     held_out = load(dataset, "validation", tokenizer)
-    validation, _ = completion_rows(held_out, *asked)
+    validation, _ = completion_rows(held_out, *view)
     trainer = token_trainer(config, load_learner(config, model, policy), tokenizer, train_rows, validation, context)
     completions_callback = GenerateCompletionsCallback(config, held_out, tokenizer, context)
-    return train(trainer, config, folder, context, "sft", completions_callback) | told
+    return train(trainer, config, folder, context, "sft", completions_callback) | data_metrics

@@ -1,4 +1,4 @@
-"""TRL's two trainers over rows that are tokenised already, each saying how its batches split."""
+"""TRL's trainers over rows that are tokenised already, and how their batches split."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ SEQUENCES = ("input_ids", "attention_mask", "completion_mask")
 
 
 class TokenTrainer(MicroBatchTrainerMixin, trl.SFTTrainer):
-    """SFTTrainer over rows of `input_ids` and `labels` that are tokenised already."""
+    """SFTTrainer over tokenised rows of `input_ids` and `labels`."""
 
     micro_batch: int
 
@@ -48,7 +48,7 @@ def token_trainer(
 
 
 class PairTrainer(MicroBatchTrainerMixin, trl.DPOTrainer):
-    """DPOTrainer over pairs that are tokenised already and carry the reference's log-probabilities."""
+    """DPOTrainer over tokenised pairs that carry the reference's log-probabilities."""
 
     micro_batch: int
 
@@ -63,7 +63,7 @@ class PairTrainer(MicroBatchTrainerMixin, trl.DPOTrainer):
         return dataset
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
-        """TRL stacks chosen on rejected: row i and row pairs + i are one pair."""
+        """Split by pairs: TRL stacks chosen on rejected, so row i and row pairs + i are one pair."""
         pairs = len(inputs["input_ids"]) // 2
         for first in range(0, pairs, self.micro_batch):
             last = min(first + self.micro_batch, pairs)

@@ -1,11 +1,11 @@
-"""What every training stage does around TRL's trainers: our config in their words, steps, checkpoints, history.
+"""What every training stage shares around TRL's trainers: their arguments, steps, checkpoints, history.
 
 Departures from the trainers as they come:
 - one dataloader item is one effective batch; it is split inside the step, each part weighted by what it holds, so the
   step does not depend on what fits in memory;
-- a checkpoint is written aside and renamed, and only the newest is kept: one that is there is whole;
+- a checkpoint is written under a temporary name and renamed, so it is complete, and only the newest is kept;
 - a loss or gradient that is not finite stops the run before it reaches the weights;
-- the history is ours: rows that a resumed run would repeat are dropped, and no time is in it.
+- the history leaves out rows that a resumed run would repeat, and times.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, set_seed
+from transformers import Trainer
 
 from prefsweep.config.schema import RuntimeConfig
 from prefsweep.config.stages import TrainingConfig
@@ -27,18 +27,18 @@ from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
 from prefsweep.pipeline.cost import Cost
-from prefsweep.pipeline.files import link, write_json
+from prefsweep.pipeline.files import link, remove, write_json
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.callbacks import CheckpointCallback, Progress, Reporter, save
+from prefsweep.stages.callbacks import CheckpointCallback, HistoryCallback, Progress, save
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 
 Batch = dict[str, Tensor]
-COUNTS = "counts.json"  # of a checkpoint: what the steps up to it have cost
-OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}  # ours → theirs
+COUNTS = "counts.json"  # in a checkpoint: what the steps up to it have cost
+OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}  # config → transformers
 
 
 def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output: Path) -> dict[str, Any]:
-    """Our settings in the trainers' words; each that has a default of theirs is said, not inherited."""
+    """Return the trainer's arguments for a config of `rows` training rows; what decides a number is always set."""
     steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
     return {
         "output_dir": str(output),
@@ -58,8 +58,8 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
         "bf16": config.precision == "bf16",
         "fp16": False,
         "gradient_checkpointing": runtime.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},  # frozen embeddings start no graph of their own
-        "max_length": None,  # our rows are truncated already, with EOS kept
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},  # frozen embeddings start no graph
+        "max_length": None,  # the rows are truncated already, with EOS kept
         "logging_steps": runtime.log_every,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
@@ -74,43 +74,45 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
 
 
 class MicroBatchTrainerMixin(Trainer):
-    """Mixed in before one of TRL's trainers, or alone: the subclass says how its batches split."""
+    """Mixed in before one of TRL's trainers, or used alone; the subclass says how its batches split."""
 
-    aside: Path | None = None
+    output: Path | None = None  # where a checkpoint is being written
     stage_name: str = ""
-    reads_labels = False  # whether a row's learning takes somebody's preference, which nobody has counted yet
+    labels_per_row = 0.0  # preference labels in a training row that no earlier stage has counted
 
     @cached_property
     def cost(self) -> Cost:
-        """The stage's, once `train` has begun."""
+        """The cost of the stage, once `train` has begun."""
         return Cost()
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
-        """The parts of an effective batch, with weights that sum to 1."""
+        """Yield the parts of an effective batch, with weights that sum to 1."""
         raise NotImplementedError
 
     def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         model.train()
-        whole = torch.zeros((), device=self.args.device)
+        total = torch.zeros((), device=self.args.device)
         inputs = self._prepare_inputs(inputs)
         self.count(inputs)
         for part, weight in self.micro_batches(inputs):
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, part) * weight
             self.accelerator.backward(loss)
-            whole += loss.detach()
-        if not torch.isfinite(whole):
-            self.stop_diverged("loss", float(whole))
-        return whole
+            total += loss.detach()
+        if not torch.isfinite(total):
+            self.stop_diverged("loss", float(total))
+        return total
 
     def count(self, inputs: Batch) -> None:
-        """Tokens without padding; a label once, however many epochs read it."""
+        """Count the step's tokens without padding, and the labels of the rows that it is the first to read."""
         tokens = int(inputs["attention_mask"].sum())
         self.cost.add(tokens_trained=tokens, flops=training_flops(self.model, tokens))
-        if self.reads_labels:
-            pairs = len(inputs["attention_mask"]) // 2
-            unread = len(self.train_dataset) - self.state.global_step * self.args.per_device_train_batch_size
-            self.cost.add(labels=min(pairs, max(0, unread)))
+        first = self.state.global_step * self.args.per_device_train_batch_size
+        before, after = (
+            math.floor(self.labels_per_row * min(rows, len(self.train_dataset)))
+            for rows in (first, first + self.args.per_device_train_batch_size)
+        )
+        self.cost.add(labels=after - before)
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
@@ -119,7 +121,7 @@ class MicroBatchTrainerMixin(Trainer):
         return norm
 
     def stop_diverged(self, what: str, value: float) -> None:
-        """Raised before the optimiser step: the weights are still those of the last finite one, and are kept."""
+        """Save a checkpoint and raise: before the optimiser step the weights are still those of the last finite one."""
         self._save_checkpoint(self.model, None)
         raise DivergedError(
             f"{self.stage_name}: the {what} was {value} at step {self.state.global_step + 1}; the state before it is "
@@ -127,7 +129,7 @@ class MicroBatchTrainerMixin(Trainer):
         )
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(self.aside or self.args.output_dir)
+        return str(self.output or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if has_adapters(self.model):
@@ -136,24 +138,23 @@ class MicroBatchTrainerMixin(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Aside, then renamed; then the older ones go."""
-        output = Path(self.args.output_dir)
-        self.aside = output / ".aside"
-        shutil.rmtree(self.aside, ignore_errors=True)
+        """Write a checkpoint under a temporary name, rename it, and delete the older ones."""
+        folder = Path(self.args.output_dir)
+        self.output = folder / ".writing"
+        remove(self.output)
         Trainer._save_checkpoint(self, model, trial)  # TRL's own would write a model card beside it
-        (written,) = self.aside.iterdir()
+        (written,) = self.output.iterdir()
         write_json(written / COUNTS, self.cost.counts)
-        final = output / written.name
-        shutil.rmtree(final, ignore_errors=True)
-        written.rename(final)
-        self.aside.rmdir()
-        self.aside = None
-        for older in checkpoints(output)[:-1]:
-            shutil.rmtree(older)
+        remove(folder / written.name)
+        written.rename(folder / written.name)
+        self.output.rmdir()
+        self.output = None
+        for older in checkpoints(folder)[:-1]:
+            remove(older)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole ones, oldest first."""
+    """Return the complete checkpoints in a folder, oldest first."""
     return sorted(folder.glob("checkpoint-*"), key=step_of)
 
 
@@ -169,45 +170,42 @@ def train(
     name: str,
     completions_callback: GenerateCompletionsCallback | None = None,
 ) -> dict[str, Any]:
-    """Train (or go on), keep the state that `checkpoint` names in `folder`, and return the stage's metrics."""
+    """Train or resume, leave the state that `config.checkpoint` names in `folder`, and return the stage's metrics."""
     trainer.stage_name, trainer.cost = name, context.cost
-    # 1. where a killed build stopped, or the beginning
-    found = checkpoints(context.checkpoints)
-    start = found[-1] if found else None
-    for told in (context.history, *([completions_callback.table] if completions_callback else [])):
-        told.rewind(step_of(start) if start else -1)
+    # 1. resume from the last checkpoint, if a killed build left one
+    saved = checkpoints(context.checkpoints)
+    start = saved[-1] if saved else None
+    for history in (context.history, *([completions_callback.table] if completions_callback else [])):
+        history.rewind(step_of(start) if start else -1)
     if start and (start / COUNTS).is_file():
         context.cost.restore(json.loads((start / COUNTS).read_text()))
-    # 2. our callbacks, and only ours: theirs print
-    keeper = CheckpointCallback(config, context)
+    # 2. replace transformers' callbacks that print
+    kept = CheckpointCallback(config, context)
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
-    for ours in (Reporter(context), keeper, completions_callback, Progress(name, context.runtime.progress)):
-        if ours is not None:
-            trainer.add_callback(ours)
+    progress = Progress(name, context.runtime.progress)
+    for callback in (HistoryCallback(context), kept, completions_callback, progress):
+        if callback is not None:
+            trainer.add_callback(callback)
     # 3. the loop
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     # 4. a last validation, where the loop did not end on one
-    if keeper.last_step != trainer.state.global_step:
+    if kept.last_step != trainer.state.global_step:
         trainer.evaluate()
     # 5. the state that is the result
     best = config.checkpoint == "best"
     if best:
-        shutil.copytree(keeper.best_folder, folder, copy_function=link, dirs_exist_ok=True)
+        shutil.copytree(kept.best_folder, folder, copy_function=link, dirs_exist_ok=True)
     else:
         save(trainer.model, trainer.processing_class, folder)
-    keeper.schedule.export_to(folder)
+    kept.periodic.export_to(folder)
     if completions_callback is not None:
         completions_callback.export_to(folder)
-    return {"steps": trainer.state.global_step, **keeper.metrics(best)}
-
-
-def seeded(config: TrainingConfig) -> None:
-    set_seed(config.seed)
+    return {"steps": trainer.state.global_step, **kept.metrics(best)}
 
 
 def trimmed(batch: Batch, sequences: tuple[str, ...]) -> Batch:
-    """Without the columns that are padding in every row of this part."""
+    """Return the batch without the columns that are padding in all of its rows."""
     width = int(batch["attention_mask"].sum(-1).max())
     return {name: value[:, :width] if name in sequences else value for name, value in batch.items()}
