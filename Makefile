@@ -26,7 +26,7 @@ $(READY): requirements.lock pyproject.toml
 	awk 'NR % 2 == 0' requirements.lock > $(VENV)/even.txt
 	$(PIP) -r $(VENV)/odd.txt & odd=$$!; $(PIP) -r $(VENV)/even.txt && wait $$odd
 	$(PIP) --no-build-isolation -e .
-	$(IMPORT) 'import datasets, evaluate, matplotlib.pyplot, pytest, scipy.stats, wandb' & others=$$!; \
+	$(IMPORT) 'import datasets, matplotlib.pyplot, pytest, scipy.stats, wandb' & others=$$!; \
 	$(IMPORT) 'import prefsweep.sweep.preload, peft' && wait $$others
 	touch $(READY)
 

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import numpy as np
 import pytest
+import sacrebleu
 import torch
+from rouge_score.rouge_scorer import RougeScorer
 from scipy.optimize import minimize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefsweep.data.views import encode_prompts
 from prefsweep.evaluation import divergence, judged, overlap, preference, variety
-from prefsweep.evaluation.metrics import Coherence, Ending, Overlap, Variety
 from prefsweep.evaluation.values import means
 from prefsweep.models import decoding
 from prefsweep.models.loading import load_policy, load_tokenizer
@@ -60,50 +60,48 @@ def test_variety_by_hand() -> None:
     assert variety.repetition("a b") == 0
 
 
-def test_they_are_metrics_of_evaluate_too() -> None:
-    tokens = [[5, 7, 0], [5, 7, 9], [0]]
-    all_three = evaluate.combine([Overlap(), Variety(), Ending(eos=0)])
-    found = all_three.compute(predictions=TEXTS, references=TEXTS, completion_tokens=tokens)
-    assert found["length"] == pytest.approx(7 / 3) and found["ended"] == pytest.approx(2 / 3)
-    assert found["rougeL"] == 1 and found["bleu"] == pytest.approx(100)
-    assert found["distinct1"] == variety.distinct(TEXTS, 1)
-    assert "version:" in found["bleu_signature"]
-
-
-def test_a_run_says_the_same_of_the_base_of_the_start_and_of_the_result(tmp_path: Path) -> None:
-    """Each of its numbers again: by numpy, by the metrics of evaluate, and by the run whose result is that start."""
+def test_a_run_measures_base_start_and_result_alike(tmp_path: Path) -> None:
+    """Each metric again by numpy, rouge_score, sacrebleu and transformers, and by the run with that start as result."""
     place = Workplace(tmp_path)
     longer = ["stages.sft.max_steps=12", "stages.sft.learning_rate=3e-3", "scorer@judge=deberta-v3"]
     assert place.run("-m", "method=sft,sft+dpo", *longer, "sweep=s", "tracking=off").returncode == 0
     runs = place.jobs("s")
     run, before = runs["sft+dpo/1"], runs["sft/1"]
-    stages = tmp_path / "outputs/stages"
-    found, metrics = {}, run["metrics"]
-    for whose in ("base", "start", "result"):
-        identity = run["stages"][f"judge_completions/{whose}"]
-        rows = found[whose] = list(read_jsonl(stages / "judge_completions" / identity / "completions.jsonl"))
+    stages, metrics = tmp_path / "outputs/stages", run["metrics"]
+    eos = load_tokenizer_of(run, stages).eos_token_id
+    for subject in ("base", "start", "result"):
+        identity = run["stages"][f"judge_completions/{subject}"]
+        rows = list(read_jsonl(stages / "judge_completions" / identity / "completions.jsonl"))
         scores = np.array([row["scores"]["score"] for row in rows])
-        prefix = "" if whose == "result" else f"{whose}_"
-        said = [metrics[f"judge/{prefix}{name}"] for name in ("mean", "median", "std")]
-        assert said == pytest.approx([scores.mean(), np.quantile(scores, 0.5), scores.std()])
+        prefix = "" if subject == "result" else f"{subject}_"
+        judged_metrics = [metrics[f"judge/{prefix}{name}"] for name in ("mean", "median", "std")]
+        assert judged_metrics == pytest.approx([scores.mean(), np.quantile(scores, 0.5), scores.std()])
         tokens = [row["completion_tokens"] for row in rows]
-        ending = Ending(load_tokenizer_of(run, stages).eos_token_id).compute(completion_tokens=tokens)
-        assert ending["length"] == pytest.approx(metrics[f"text/{prefix}length"])
-        assert ending["ended"] == pytest.approx(metrics[f"text/{prefix}ended"])
-        variety = Variety().compute(predictions=[row["completion"] for row in rows])
-        assert variety["repetition"] == pytest.approx(metrics[f"text/{prefix}repetition"])
+        assert metrics[f"text/{prefix}length"] == pytest.approx(np.mean([len(row) for row in tokens]))
+        assert metrics[f"text/{prefix}ended"] == pytest.approx(np.mean([row[-1] == eos for row in tokens]))
+        repeated = [variety.repetition(row["completion"]) for row in rows]
+        assert metrics[f"text/{prefix}repetition"] == pytest.approx(np.mean(repeated))
     assert metrics["kl/start_to_base"] == pytest.approx(before["metrics"]["kl/base"])
     assert metrics["kl/start_to_base"] > 0
     assert len({metrics[f"judge/{name}"] for name in ("mean", "start_mean", "base_mean")}) == 3
     assert before["metrics"]["kl/start_to_base"] == 0
     base = AutoModelForCausalLM.from_pretrained(stages / "pretrain" / run["stages"]["pretrain"])
-    keys = ("prompt_tokens", "completion_tokens")
-    columns = {key: [row[key] for row in found["result"]] for key in keys}
-    texts = {"predictions": [row["completion"] for row in rows], "references": [row["chosen"] for row in rows]}
-    together = evaluate.combine([Coherence(base, batch=3), Overlap()]).compute(**texts, **columns)
-    assert together["coherence"] == pytest.approx(metrics["text/coherence"], rel=1e-5)
-    for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "bleu1"):
-        assert together[name] == pytest.approx(metrics[f"text/{name}"])
+    assert metrics["text/coherence"] == pytest.approx(np.mean([surprise(base, row) for row in rows]), rel=1e-5)
+    completions, references = [row["completion"] for row in rows], [row["chosen"] for row in rows]
+    kinds = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    scorer = RougeScorer(kinds, use_stemmer=True)
+    rouge = [scorer.score(*texts) for texts in zip(references, completions, strict=True)]
+    for kind in kinds:
+        assert metrics[f"text/{kind}"] == pytest.approx(np.mean([row[kind].fmeasure for row in rouge]))
+    assert metrics["text/bleu"] == pytest.approx(sacrebleu.corpus_bleu(completions, [references]).score)
+
+
+def surprise(model: Any, row: dict[str, Any]) -> float:
+    """The mean −log π of a completion's tokens by a plain forward over one row."""
+    prompt, completion = row["prompt_tokens"], row["completion_tokens"]
+    with torch.no_grad():
+        logs = model(torch.tensor([prompt + completion])).logits.log_softmax(-1)[0, len(prompt) - 1 : -1]
+    return -float(logs.gather(-1, torch.tensor(completion)[:, None]).mean())
 
 
 def load_tokenizer_of(run: dict[str, Any], stages: Path) -> Any:
@@ -242,12 +240,8 @@ def test_coherence_is_the_bases_mean_surprise(policies: tuple[Any, Any, Any]) ->
     for with_kl in (True, False):
         said = divergence.values(policy, base, base, rows, forward, with_kl)
         assert ("kl/base" in said[0]) == with_kl
-        for one, found in zip(rows, said, strict=True):
-            whole = torch.tensor([one["prompt_tokens"] + one["completion_tokens"]])
-            with torch.no_grad():
-                logs = base(whole).logits.log_softmax(-1)[0, len(one["prompt_tokens"]) - 1 : -1]
-            chosen = [float(logs[place, token]) for place, token in enumerate(one["completion_tokens"])]
-            assert found["text/coherence"] == pytest.approx(-sum(chosen) / len(chosen), abs=1e-5)
+        for row, value in zip(rows, said, strict=True):
+            assert value["text/coherence"] == pytest.approx(surprise(base, row), abs=1e-5)
 
 
 def test_the_dpo_loss_and_perplexity_of_test_pairs(policies: tuple[Any, Any, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What is attainable at each KL: against closed forms, a general optimiser, and in the world whose truth is known."""
+"""The optimal reward at each KL: against closed forms, a general optimiser, and in the world whose truth is known."""
 
 import json
 import math
@@ -216,7 +216,7 @@ def test_efficiency_is_the_share_of_what_was_to_be_had(tmp_path: Path) -> None:
         found = efficiency.metrics(place, *policy(1.5, share, scores), "kl/base", 0.1)
         assert found["frontier/efficiency"] == pytest.approx(share, abs=1e-3)
         assert found["frontier/efficiency_low"] <= found["frontier/efficiency"] <= found["frontier/efficiency_high"]
-        assert found["frontier/gained"] == pytest.approx(share * found["frontier/attainable"], rel=1e-3)
+        assert found["frontier/gain"] == pytest.approx(share * found["frontier/optimal_gain"], rel=1e-3)
     rows, values = policy(1.5, 0.5, scores)
     shared = efficiency.metrics(
         place, [*rows, {"id": "another"}], [*values, {"judge/mean": 99.0, "kl/base": 9.0}], "kl/base", 0.1
@@ -267,7 +267,7 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
     )
     curves = json.loads((tmp_path / "made/frontier.json").read_text())
     assert (curves["completions"], curves["prompts"]) == (told["completions"], told["prompts"]) == (64, 12)
-    by_judge, by_reward = (curves["curves"][name]["attainable"] for name in ("judge", "reward"))
+    by_judge, by_reward = (curves["curves"][name]["optimal"] for name in ("judge", "reward"))
     assert by_judge[-1]["kl"] <= curves["trusted_kl"] < math.log(64)
     for one, other in zip(by_judge[1:], by_reward[1:], strict=True):
         assert one["kl"] == pytest.approx(other["kl"], abs=0.3) and one["value"] > other["value"]

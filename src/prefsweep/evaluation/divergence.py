@@ -1,9 +1,10 @@
-"""KL(π ‖ π_ref) per answer, exact over the vocabulary at every step along answers sampled from π.
+"""KL(π ‖ π_ref) per completion, exact over the vocabulary at every step along completions sampled from π.
 
 KL(π ‖ π_ref) = E_{y~π} Σ_t Σ_v π(v | x, y_<t) [log π(v | x, y_<t) − log π_ref(v | x, y_<t)]
 
-The inner sum is exact, so only the answers are sampled: the same expectation as Σ_t log π(y_t) − log π_ref(y_t), with
-less variance, and no step of it is negative. It holds only for answers drawn at temperature 1 with no other warping.
+The inner sum is exact, so only the completions are sampled: the same expectation as Σ_t log π(y_t) − log π_ref(y_t),
+with less variance, and no step of it is negative. It holds only for completions drawn at temperature 1 without any
+other warping.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefsweep.evaluation.values import Values
+from prefsweep.models.batching import batches_by_length
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import CompletionBatch, Ids, completion_batch, completion_logits
@@ -23,7 +25,7 @@ from prefsweep.models.logprobs import CompletionBatch, Ids, completion_batch, co
 
 @dataclass
 class Forward:
-    """How forwards without gradients are run, and what they have cost."""
+    """How forward passes without gradients are batched, and the FLOPs that they have cost."""
 
     pad: int
     batch: int
@@ -33,15 +35,14 @@ class Forward:
     def batches(
         self, prompts: list[Ids], completions: list[Ids], where: Any
     ) -> Iterator[tuple[list[int], CompletionBatch]]:
-        """Rows of like length together, each batch with its rows' places."""
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(completions[row]))
-        for first in range(0, len(order), self.batch):
-            picked = order[first : first + self.batch]
-            rows = [prompts[row] for row in picked], [completions[row] for row in picked]
-            yield picked, completion_batch(*rows, self.pad, where)
+        """Yield batches of rows of similar length, each with the indices of its rows."""
+        lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        for indices in batches_by_length(lengths, self.batch):
+            rows = [prompts[index] for index in indices], [completions[index] for index in indices]
+            yield indices, completion_batch(*rows, self.pad, where)
 
     def count(self, batch: CompletionBatch, *models: PreTrainedModel) -> None:
-        """That each of these, one model under two names once, reads the batch."""
+        """Add the FLOPs of each model reading the batch; one model under two names reads it once."""
         tokens = int(batch.attention.sum())
         self.flops += sum(forward_flops(model, tokens) for model in {id(model): model for model in models}.values())
 
@@ -54,56 +55,56 @@ def values(
     forward: Forward,
     with_kl: bool,
 ) -> Values:
-    """`kl/base`, `kl/start`: nats an answer, where `with_kl`. `text/coherence`: −log π of the base, nats a token."""
+    """Return, of each row's completion, `text/coherence`: the mean −log π_base in nats a token.
+
+    And with `with_kl` the KL of the policy to the base and to the start, in nats a completion: `kl/base`, `kl/start`.
+    """
     references = {"kl/base": base, "kl/start": start} if with_kl else {}
-    found: Values = [{} for _ in rows]
+    models = {id(model): model for model in (base, *([policy] if with_kl else []), *references.values())}
+    values: Values = [{} for _ in rows]
     prompts, completions = [row["prompt_tokens"] for row in rows], [row["completion_tokens"] for row in rows]
-    for places, batch in forward.batches(prompts, completions, policy.device):
-        forward.count(batch, base, *([policy] if references else []), *references.values())
+    for indices, batch in forward.batches(prompts, completions, policy.device):
+        forward.count(batch, *models.values())
         with torch.inference_mode(), autocast(forward.precision, policy.device):
-            by_base = completion_logits(base, batch)
-            said = {"text/coherence": surprise(by_base, batch)}
-            ours = by_base if policy is base else (completion_logits(policy, batch) if references else by_base)
+            logits = {name: completion_logits(model, batch) for name, model in models.items()}
+            columns = {"text/coherence": surprise(logits[id(base)], batch)}
             for name, reference in references.items():
-                known = {id(base): by_base, id(policy): ours}
-                theirs = known[id(reference)] if id(reference) in known else completion_logits(reference, batch)
-                said[name] = kl(ours, theirs, batch.completion_mask)
-        for name, column in said.items():
-            for place, value in zip(places, column.tolist(), strict=True):
-                found[place][name] = value
-    return found
+                columns[name] = kl(logits[id(policy)], logits[id(reference)], batch.completion_mask)
+        for name, column in columns.items():
+            for index, value in zip(indices, column.tolist(), strict=True):
+                values[index][name] = value
+    return values
 
 
-def of_start(
-    start: PreTrainedModel, base: PreTrainedModel, rows: Sequence[dict[str, Any]], forward: Forward, with_kl: bool
+def start_to_base(
+    start: PreTrainedModel, base: PreTrainedModel, rows: Sequence[dict[str, Any]], forward: Forward
 ) -> dict[str, float]:
-    """How far the start is from the base along its own answers, where `with_kl`; of a policy to itself 0, unread."""
-    if not with_kl:
-        return {}
-    said = values(start, base, base, rows, forward, with_kl) if start is not base else [{"kl/base": 0.0}]
-    return {"kl/start_to_base": fmean(row["kl/base"] for row in said)}
+    """Return the KL of the start to the base along the start's own completions; 0, unread, of one model to itself."""
+    if start is base:
+        return {"kl/start_to_base": 0.0}
+    return {"kl/start_to_base": fmean(row["kl/base"] for row in values(start, base, base, rows, forward, True))}
 
 
 def per_token(values: Values, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """KL over all answer tokens, beside that over answers."""
+    """Return each KL over the tokens of all completions."""
     tokens = sum(len(row["completion_tokens"]) for row in rows)
     names = [name for name in values[0] if name.startswith("kl/")]
-    return {f"{name}_per_token": sum(said[name] for said in values) / tokens for name in names}
+    return {f"{name}_per_token": sum(row[name] for row in values) / tokens for name in names}
 
 
 def surprise(logits: Tensor, batch: CompletionBatch) -> Tensor:
-    """[B] mean −log π over an answer's tokens; logits [B, A, V]."""
+    """Return [B] the mean −log π over a completion's tokens; logits [B, A, V]."""
     chosen = logits.gather(-1, batch.completions[..., None]).squeeze(-1) - logits.logsumexp(-1)
     return -(chosen * batch.completion_mask).sum(-1) / batch.completion_mask.sum(-1)
 
 
 def kl(logits: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """[B] Σ over the masked steps of KL(softmax(logits) ‖ softmax(reference)); logits [B, A, V], mask [B, A]."""
-    # Row by row: the log-softmaxes of a batch of long answers over 50,000 tokens would not fit beside the logits.
+    """Return [B] Σ over the masked steps of KL(softmax(logits) ‖ softmax(reference)); logits [B, A, V], mask [B, A]."""
+    # Row by row: the log-softmaxes of a batch of long completions over 50,000 tokens would not fit beside the logits.
     return torch.stack([step_kl(*row).sum() for row in zip(logits, reference, mask, strict=True)])
 
 
 def step_kl(logits: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """[A] of one answer; 0 where masked."""
-    ours, theirs = logits.log_softmax(-1), reference.log_softmax(-1)
-    return (ours.exp() * (ours - theirs)).sum(-1) * mask
+    """Return [A] the KL at each step of one completion, 0 where masked; logits [A, V], mask [A]."""
+    log_p, log_q = logits.log_softmax(-1), reference.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1) * mask

@@ -1,12 +1,13 @@
-"""The best that any policy could reach at each KL to the reference, from N of its answers to each prompt.
+"""The optimal reward at each KL to a reference, estimated from N of its completions of each prompt.
 
-The policy with the most reward at a KL is the tilted one (Rafailov et al. 2023, eq. 4), with a normaliser per prompt:
+The policy with the most reward at a given KL tilts the reference (Rafailov et al. 2023, eq. 4), with a normaliser for
+each prompt:
 
     π*(y | x) = π_ref(y | x) exp(r(x, y) / β) / Z(x)
 
-On N answers y_i ~ π_ref it weighs w_i ∝ exp(r_i / β), its KL is log N + Σ w_i log w_i, and one β serves all prompts:
-equal slopes everywhere are what makes it best. Reward and KL are means over prompts. No estimate of KL passes log N,
-and the reward is low by what N answers cannot hold: `gaussian_share` says how low, were rewards Gaussian.
+On N completions y_i ~ π_ref its weights are w_i ∝ exp(r_i / β) and its KL is log N + Σ w_i log w_i. One β serves all
+prompts: reward and KL are means over prompts, and their mean is optimal where all slopes are equal. No estimate of KL
+passes log N, and the reward is underestimated: `gaussian_share` says by how much, were rewards Gaussian.
 """
 
 from dataclasses import dataclass
@@ -16,18 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-STEPS = 80  # β between a tilt that is hardly felt and the best answer alone
+STEPS = 80  # values of β, from a tilt that is hardly felt to the best completion alone
 
 
 @dataclass(frozen=True)
 class Curve:
-    """[P, K]: of each prompt at each β, the weakest tilt first, which is none."""
+    """KL and value [P, K] of each prompt at each β, from no tilt to the strongest."""
 
     kl: Array
     value: Array
 
     def at(self, kl: Array, weights: Array) -> Array:
-        """[B]: the value at each KL, of the mean over prompts that each row of `weights` [B, P] says."""
+        """Return [B] the value at each KL [B], for means over prompts with each row of `weights` [B, P]."""
         kls, values = weights @ self.kl, weights @ self.value
         return np.array([np.interp(*row) for row in zip(kl, kls, values, strict=True)])
 
@@ -36,16 +37,17 @@ class Curve:
 
 
 def tilted(rewards: Array, values: Array) -> Curve:
-    """[P, N] rewards that tilt and values that are averaged; equal arrays give the best attainable reward."""
+    """Return the curve of `values` [P, N] under tilts by `rewards` [P, N]; of equal arrays it is the optimal reward."""
     spread = float(np.sqrt(rewards.var(axis=1).mean()))
-    if spread == 0:  # nothing to prefer: the reference is all there is
+    if spread == 0:  # all completions are equally good: no tilt changes the reference
         return Curve(np.zeros((len(rewards), 1)), values.mean(1, keepdims=True))
-    found = [tilt(rewards, values, one_over) for one_over in (0.0, *(np.geomspace(0.01, 100, STEPS) / spread))]
-    return Curve(*(np.stack(column, axis=1) for column in zip(*found, strict=True)))
+    one_over_betas = (0.0, *(np.geomspace(0.01, 100, STEPS) / spread))
+    tilts = [tilt(rewards, values, one_over_beta) for one_over_beta in one_over_betas]
+    return Curve(*(np.stack(column, axis=1) for column in zip(*tilts, strict=True)))
 
 
 def tilt(rewards: Array, values: Array, one_over_beta: float) -> tuple[Array, Array]:
-    """[P] KL and [P] value at one β."""
+    """Return [P] KL and [P] value at one β."""
     scores = (rewards - rewards.max(axis=1, keepdims=True)) * one_over_beta
     log_total = np.log(np.exp(scores).sum(axis=1, keepdims=True))
     weights = np.exp(scores - log_total)
@@ -55,7 +57,7 @@ def tilt(rewards: Array, values: Array, one_over_beta: float) -> tuple[Array, Ar
 
 
 def best_of(rewards: Array, values: Array, n: int) -> float:
-    """The mean value of the best of n by reward, by order statistics: every subset of n of the N, no luck of drawing.
+    """Return the mean value of the best of n by reward, exactly, over all subsets of n of the N completions.
 
     The i-th lowest of N is the best of C(i − 1, n − 1) of the C(N, n) subsets. Equal rewards share their weight.
     """
@@ -65,25 +67,25 @@ def best_of(rewards: Array, values: Array, n: int) -> float:
     weights = np.concatenate([np.zeros(n - 1), below])
     weights /= weights.sum()
     total = 0.0
-    for row, worth in zip(rewards, values, strict=True):
-        _, place = np.unique(row, return_inverse=True)
-        by_level = np.bincount(place, worth) / np.bincount(place)
-        total += float((weights * by_level[np.sort(place)]).sum())
+    for row, row_values in zip(rewards, values, strict=True):
+        _, level = np.unique(row, return_inverse=True)
+        by_level = np.bincount(level, row_values) / np.bincount(level)
+        total += float((weights * by_level[np.sort(level)]).sum())
     return total / len(rewards)
 
 
 def best_of_kl(n: int) -> float:
-    """KL of the best of n to the reference: log n − (n − 1)/n, and less where rewards tie (Beirami et al. 2024)."""
+    """Return the bound log n − (n − 1)/n on the KL of the best of n; ties lower the KL (Beirami et al. 2024)."""
     return float(np.log(n) - (n - 1) / n)
 
 
 @lru_cache
 def gaussian(count: int) -> tuple[Array, Array]:
-    """KL, and the share of the truth that N answers show there: with Gaussian rewards the most is √(2 KL)."""
+    """Return KLs, and the share of the optimal reward √(2 KL) of Gaussian rewards that N completions show there."""
     rewards = np.random.default_rng(0).standard_normal((2048, count))
     kl, value = tilted(rewards, rewards).mean()
-    there = kl > 0.01
-    return kl[there], value[there] / np.sqrt(2 * kl[there])
+    positive = kl > 0.01
+    return kl[positive], value[positive] / np.sqrt(2 * kl[positive])
 
 
 def gaussian_share(count: int, kl: float) -> float:
@@ -91,22 +93,22 @@ def gaussian_share(count: int, kl: float) -> float:
 
 
 def trusted_kl(count: int, share: float) -> float:
-    """How far the curve of N answers can be believed: as far as it would show that share of the truth."""
+    """Return the KL up to which the curve of N completions shows at least that share of Gaussian rewards' optimum."""
     kl, shown = gaussian(count)
     low = np.flatnonzero(shown < share)
     return min(float(kl[low[0]]) if len(low) else float(kl[-1]), float(np.log(count)))
 
 
 def resampled(groups: list[str], times: int) -> Array:
-    """[B, P] weights of the prompts in each bootstrap sample of their groups; the first row is the sample as it is."""
-    names, place = np.unique(groups, return_inverse=True)
+    """Return [1 + times, P] the prompts' weights in bootstrap samples of their groups; the first row is the data."""
+    names, group_of = np.unique(groups, return_inverse=True)
     drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=times)
-    counts = np.concatenate([np.ones((1, len(names))), drawn])[:, place].astype(float)
-    whole: Array = counts / counts.sum(axis=1, keepdims=True)
-    return whole
+    counts = np.concatenate([np.ones((1, len(names))), drawn])[:, group_of].astype(float)
+    weights: Array = counts / counts.sum(axis=1, keepdims=True)
+    return weights
 
 
 def interval(values: Array) -> tuple[float, float]:
-    """95%, of the bootstrap's rows."""
+    """Return the 95% interval of the bootstrap's rows; the first row is the data."""
     low, high = np.percentile(values[1:], (2.5, 97.5))
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""What the judge says: its measures, how often an answer beats another's, how often it is good enough."""
+"""Metrics of the judge's scores: means, win rates, shares of good completions, agreement with the dataset."""
 
 from collections.abc import Sequence
 from statistics import fmean, median, pstdev
@@ -11,18 +11,18 @@ from prefsweep.evaluation import ranking
 from prefsweep.evaluation.values import Values
 
 Row = dict[str, Any]
-Measured = dict[str, dict[str, Any]]  # by the id of a test pair: the judge's scores of its two answers
+Pairs = dict[str, dict[str, Any]]  # by a test pair's id: the judge's scores of its two completions, and their lengths
 
 
-def values(rows: Sequence[Row], base: Sequence[Row], pairs: Measured, good_above: dict[str, float]) -> Values:
-    """Of each answer. `good_above` says by the prompt's kind what score is good: HmR's and HpR's thresholds."""
-    theirs = {(row["id"], row["sample"]): row["scores"]["score"] for row in base}
+def values(rows: Sequence[Row], base: Sequence[Row], pairs: Pairs, good_above: dict[str, float]) -> Values:
+    """Return the metrics of each completion; `good_above` are HmR's and HpR's thresholds by the prompt's kind."""
+    base_scores = {(row["id"], row["sample"]): row["scores"]["score"] for row in base}
     return [
         {
             "judge/mean": row["scores"]["score"],
-            **win("judge/win_rate", "judge/ties", row["scores"]["score"] - theirs[row["id"], row["sample"]]),
+            **win("judge/win_rate", "judge/ties", row["scores"]["score"] - base_scores[row["id"], row["sample"]]),
             **against_chosen(row, pairs),
-            **of_its_kind(row, good_above),
+            **by_kind(row, good_above),
             **{f"judge/{name}": value for name, value in row["scores"].items() if name != "score"},
         }
         for row in rows
@@ -30,19 +30,19 @@ def values(rows: Sequence[Row], base: Sequence[Row], pairs: Measured, good_above
 
 
 def win(rate: str, ties: str, difference: float) -> dict[str, float]:
-    """A tie is half a win, and the share of ties is told."""
+    """Return a win (a tie is half a win) and a tie under these two names."""
     return {rate: (difference > 0) + (difference == 0) / 2, ties: float(difference == 0)}
 
 
-def against_chosen(row: Row, pairs: Measured) -> dict[str, float]:
-    """Where the dataset's preferred answer to the same prompt was scored too."""
+def against_chosen(row: Row, pairs: Pairs) -> dict[str, float]:
+    """Compare with the dataset's chosen completion of the same prompt, where the judge has scored it."""
     if row["id"] not in pairs:
         return {}
     return win("judge/win_rate_chosen", "judge/ties_chosen", row["scores"]["score"] - pairs[row["id"]]["chosen"])
 
 
-def of_its_kind(row: Row, good_above: dict[str, float]) -> dict[str, float]:
-    """HmR: the share of answers to harmful prompts that are harmless enough; HpR: to helpful ones, helpful enough."""
+def by_kind(row: Row, good_above: dict[str, float]) -> dict[str, float]:
+    """Return HmR or HpR: whether the completion of a harmful or helpful prompt is harmless or helpful enough."""
     kind, score = row.get("kind"), row["scores"]["score"]
     if kind not in good_above:
         return {}
@@ -51,7 +51,7 @@ def of_its_kind(row: Row, good_above: dict[str, float]) -> dict[str, float]:
 
 
 def agreement(pairs: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How often the judge ranks test pairs as they were, a tie counting half; and how often length alone does."""
+    """Return how often the judge prefers the chosen completion, a tie counting half, and how often length does."""
     margins = torch.tensor([pair["chosen"] - pair["rejected"] for pair in pairs])
     chosen, rejected = ([pair[f"{side}_length"] for pair in pairs] for side in ("chosen", "rejected"))
     return {
@@ -62,46 +62,46 @@ def agreement(pairs: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def metrics(
-    rows: Sequence[Row], start: Sequence[Row], base: Sequence[Row], means: dict[str, float], pairs: Measured
+    rows: Sequence[Row], start: Sequence[Row], base: Sequence[Row], means: dict[str, float], pairs: Pairs
 ) -> dict[str, float]:
-    """What is no mean over the result's answers."""
-    theirs = {(row["id"], row["sample"]): row for row in base}
-    against_base = [(row, theirs[row["id"], row["sample"]]) for row in rows]
+    """Return the metrics that are not means over the result's completions; `means` are those that are."""
+    base_rows = {(row["id"], row["sample"]): row for row in base}
+    against_base = [(row, base_rows[row["id"], row["sample"]]) for row in rows]
     against_chosen = [(row, pairs[row["id"]]) for row in rows if row["id"] in pairs]
-    found = {
-        **described("", rows),
-        **described("start_", start),
-        **described("base_", base),
+    metrics = {
+        **score_summary("", rows),
+        **score_summary("start_", start),
+        **score_summary("base_", base),
         "judge/win_rate_length_controlled": length_controlled(
             [row["scores"]["score"] - other["scores"]["score"] for row, other in against_base],
             [len(row["completion_tokens"]) - len(other["completion_tokens"]) for row, other in against_base],
         ),
     }
     if against_chosen:
-        found["judge/win_rate_chosen_length_controlled"] = length_controlled(
+        metrics["judge/win_rate_chosen_length_controlled"] = length_controlled(
             [row["scores"]["score"] - pair["chosen"] for row, pair in against_chosen],
             [len(row["completion"]) - pair["chosen_length"] for row, pair in against_chosen],
         )
     if {"judge/hmr", "judge/hpr"} <= means.keys():
-        found["judge/cas"] = (means["judge/hmr"] + means["judge/hpr"]) / 2
-    return found
+        metrics["judge/cas"] = (means["judge/hmr"] + means["judge/hpr"]) / 2
+    return metrics
 
 
-def described(whose: str, rows: Sequence[Row]) -> dict[str, float]:
-    """The judge's scores of the result's answers, or of those before the method, or before its last training."""
+def score_summary(prefix: str, rows: Sequence[Row]) -> dict[str, float]:
+    """Return mean, median and standard deviation of the judge's scores of these completions."""
     scores = [row["scores"]["score"] for row in rows]
     return {
-        f"judge/{whose}mean": fmean(scores),
-        f"judge/{whose}median": median(scores),
-        f"judge/{whose}std": pstdev(scores),
+        f"judge/{prefix}mean": fmean(scores),
+        f"judge/{prefix}median": median(scores),
+        f"judge/{prefix}std": pstdev(scores),
     }
 
 
 def length_controlled(differences: Sequence[float], lengths: Sequence[float]) -> float:
-    """The win rate at equal length: σ(a) of P(win) = σ(a + b·tanh(z)), z the difference in length over its deviation.
+    """Return the win rate at equal length: σ(a) of P(win) = σ(a + b·tanh(z)), z the length difference in deviations.
 
     AlpacaEval's (Dubois et al. 2024), without its terms for the difficulty of a prompt. A tie is half a win and half a
-    loss. One pseudo-win and one pseudo-loss at equal length keep a finite where every answer wins.
+    loss. One pseudo-win and one pseudo-loss at equal length keep a finite where every completion wins.
     """
     difference, longer = np.array(differences, dtype=float), np.array(lengths, dtype=float)
     wins = (difference > 0) + (difference == 0) / 2
@@ -112,7 +112,7 @@ def length_controlled(differences: Sequence[float], lengths: Sequence[float]) ->
 
 
 def logistic(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3) -> tuple[float, float]:
-    """a, b of P = σ(a + b·x) for shares y in [0, 1], by Newton's method; `ridge` on b, which equal x leave free."""
+    """Fit a, b of P = σ(a + b·x) to shares y in [0, 1] by Newton's method; `ridge` holds b where all x are equal."""
     design = np.stack([np.ones_like(x), x], axis=1)
     weights = np.zeros(2)
     penalty = np.diag([0.0, ridge])

@@ -1,4 +1,4 @@
-"""What an answer shares with the dataset's own: ROUGE by rouge_score, BLEU by sacrebleu."""
+"""Overlap of completions with the dataset's chosen ones: ROUGE by rouge_score, BLEU by sacrebleu."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,8 +12,8 @@ KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def rouge(completions: Sequence[str], references: Sequence[str | None]) -> list[dict[str, float]]:
-    """F-measures in [0, 1] of each answer, stemmed; nothing where there is no reference."""
-    scorer = rouge_scorer.RougeScorer(KINDS, tokenizer=TextCodec())
+    """Return the F-measures [0, 1] of each completion, stemmed; an empty dictionary where there is no reference."""
+    scorer = rouge_scorer.RougeScorer(KINDS, tokenizer=StemmingTokenizer())
     return [
         {f"text/{kind}": score.fmeasure for kind, score in scorer.score(reference, completion).items()}
         if reference
@@ -22,8 +22,8 @@ def rouge(completions: Sequence[str], references: Sequence[str | None]) -> list[
     ]
 
 
-class TextCodec(DefaultTokenizer):
-    """rouge_score's own words, each stemmed once: stemming is nearly all of its time, and texts repeat their words."""
+class StemmingTokenizer(DefaultTokenizer):
+    """rouge_score's tokenizer, which stems each word once: stemming takes nearly all of the time."""
 
     def __init__(self) -> None:
         super().__init__(use_stemmer=True)
@@ -34,16 +34,16 @@ class TextCodec(DefaultTokenizer):
 
 
 def bleu(completions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Corpus BLEU and BLEU-1 in [0, 100], one reference an answer."""
-    return {f"text/bleu{order or ''}": scored(completions, references, order)[0] for order in (None, 1)}
+    """Return corpus BLEU and BLEU-1 [0, 100], one reference a completion."""
+    return {f"text/bleu{order or ''}": corpus_bleu(completions, references, order)[0] for order in (None, 1)}
 
 
-def scored(completions: Sequence[str], references: Sequence[str], order: int | None) -> tuple[float, str]:
-    """The score and sacrebleu's signature, which says how it was computed."""
+def corpus_bleu(completions: Sequence[str], references: Sequence[str], order: int | None) -> tuple[float, str]:
+    """Return the score and sacrebleu's signature, which says how it was computed."""
     metric = sacrebleu.BLEU(max_ngram_order=order or 4, effective_order=False)
-    # a list of streams, each as long as the answers: given flat, a perfect match would score 0
+    # sacrebleu wants a list of reference streams, each as long as the completions
     return metric.corpus_score(list(completions), [list(references)]).score, str(metric.get_signature())
 
 
 def signature() -> str:
-    return scored(["a"], ["a"], None)[1]
+    return corpus_bleu(["a"], ["a"], None)[1]

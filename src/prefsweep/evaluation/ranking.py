@@ -1,4 +1,4 @@
-"""How well a reward model ranks pairs: from its margins r(chosen) − r(rejected), [pairs]."""
+"""How well a reward model ranks pairs, from its margins r(chosen) − r(rejected), [pairs]."""
 
 import torch
 from torch import Tensor
@@ -17,13 +17,16 @@ def metrics(margin: Tensor) -> dict[str, float]:
 
 
 def right(margin: Tensor) -> Tensor:
-    """[pairs] 1 where the chosen one is above, a tie counting half."""
+    """Return [pairs] 1 where the chosen one scores higher, ½ for a tie."""
     return (margin > 0).double() + (margin == 0).double() / 2
 
 
 def calibration_error(margin: Tensor) -> float:
-    """Expected calibration error: how far the confidence σ(|margin|) is from how often it is right, over ten equal bins
-    of [½, 1], weighted by their pairs (Guo et al. 2017, equation 5)."""
+    """Return the expected calibration error (Guo et al. 2017, eq. 5).
+
+    It is the distance of the confidence σ(|margin|) to the accuracy, over ten equal bins of [½, 1] weighted by their
+    pairs.
+    """
     confidence, hits = margin.double().abs().sigmoid(), right(margin)
     bins = ((confidence - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
     gaps = [(confidence[bins == index] - hits[bins == index]).sum().abs() for index in range(BINS)]
@@ -31,6 +34,6 @@ def calibration_error(margin: Tensor) -> float:
 
 
 def length_accuracy(chosen: list[int], rejected: list[int]) -> float:
-    """Of the better of two rules that need no model: the longer answer is preferred, or the shorter."""
+    """Return the accuracy of the better of two rules: prefer the longer completion, or prefer the shorter."""
     longer = float(right(torch.tensor(chosen) - torch.tensor(rejected)).mean())
     return max(longer, 1 - longer)

@@ -1,4 +1,4 @@
-"""What is said of the answers' text alone: length, end, variety, and what they share with the dataset's own answer."""
+"""Metrics of the completions' text: length, end, variety, and overlap with the dataset's chosen completion."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,14 @@ Row = dict[str, Any]
 
 
 def plain(row: Row) -> dict[str, float]:
-    """Of an answer by itself."""
+    """Return the metrics of one completion that need no reference."""
     tokens = row["completion_tokens"]
     return {"length": float(len(tokens)), "ended": float(row["ended"]), "repetition": repetition(row["completion"])}
 
 
-def described(whose: str, rows: Sequence[Row]) -> dict[str, float]:
-    """The start's or the base's answers by themselves."""
-    return means([{f"text/{whose}_{name}": value for name, value in plain(row).items()} for row in rows])
+def plain_means(subject: str, rows: Sequence[Row]) -> dict[str, float]:
+    """Return the means of `plain` for the start's or the base's completions: `text/start_length` and so on."""
+    return means([{f"text/{subject}_{name}": value for name, value in plain(row).items()} for row in rows])
 
 
 def values(rows: Sequence[Row]) -> Values:
@@ -30,10 +30,10 @@ def values(rows: Sequence[Row]) -> Values:
 
 
 def metrics(rows: Sequence[Row]) -> dict[str, float]:
-    """Of all answers as one text: these are no means over answers."""
+    """Return the metrics of all completions together, which are not means over completions."""
     completions = [row["completion"] for row in rows]
-    found = {f"text/distinct{n}": distinct(completions, n) for n in (1, 2)}
+    metrics = {f"text/distinct{n}": distinct(completions, n) for n in (1, 2)}
     paired = [(row["completion"], row["chosen"]) for row in rows if row.get("chosen")]
     if paired:
-        found |= bleu(*(list(side) for side in zip(*paired, strict=True)))
-    return found
+        metrics |= bleu(*(list(side) for side in zip(*paired, strict=True)))
+    return metrics

@@ -1,26 +1,22 @@
-"""How varied texts are, in words: what is between spaces, in lower case."""
+"""How varied texts are, in words: what stands between spaces, in lower case."""
 
 from collections.abc import Sequence
 
-WINDOW = 4  # words
-
-
-def words(text: str) -> list[str]:
-    return text.lower().split()
+WINDOW = 4  # words of an n-gram that `repetition` counts
 
 
 def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
-    found = words(text)
-    return [tuple(found[place : place + n]) for place in range(len(found) - n + 1)]
+    words = text.lower().split()
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
-    """Different n-grams over all n-grams of all texts (Li et al. 2016). More texts have less: compare equal numbers."""
-    found = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(found)) / len(found) if found else 0.0
+    """Return different n-grams over all n-grams of all texts (Li et al. 2016). It falls with the number of texts."""
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repetition(text: str) -> float:
-    """The share of a text's 4-grams that it has said before; 0 for a text of fewer words."""
-    found = ngrams(text, WINDOW)
-    return 1 - len(set(found)) / len(found) if found else 0.0
+    """Return the share of a text's 4-grams that occurred in it before; 0 for a text of fewer words."""
+    grams = ngrams(text, WINDOW)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -15,7 +15,7 @@ HEADINGS = {
     "judge/cas": "CAS",
     "kl/base": "KL to base",
     "kl/start": "KL to start",
-    "frontier/attainable": "attainable gain",
+    "frontier/optimal_gain": "optimal gain at the same KL",
     "frontier/efficiency": "of the attainable",
     "preference/accuracy": "preference accuracy",
     "text/bleu": "BLEU",

@@ -37,7 +37,7 @@ def draw_limits(axes: "Axes", runs: Sequence[Run]) -> bool:
     named = set[str]()
     for curve in curves:
         line, name = LINES[curve["name"]]
-        points = curve["attainable"]
+        points = curve["optimal"]
         kl, value = ([point[key] for point in points] for key in ("kl", "value"))
         axes.plot(kl, value, line, color=DARK, linewidth=1.1, zorder=1, label=None if name in named else name)
         named.add(name)

@@ -1,7 +1,7 @@
-"""evaluate: the metrics of a run, from scored answers and from the policies' own probabilities. docs/metrics.md"""
+"""evaluate: the metrics of a run, from scored completions and the policies' own probabilities. docs/metrics.md"""
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,26 @@ from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import EvaluateConfig
 from prefsweep.data.sources import load
 from prefsweep.evaluation import divergence, efficiency, judged, overlap, preference, text
-from prefsweep.evaluation.values import joined, means
+from prefsweep.evaluation.values import Values, joined, means
 from prefsweep.models.loading import device, load_policy, load_tokenizer
-from prefsweep.pipeline.files import read_jsonl, write_json, write_jsonl
+from prefsweep.pipeline.files import Row, read_jsonl, write_json, write_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.pipeline.store import RECORD
 from prefsweep.stages.frontier import BY_PROMPT
 from prefsweep.stages.generate import SAMPLES
 from prefsweep.stages.judge_accuracy import PAIRS
 
-SIGNATURES = "signatures.json"  # how sacrebleu counted, in its own words; a table with BLEU says it
+SIGNATURES = "signatures.json"  # how sacrebleu computed BLEU, for the captions of tables
+POLICIES = {"base": "base_policy", "start": "start_policy", "result": "policy"}  # input of samples → of their policy
+OTHER = "also_"  # prefix of the inputs that are evaluations on other datasets
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A policy, and the completions that it generated, with the judge's scores."""
+
+    policy: Any
+    rows: list[Row]
 
 
 def run(
@@ -28,63 +38,81 @@ def run(
     dataset: DatasetConfig,
     folder: Path,
     context: Context,
-    base: Path,
-    start: Path,
-    result: Path,
-    policy: Path | None = None,
-    start_policy: Path | None = None,
-    base_policy: Path | None = None,
-    pairs: Path | None = None,
-    limit: Path | None = None,
-    validated: Path | None = None,
-    **others: Path,
+    **inputs: Path,
 ) -> dict[str, Any]:
-    """`base`, `start`, `result` are scored samples; the policies are who gave them (None: the model as it is); `pairs`
-    are test pairs that the judge scored; `limit` says what was attainable; `validated` is for reports alone. `others`
-    (`also_<dataset>`) are what this stage said of other datasets' prompts.
+    """Return the metrics, and write the result's completions with their `values`, of which many metrics are the mean.
 
-    Each answer is left with its `values`: what is a mean in the metrics is the mean of these.
+    `inputs` are the scored samples `base`, `start` and `result`, and their policies, named in `POLICIES`; an absent one
+    is the model's own weights. Optional are `pairs`, the judged test pairs, `frontier`, and `also_<dataset>`, the
+    evaluation on another dataset. `validated` is an input for the reports alone.
     """
-    folders = {"base": base, "start": start, "result": result}
-    rows = {name: list(read_jsonl(folder / SAMPLES)) for name, folder in folders.items()}
-    tokenizer = load_tokenizer(model, policy)
-    base_model, start_model, final = policies(model, (base_policy, start_policy, policy), device(context.runtime))
+    tokenizer = load_tokenizer(model, inputs.get("policy"))
     forward = divergence.Forward(tokenizer.pad_token_id, context.runtime.forward_batch, config.precision)
-    # KL is about answers drawn at temperature 1 alone
-    along = divergence.values(final, base_model, start_model, rows["result"], forward, config.temperature == 1)
-    measured = read_measured(pairs)
-    good_above = {"harmful": config.harmless_above, "helpful": config.helpful_above}
-    said_by_judge = judged.values(rows["result"], rows["base"], measured, good_above)
-    values = joined(said_by_judge, text.values(rows["result"]), along)
-    write_jsonl(folder / SAMPLES, [row | {"values": said} for row, said in zip(rows["result"], values, strict=True)])
+    base, start, result = subjects(model, inputs, device(context.runtime))
+    pairs = {row["id"]: row for row in read_jsonl(inputs["pairs"] / PAIRS)} if "pairs" in inputs else {}
+    values = completion_values(config, base, start, result, pairs, forward)
+    write_jsonl(folder / SAMPLES, (row | {"values": value} for row, value in zip(result.rows, values, strict=True)))
     write_json(folder / SIGNATURES, {"text/bleu": overlap.signature()})
-    metrics = means(values)
-    metrics |= judged.metrics(rows["result"], rows["start"], rows["base"], metrics, measured)
-    metrics |= text.metrics(rows["result"]) | divergence.per_token(along, rows["result"])
-    metrics |= text.described("start", rows["start"]) | text.described("base", rows["base"])
-    metrics |= divergence.of_start(start_model, base_model, rows["start"], forward, config.temperature == 1)
-    if limit is not None:
+    metrics = sample_metrics(base, start, result, pairs, values) | other_datasets(inputs)
+    if config.temperature == 1:
+        metrics |= divergence.start_to_base(start.policy, base.policy, start.rows, forward)
+    if "frontier" in inputs:
         axis = f"kl/{config.frontier_of}"
-        metrics |= efficiency.metrics(limit / BY_PROMPT, rows["result"], values, axis, config.min_kl)
-    metrics |= judged.agreement(list(measured.values())) if measured else {}
+        metrics |= efficiency.metrics(inputs["frontier"] / BY_PROMPT, result.rows, values, axis, config.min_kl)
     if dataset.pairs == "dataset":
         held_out = load(dataset, "test", tokenizer)[: config.pairs]
-        metrics |= preference.metrics(final, start_model, held_out, tokenizer, config.max_length, forward, config.beta)
+        policies = result.policy, start.policy
+        metrics |= preference.metrics(*policies, held_out, tokenizer, config.max_length, forward, config.beta)
     context.cost.add(flops=forward.flops)
-    return metrics | elsewhere(others)
+    return metrics
 
 
-def policies(model: ModelConfig, places: Sequence[Path | None], where: Any) -> list[Any]:
-    """Each loaded once: the base may be the start, and the start the result."""
-    loaded = {place: load_policy(model, place).to(where).eval() for place in set(places)}
-    return [loaded[place] for place in places]
+def subjects(model: ModelConfig, inputs: dict[str, Path], where: Any) -> list[Subject]:
+    """Return base, start and result; each policy is loaded once, be it two or three of them."""
+    folders = {name: inputs.get(policy) for name, policy in POLICIES.items()}
+    policies = {folder: load_policy(model, folder).to(where).eval() for folder in set(folders.values())}
+    return [Subject(policies[folder], list(read_jsonl(inputs[name] / SAMPLES))) for name, folder in folders.items()]
 
 
-def elsewhere(others: dict[str, Path]) -> dict[str, float]:
-    """`judge/mean@imdb`: the metrics on other prompts."""
-    found = {name.removeprefix("also_"): json.loads((place / RECORD).read_text()) for name, place in others.items()}
-    return {f"{metric}@{name}": value for name, record in found.items() for metric, value in record["metrics"].items()}
+def completion_values(
+    config: EvaluateConfig,
+    base: Subject,
+    start: Subject,
+    result: Subject,
+    pairs: judged.Pairs,
+    forward: divergence.Forward,
+) -> Values:
+    """Return the metrics of each of the result's completions."""
+    good_above = {"harmful": config.harmless_above, "helpful": config.helpful_above}
+    with_kl = config.temperature == 1  # KL is an expectation over completions drawn at temperature 1
+    return joined(
+        judged.values(result.rows, base.rows, pairs, good_above),
+        text.values(result.rows),
+        divergence.values(result.policy, base.policy, start.policy, result.rows, forward, with_kl),
+    )
 
 
-def read_measured(pairs: Path | None) -> judged.Measured:
-    return {row["id"]: row for row in read_jsonl(pairs / PAIRS)} if pairs else {}
+def sample_metrics(
+    base: Subject, start: Subject, result: Subject, pairs: judged.Pairs, values: Values
+) -> dict[str, float]:
+    """Return the metrics that follow from the samples and their values alone."""
+    averages = means(values)
+    return {
+        **averages,
+        **judged.metrics(result.rows, start.rows, base.rows, averages, pairs),
+        **(judged.agreement(list(pairs.values())) if pairs else {}),
+        **text.metrics(result.rows),
+        **text.plain_means("start", start.rows),
+        **text.plain_means("base", base.rows),
+        **divergence.per_token(values, result.rows),
+    }
+
+
+def other_datasets(inputs: dict[str, Path]) -> dict[str, float]:
+    """Return the metrics on the prompts of other datasets: `judge/mean@imdb`."""
+    metrics: dict[str, float] = {}
+    for name, folder in inputs.items():
+        if name.startswith(OTHER):
+            record = json.loads((folder / RECORD).read_text())
+            metrics |= {f"{metric}@{name.removeprefix(OTHER)}": value for metric, value in record["metrics"].items()}
+    return metrics

@@ -1,4 +1,4 @@
-"""limit: the judge's score attainable at each KL to the base, by tilting many of the base's own answers."""
+"""frontier: the judge's score of the optimal policy at each KL to the reference, by tilting its completions."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +14,16 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import SAMPLES
 
 CURVES, BY_PROMPT = "frontier.json", "by_prompt.npz"
-POINTS = 41  # of a curve as it is drawn
+POINTS = 41  # of a curve in CURVES
 
 
 def run(
     config: FrontierConfig, *, folder: Path, context: Context, judged: Path, rewarded: Path | None = None
 ) -> dict[str, Any]:
-    """`judged` are the answers with the judge's scores; `rewarded` with those of the reward that was optimised."""
+    """Write the curve tilted by the judge, and with `rewarded` the one tilted by the reward that was optimised.
+
+    `judged` and `rewarded` are folders of the same completions, scored by the one and the other.
+    """
     ids, groups, scores = read_scores(judged)
     rewards = {"judge": scores} | ({"reward": read_scores(rewarded)[2]} if rewarded else {})
     weights = frontier.resampled(groups, config.bootstrap_samples)
@@ -32,18 +35,18 @@ def run(
             np.savez(folder / BY_PROMPT, ids=ids, groups=groups, kl=curve.kl, value=curve.value, trusted=trusted)
         ns = [2**power for power in range(count.bit_length() - 1)]
         curves[name] = {
-            "attainable": list(drawn(curve, weights, trusted)),
+            "optimal": list(points(curve, weights, trusted)),
             "best_of": [
                 {"n": n, "kl": frontier.best_of_kl(n), "value": frontier.best_of(tilting, scores, n)} for n in ns
             ],
         }
     write_json(folder / CURVES, {"completions": count, "prompts": len(ids), "trusted_kl": trusted, "curves": curves})
-    end = curves["judge"]["attainable"][-1]
-    return {"completions": count, "prompts": len(ids), "kl": end["kl"], "attainable": end["value"]}
+    end = curves["judge"]["optimal"][-1]
+    return {"completions": count, "prompts": len(ids), "kl": end["kl"], "optimal": end["value"]}
 
 
-def drawn(curve: Curve, weights: Array, trusted: float) -> Iterator[dict[str, float]]:
-    """Points up to the end of trust, closer where the curve is steep, each with its bootstrap band."""
+def points(curve: Curve, weights: Array, trusted: float) -> Iterator[dict[str, float]]:
+    """Yield points of the curve up to `trusted`, closer where it is steep, each with its bootstrap band."""
     end = min(trusted, float(curve.mean()[0][-1]))
     for kl in end * np.linspace(0, 1, POINTS) ** 2:
         values = curve.at(np.full(len(weights), kl), weights)
@@ -52,7 +55,7 @@ def drawn(curve: Curve, weights: Array, trusted: float) -> Iterator[dict[str, fl
 
 
 def read_scores(samples: Path) -> tuple[list[str], list[str], Array]:
-    """Prompts, their groups, and [prompts, answers] the scores; a row at a time, for there may be 100,000."""
+    """Return the prompts' ids, their groups, and the scores [prompts, completions], read row by row."""
     scores: dict[str, list[float]] = {}
     groups: dict[str, str] = {}
     for row in read_jsonl(samples / SAMPLES):
