@@ -26,6 +26,7 @@ from prefsweep.models.loading import load_policy
 from prefsweep.models.logprobs import completion_batch, completion_logprobs
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import callbacks, dpo, reference_logps, sft, trainers
+from prefsweep.stages.losses import kto_loss, preference_loss
 from prefsweep.stages.training import checkpoints
 from workplace import Workplace
 
@@ -99,23 +100,66 @@ def batch_of(trainer: Any) -> Any:
     return trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.to_list()))
 
 
+def sequence_logps(model: Any, prompts: list[list[int]], completions: list[list[int]]) -> torch.Tensor:
+    """Summed log-probabilities by the project's own forward, which pads on the left where TRL pads on the right."""
+    with torch.no_grad():
+        return completion_logprobs(model, completion_batch(prompts, completions, 1, model.device))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 8])
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_the_dpo_loss_is_the_papers_formula(
-    name: str, model_folders: dict[str, Path], tmp_path: Path, tokenizer: Any
+    name: str, micro_batch: int, model_folders: dict[str, Path], tmp_path: Path, tokenizer: Any
 ) -> None:
-    """Rafailov et al. 2023, equation 7, from our own log-probabilities."""
     trainer = pair_trainer(model_folders[name], tmp_path, tokenizer, beta=0.3)
+    trainer.micro_batch = micro_batch
     model = trainer.model.eval()
     with torch.no_grad():
-        found = float(trainer.compute_loss(model, batch_of(trainer)))
-        sides = [
-            completion_logprobs(model, completion_batch(PAIRS["prompt_ids"], PAIRS[side], 1, model.device))
-            for side in ("chosen_ids", "rejected_ids")
-        ]
-    chosen_ratio = sides[0] - torch.tensor([-9.0, -12.0, -40.0])
-    rejected_ratio = sides[1] - torch.tensor([-11.0, -9.5, -17.0])
-    expected = -torch.log(1 / (1 + torch.exp(-0.3 * (chosen_ratio - rejected_ratio)))).mean()
-    assert found == pytest.approx(float(expected), abs=1e-5)
+        parts = trainer.micro_batches(batch_of(trainer))
+        loss = sum(float(trainer.compute_loss(model, part)) * weight for part, weight in parts)
+    expected = preference_loss(
+        sequence_logps(model, PAIRS["prompt_ids"], PAIRS["chosen_ids"]),
+        sequence_logps(model, PAIRS["prompt_ids"], PAIRS["rejected_ids"]),
+        torch.tensor([-9.0, -12.0, -40.0]),
+        torch.tensor([-11.0, -9.5, -17.0]),
+        beta=0.3,
+    )
+    assert loss == pytest.approx(float(expected.mean()), abs=1e-5)
+
+
+@pytest.mark.parametrize("kl_is_positive", [True, False])
+def test_the_kto_loss_is_the_papers_formula(
+    kl_is_positive: bool, model_folders: dict[str, Path], tmp_path: Path, tokenizer: Any
+) -> None:
+    """TRL's trainer with the reference in memory; a negative estimate of KL counts as 0."""
+    policy, reference = (AutoModelForCausalLM.from_pretrained(model_folders["gpt2"], dtype=torch.float32) for _ in "ab")
+    with torch.no_grad():
+        (reference if kl_is_positive else policy).transformer.h[0].mlp.c_fc.weight.mul_(1.2)
+    args = trl.KTOConfig(
+        output_dir=str(tmp_path),
+        beta=0.3,
+        desirable_weight=1.5,
+        undesirable_weight=0.5,
+        max_length=None,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        report_to="none",
+    )
+    texts = [(" It was", " witty.", True), (" The plot", " dull and slow.", False), (" He", " sang well, twice.", True)]
+    rows = Dataset.from_list([dict(zip(("prompt", "completion", "label"), text, strict=True)) for text in texts])
+    trainer = trl.KTOTrainer(policy, reference, args, train_dataset=rows, processing_class=tokenizer)
+    batch = trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset.to_list()))
+    with torch.no_grad():
+        loss = float(trainer.compute_loss(policy.eval(), batch))
+    prompts = [tokenizer(prompt)["input_ids"] for prompt, *_ in texts]
+    completions = [[*tokenizer(completion)["input_ids"], tokenizer.eos_token_id] for _, completion, _ in texts]
+    shifted = [completions[-1], *completions[:-1]]
+    kl = (sequence_logps(policy, prompts, shifted) - sequence_logps(reference, prompts, shifted)).mean()
+    own = sequence_logps(policy, prompts, completions), sequence_logps(reference, prompts, completions)
+    expected = kto_loss(*own, torch.tensor([True, False, True]), kl, 0.3, 1.5, 0.5)
+    assert loss == pytest.approx(float(expected.mean()), abs=1e-5)
+    assert (kl > 0) == kl_is_positive
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
