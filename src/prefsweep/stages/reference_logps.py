@@ -85,7 +85,7 @@ def reference_logps(trainer: Any, rows: Dataset, split: str, context: Context) -
 
     Both of a row's sequences begin with `prompt_ids`. A chunk that an earlier attempt finished is read, not computed.
     """
-    context.cost.add(flops=forward_flops(trainer.model, sequence_tokens(rows)))
+    context.cost.add(flops=forward_flops(trainer.model, sequence_tokens(rows, trainer.args.max_length)))
     trainer.model.eval()
     chunks = []
     bar = tqdm(total=len(rows), desc=f"reference {split}", unit="row", disable=not context.runtime.progress or None)
@@ -106,13 +106,14 @@ def completion_columns(rows: Dataset) -> list[str]:
     return [name for name in rows.column_names if name.endswith("_ids") and name != PROMPT]
 
 
-def sequence_tokens(rows: Dataset) -> int:
-    """Return the tokens of all sequences, the prompt counted in each."""
+def sequence_tokens(rows: Dataset, max_length: int | None) -> int:
+    """Return the tokens of all sequences, each a prompt with one of its completions, cut at `max_length`."""
 
-    def tokens(column: str) -> int:
-        return int(pc.sum(pc.list_value_length(rows.data.column(column))).as_py() or 0)
+    def lengths(column: str) -> np.ndarray:
+        return pc.list_value_length(rows.data.column(column)).to_numpy()  # type: ignore[no-any-return]
 
-    return sum(tokens(PROMPT) + tokens(column) for column in completion_columns(rows))
+    sequences = np.stack([lengths(PROMPT) + lengths(column) for column in completion_columns(rows)])
+    return int((sequences if max_length is None else sequences.clip(max=max_length)).sum())
 
 
 def chunk_logps(trainer: Any, rows: Dataset, batch_size: int, bar: Any) -> np.ndarray:
