@@ -92,6 +92,15 @@ class DPOConfig(PolicyTrainingConfig):
 
 
 @dataclass
+class KTOConfig(PolicyTrainingConfig):
+    batch_size: int = config_field(at_least=2)  # of one row there is no mismatched completion
+    best_by: str = config_field(choices=("loss", "margin"))
+    beta: float = config_field(above=0)
+    desirable_weight: float = config_field(above=0)
+    undesirable_weight: float = config_field(above=0)
+
+
+@dataclass
 class EncoderConfig:
     """A bidirectional model to start a reward model from: found, or made from nothing, as a scorer is."""
 
