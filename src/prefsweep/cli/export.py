@@ -8,7 +8,7 @@ from typing import Any
 from prefsweep.config.schema import ModelConfig
 from prefsweep.errors import UserError
 
-POLICIES = ("pretrain", "sft", "dpo", "ppo")  # the stages that leave one
+POLICIES = ("pretrain", "sft", "dpo", "kto", "ppo")  # the stages that leave one
 # Beside a policy, and of no use elsewhere.
 OURS = ("record.json", "*.jsonl", "value_head.safetensors", "critic", "steps")
 

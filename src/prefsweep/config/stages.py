@@ -254,6 +254,7 @@ class Stages:
     generate_pairs: GeneratePairsConfig = dataclasses.field(default_factory=GeneratePairsConfig)
     reference_logps: ReferenceLogpsConfig = dataclasses.field(default_factory=ReferenceLogpsConfig)
     dpo: DPOConfig = dataclasses.field(default_factory=DPOConfig)
+    kto: KTOConfig = dataclasses.field(default_factory=KTOConfig)
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     generate: GenerateConfig = dataclasses.field(default_factory=GenerateConfig)
     judge_completions: JudgeCompletionsConfig = dataclasses.field(default_factory=JudgeCompletionsConfig)
