@@ -57,7 +57,7 @@ def run(
     if config.temperature == 1:
         metrics |= divergence.start_to_base(start.policy, base.policy, start.rows, forward)
     if "frontier" in inputs:
-        axis = f"kl/{config.frontier_of}"
+        axis = "kl/base" if config.frontier_of == "base" else "kl/start"
         metrics |= efficiency.metrics(inputs["frontier"] / BY_PROMPT, result.rows, values, axis, config.min_kl)
     if dataset.pairs == "dataset":
         held_out = load(dataset, "test", tokenizer)[: config.pairs]

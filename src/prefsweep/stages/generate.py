@@ -41,7 +41,7 @@ def run(
         lambda: load_policy(model, policy).to(device(context.runtime)).eval(),
         tokenizer,
         requests,
-        "samples",
+        "completions",
         context,
         known=(row for stage in similar for row in read_jsonl(stage / SAMPLES)),
     )
