@@ -119,7 +119,7 @@ def export(words: list[str]) -> int:
 
 def diff(words: list[str]) -> int:
     from prefsweep.jobs.console import console
-    from prefsweep.report.compare import diff as show
+    from prefsweep.report.diff import diff as show
 
     if len(words) != 2 or any(word.startswith("-") for word in words):
         raise UserError("diff: needs the folders of two runs, as in: prefsweep diff outputs/runs/A outputs/runs/B")

@@ -6,7 +6,7 @@ from prefsweep.config.compose import compose
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job, prepare, store_of
 from prefsweep.pipeline.runner import missing
-from prefsweep.report.frame import Run, read_runs
+from prefsweep.report.runs import Run, read_runs, records
 from prefsweep.sweep.grid import Grid, key_of, sweep_name
 
 # The stages that may be built: they ask policies that are there, and judge what these said.
@@ -28,7 +28,7 @@ def rescore(folder: Path, words: list[str], config_dir: Path | None) -> Grid:
     jobs: dict[str, Job] = {}
     said = {key_of(word) for word in words}
     named = words if "sweep" in said else [*words, f"sweep={folder.resolve().name}{suffix(words)}"]
-    for run in (run for run in read_runs([folder]) if run.has_result):
+    for run in (run for run in records(read_runs([folder])) if run["has_result"]):
         line = [word for word in words_of(run) if key_of(word) not in {*said, "sweep", "grid"}] + ["grid=null", *named]
         job = prepare(line, compose(line, config_dir))
         refuse_training(job, run)
@@ -45,16 +45,16 @@ def suffix(words: list[str]) -> str:
     return f"-by-{judges[-1]}" if judges else "-again"
 
 
-def words_of(run: Run) -> tuple[str, ...]:
-    if not run.overrides:
-        raise UserError(f"{run.folder}: does not say the words of its command; run the sweep again")
-    return run.overrides
+def words_of(run: Run) -> list[str]:
+    if not run["overrides"]:
+        raise UserError(f"{run['folder']}: does not say the words of its command; run the sweep again")
+    return list(run["overrides"])
 
 
 def refuse_training(job: Job, run: Run) -> None:
     trained = [stage.role for stage in missing(job.plan, store_of(job.config.runtime)) if stage.name not in JUDGING]
     if trained:
         raise UserError(
-            f"{run.name}: its {', '.join(trained)} would be built again: a word changes what is trained, or "
+            f"{run['name']}: its {', '.join(trained)} would be built again: a word changes what is trained, or "
             f"{job.config.runtime.outputs} is not where the sweep's stages are"
         )
