@@ -2,14 +2,13 @@
 
     python benchmarks/table.py [runs]
 
-The runs are recorded, not trained: 200 settings of DPO's beta by five seeds, a run.json as a job writes it, the samples
-of its evaluate stage, and the summary of them that a job leaves when it ends. `cold` is without those summaries.
+The runs are recorded, not trained: 200 settings of DPO's beta by five seeds, a run.json as a job writes it, and the
+completions of its evaluate stage. The first table reads all of those, the second what the first kept in the parquet.
 """
 
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.compose import as_container, compose, composing
-from prefsweep.report.completions import summarised
 
 SEEDS, PROMPTS, COMPLETIONS = 5, 500, 4
 NAMES = ("judge/mean", "judge/win_rate", "kl/base", "kl/start", "text/length", "text/ended")
@@ -26,17 +24,16 @@ COMMAND = [sys.executable, "-m", "prefsweep", "table", "sweep", "--format", "md"
 
 
 def main(count: int) -> None:
-    with tempfile.TemporaryDirectory() as place, composing():
-        work, config = Path(place), as_container(compose(["model=gpt2", "dataset=hh-rlhf", "method=dpo"]))
+    with tempfile.TemporaryDirectory() as folder, composing():
+        work, config = Path(folder), as_container(compose(["model=gpt2", "dataset=hh-rlhf", "method=dpo"]))
         config["stages"] = {
-            name: config["stages"][name] for name in ("reference", "dpo", "sample", "score", "evaluate")
+            name: config["stages"][name]
+            for name in ("reference_logps", "dpo", "generate", "judge_completions", "evaluate")
         }
         for number in range(count):
             record(work, config, number)
         print(f"{count} runs; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-        for way in ("cold", "as jobs leave it"):
-            if way == "cold":
-                shutil.rmtree(work / "outputs/stages/evaluate/.answers")
+        for way in ("first", "second"):
             started = time.monotonic()
             done = subprocess.run(COMMAND, cwd=work, capture_output=True, text=True)
             print(f"{way}: {time.monotonic() - started:.2f} s")
@@ -51,14 +48,18 @@ def record(work: Path, config: dict[str, Any], number: int) -> None:
     folder.mkdir(parents=True)
     sums = dict.fromkeys(NAMES, 0.0)
     with (folder / "completions.jsonl").open("w") as file:
-        for place in range(PROMPTS * COMPLETIONS):
+        for index in range(PROMPTS * COMPLETIONS):
             values = {name: rng.choice((0.0, 1.0)) if "rate" in name else rng.gauss(beta, 1) for name in NAMES}
             sums = {name: total + values[name] for name, total in sums.items()}
-            asked = place // COMPLETIONS
-            row = {"id": f"p{asked}", "group": f"p{asked}", "sample": place % COMPLETIONS, "prompt": f"Prompt {asked}?"}
+            prompt = index // COMPLETIONS
+            row = {
+                "id": f"p{prompt}",
+                "group": f"p{prompt}",
+                "sample": index % COMPLETIONS,
+                "prompt": f"Prompt {prompt}?",
+            }
             file.write(json.dumps({**row, "completion": " So it is." * 20, "values": values}) + "\n")
     (folder / "record.json").write_text(json.dumps({"commit": "0" * 40, "sections": {"dataset": config["dataset"]}}))
-    summarised(folder / "completions.jsonl")
     run = {
         "status": "finished",
         "name": f"gpt2_hh-rlhf_dpo_seed{seed}-{identity[-8:]}",

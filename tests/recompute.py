@@ -1,4 +1,4 @@
-"""A table of run.json and completions.jsonl recomputed from scratch: no code of ours, no arrays, the definitions alone."""
+"""A table recomputed from run.json and completions.jsonl: no code of ours, no arrays, the definitions alone."""
 
 import json
 import math

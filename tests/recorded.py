@@ -1,4 +1,4 @@
-"""Records of runs and of their answers, as jobs leave them on disk."""
+"""Records of runs and of their completions, as jobs leave them on disk."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | Non
         "dataset": {"name": "synthetic-reviews", "size": 4500},
         "method": {"name": method, "pipeline": {method: {"policy": "base"}}, "result": method},
         "judge": {"name": "oracle"},
-        "stages": {method: {"seed": seed, "beta": 0.5}, "sample": {"prompts": 500, "split": "test", "seed": 0}},
+        "stages": {method: {"seed": seed, "beta": 0.5}, "generate": {"prompts": 500, "split": "test", "seed": 0}},
         "runtime": {"threads": seed},
         "tracking": {"enabled": seed == 1},
     }
@@ -43,7 +43,10 @@ def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | Non
 def write_completions(
     run: Path, values: Mapping[str, Sequence[float]], groups: Sequence[str] | None = None, completions: int = 1
 ) -> Path:
-    """The samples of the run's evaluate stage: row i answers prompt i // `answers`. Its metrics become their means."""
+    """Write the completions of the run's evaluate stage: row i completes prompt i // `completions`.
+
+    The run's metrics become their means.
+    """
     store, record = run.parents[1] / "outputs", json.loads((run / "run.json").read_text())
     identity = hashlib.sha256(record["identity"].encode()).hexdigest()[:16]
     record["stages"]["evaluate"] = identity
@@ -53,18 +56,18 @@ def write_completions(
     folder = store / "stages" / "evaluate" / identity
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for place in range(len(next(iter(values.values())))):
-        prompt = place // completions
+    for index in range(len(next(iter(values.values())))):
+        prompt = index // completions
         rows.append(
             {
                 "id": f"p{prompt}",
                 "group": groups[prompt] if groups else f"p{prompt}",
-                "sample": place % completions,
+                "sample": index % completions,
                 "prompt": f"Is {prompt} <b>odd</b>?",
-                "completion": f" Answer {place} of {record['name']}.",
+                "completion": f" Completion {index} of {record['name']}.",
                 "ended": True,
-                "scores": {"score": next(iter(values.values()))[place]},
-                "values": {name: column[place] for name, column in values.items()},
+                "scores": {"score": next(iter(values.values()))[index]},
+                "values": {name: column[index] for name, column in values.items()},
             }
         )
     (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -16,7 +16,7 @@ from prefsweep.cli.parser import parse
 from prefsweep.config.compose import composing
 from prefsweep.errors import UserError
 from prefsweep.report.choice import best, ranked
-from prefsweep.report.compare import diff
+from prefsweep.report.diff import diff
 from prefsweep.sweep.confirm import confirming
 from prefsweep.sweep.grid import expand
 from recorded import write_completions, write_run
@@ -74,7 +74,7 @@ def test_a_choice_by_test_or_by_nothing_is_refused(tmp_path: Path) -> None:
     for by, message in (
         ("judge/mean", "measured on test"),
         ("validation/los", r"no run measured it \(nearest: validation/loss\)"),
-        (None, "has 2 configurations; say by which metric to choose, as validation/loss, validation/accuracy"),
+        (None, "has 2 configurations; name the metric to choose by: validation/loss, validation/accuracy"),
     ):
         with pytest.raises(UserError, match=message):
             ranked(sweep, by)
@@ -107,7 +107,7 @@ def test_two_runs_side_by_side_are_paired_over_prompts(tmp_path: Path) -> None:
     assert float(found[2]) == pytest.approx((high - low) / 2, abs=1e-3)
     assert re.search(r"stages\.dpo\.beta +0\.5 +0\.25", printed(where)) and re.search(r"seed +1 +2", printed(where))
     assert re.search(r"kl/base +1\.00 +3\.00 +2\.00\n", printed(where))
-    assert "A [" in printed(where) and "Answer 0 of" in printed(where)
+    assert "A [" in printed(where) and "Completion 0 of" in printed(where)
 
 
 def test_diff_wants_two_runs(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from prefsweep.pipeline.cost import TRACE
-from prefsweep.report import curves, drawing, effects, figure, spending
-from prefsweep.report.frame import read_runs
+from prefsweep.report import curves, figures
+from prefsweep.report.curves import points_of, power, training_points
+from prefsweep.report.runs import read_runs
 from prefsweep.report.table import table
 from recorded import write_completions, write_run
 
@@ -26,12 +27,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is written, as it is when it is."""
     kept: list[Figure] = []
 
-    def keep(figure: Figure, path: Path) -> Path:
-        if path.suffix == ".png":
-            kept.append(figure)
-        return path
+    def keep(path: Path, size: tuple[float, float], note: str, fill: Callable[[Figure], None]) -> list[Path]:
+        kept.append(Figure(size))
+        fill(kept[-1])
+        return []
 
-    monkeypatch.setattr(drawing, "write", keep)
+    monkeypatch.setattr(figures, "picture", keep)
     return kept
 
 
@@ -78,13 +79,14 @@ def test_curves_are_the_history_and_turn_at_epochs(tmp_path: Path, drawn: list[F
         run = write_run(tmp_path / "s", method, 1, {"judge/mean": 0.5})
         with_stage(run, "dpo", history=history(per_epoch=2, steps=6))
         with_stage(run, "reward", history=history(per_epoch=6, steps=6))
-    curves.draw_curves(table(read_runs([tmp_path / "s"])), tmp_path / "curves")
+    data = table(read_runs([tmp_path / "s"]))
+    figures.draw_panels(data, tmp_path / "curves", training_points(data), "")
     loss = panel(drawn[0], "dpo: loss")
     assert loss.get_xlabel() == "epoch"
     learned = ([0.5, 1.0, 1.5, 2.0, 2.5, 3.0], [1 / step for step in range(1, 7)])
     checked = ([1.0, 2.0, 3.0], [2 / step for step in (2, 4, 6)])
     for place in (0, 1):
-        colour = drawing.style(place)[0]
+        colour = figures.colour(place)
         found = [line for line in lines(loss) if line[2] == colour]
         assert found == [(*learned, colour, "-"), (*checked, colour, "--")]
     assert lines(panel(drawn[0], "dpo: reward margin"))[0][:2] == ([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
@@ -95,42 +97,31 @@ def test_where_one_history_knows_no_epochs_all_are_drawn_by_step(tmp_path: Path,
     for seed, knows in ((1, True), (2, False)):
         run = write_run(tmp_path / "s", "dpo", seed, {"judge/mean": 0.5})
         with_stage(run, "dpo", history=history(per_epoch=2, steps=6, epochs=knows))
-    curves.draw_curves(table(read_runs([tmp_path / "s"])), tmp_path / "curves")
+    data = table(read_runs([tmp_path / "s"]))
+    figures.draw_panels(data, tmp_path / "curves", training_points(data), "")
     loss = panel(drawn[0], "dpo: loss")
     assert loss.get_xlabel() == "step"
     assert {tuple(line[0]) for line in lines(loss)} == {(1, 2, 3, 4, 5, 6), (2, 4, 6)}
-
-
-def test_a_heat_map_has_each_mean_in_its_place(tmp_path: Path, drawn: list[Figure]) -> None:
-    score = {(0.1, 1e-5): 0.2, (0.1, 1e-4): 0.4, (1.0, 1e-5): 0.9}  # one of the four was not run
-    for (beta, rate), mean in score.items():
-        changes = {"stages.dpo.beta": beta, "stages.dpo.learning_rate": rate}
-        for seed, shift in ((1, 0.01), (2, -0.01)):
-            write_run(tmp_path / "s", "dpo", seed, {"judge/mean": mean + shift}, **changes)
-    data = table(read_runs([tmp_path / "s"]))
-    effects.draw_effects(data, tmp_path / "effects")
-    axes = drawn[0].axes[0]
-    image = np.ma.filled(axes.images[0].get_array(), np.nan)
-    across, down = ([text.get_text() for text in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
-    keys = {axes.get_xlabel(): across, axes.get_ylabel(): down}
-    assert keys == {"dpo.beta": ["0.1", "1"], "dpo.learning_rate": ["1e-05", "0.0001"]}
-    betas_across = axes.get_xlabel() == "dpo.beta"
-    written = {text.get_position(): text.get_text() for text in axes.texts}
-    for (beta, rate), mean in {**score, (1.0, 1e-4): float("nan")}.items():
-        at = ([0.1, 1.0].index(beta), [1e-5, 1e-4].index(rate))
-        x, y = at if betas_across else at[::-1]
-        assert image[y][x] == pytest.approx(mean, nan_ok=True)
-        assert written[x, y] == ("–" if np.isnan(mean) else f"{mean:.3f}")
 
 
 def test_a_hyperparameter_is_a_line_through_its_means_over_dots(tmp_path: Path, drawn: list[Figure]) -> None:
     for beta, scores in {0.1: (0.2, 0.4), 0.5: (0.6, 0.8), 2.0: (0.1, 0.3)}.items():
         for seed, score in enumerate(scores, 1):
             write_run(tmp_path / "s", "dpo", seed, {"judge/mean": score}, **{"stages.dpo.beta": beta})
-    effects.draw_effects(table(read_runs([tmp_path / "s"])), tmp_path / "effects")
-    *dots, line = lines(drawn[0].axes[0])
+    figures.draw_effects(table(read_runs([tmp_path / "s"])), tmp_path / "effects")
+    line, *dots = lines(drawn[0].axes[0])
     assert [(x, y) for x, y, *_ in dots] == [([0.1] * 2, [0.2, 0.4]), ([0.5] * 2, [0.6, 0.8]), ([2.0] * 2, [0.1, 0.3])]
     assert line[0] == [0.1, 0.5, 2.0] and line[1] == pytest.approx([0.3, 0.7, 0.2])
+
+
+def test_of_two_hyperparameters_the_second_tells_lines_apart(tmp_path: Path, drawn: list[Figure]) -> None:
+    score = {(0.1, 1e-5): 0.2, (0.1, 1e-4): 0.4, (1.0, 1e-5): 0.9}  # one of the four was not run
+    for (beta, rate), mean in score.items():
+        write_run(tmp_path / "s", "dpo", 1, {"judge/mean": mean}, **{"stages.dpo.beta": beta, "stages.dpo.rate": rate})
+    figures.draw_effects(table(read_runs([tmp_path / "s"])), tmp_path / "effects")
+    (axes,) = drawn[0].axes
+    named = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+    assert named["dpo.rate 1e-05"] == ([0.1, 1.0], [0.2, 0.9]) and named["dpo.rate 0.0001"] == ([0.1], [0.4])
 
 
 def test_dots_bars_and_intervals_are_those_of_the_table(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -141,16 +132,16 @@ def test_dots_bars_and_intervals_are_those_of_the_table(tmp_path: Path, drawn: l
             write_completions(run, {"judge/mean": list(centre + rng.normal(scale=0.1, size=40))})
     runs = read_runs([tmp_path / "s"])
     data = table(runs, ["judge/mean"])
-    figure.draw(runs, tmp_path / "figure")
+    figures.draw_runs(data, tmp_path / "figure")
     rows, tradeoff = drawn[0].axes
-    effects.draw_bars(data, tmp_path / "bars")
+    figures.draw_bars(data, tmp_path / "bars")
     (bars,) = drawn[1].axes
     for place, row in enumerate(data.rows):
         (cell,) = row.cells
-        colour = drawing.style(place)[0]
+        colour = figures.colour(place)
         assert cell.mean is not None and cell.interval is not None
         assert [line[0] for line in lines(rows) if line[2] == colour] == [pytest.approx(cell.values)]
-        kl = [run.metrics["kl/base"] for run in cell.runs]
+        kl = cell.runs["kl/base"].tolist()
         assert [line[:2] for line in lines(tradeoff) if line[2] == colour] == [(kl, pytest.approx(cell.values))]
         assert cast(Rectangle, bars.patches[place]).get_height() == pytest.approx(cell.mean)
         assert list(cast(Any, bars.collections[place]).get_segments()[0][:, 1]) == pytest.approx(cell.interval)
@@ -165,12 +156,11 @@ def test_power_by_the_minute_and_cost_by_the_run(tmp_path: Path, drawn: list[Fig
         looks = [{"seconds": 60.0 * minute, "watts": watts + minute} for minute in (1, 2, 3)]
         with_stage(run, method, **{Path(TRACE).stem: [{"seconds": 5.0, "step": 1}, *looks]})
     data = table(read_runs([tmp_path / "s"]))
-    spending.draw_power(data, tmp_path / "power")
+    figures.draw_panels(data, tmp_path / "power", points_of(data, power), "")
     for method, watts in (("dpo", 150.0), ("ppo", 300.0)):
         ((x, y, *_),) = lines(panel(drawn[0], method))
         assert (x, y) == ([1.0, 2.0, 3.0], [watts + minute for minute in (1, 2, 3)])
-        assert panel(drawn[0], method).get_ylim()[0] == 0
-    spending.draw_cost(data, tmp_path / "cost")
+    figures.draw_panels(data, tmp_path / "cost", points_of(data, curves.cost), "", marked=True)
     (axes,) = (axes for axes in drawn[1].axes if axes.axison)  # of labels all took as many
     assert axes.get_xlabel() == "FLOPs" and [line[:2] for line in lines(axes)] == [([1e12], [0.15]), ([4e12], [0.3])]
 
@@ -195,13 +185,15 @@ def test_the_colours_of_two_rows_differ_for_everybody(kind: str) -> None:
     """By at least twice what is just seen side by side (a difference of about 2.3), and no shape comes with two."""
     linear = [
         np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(name)])
-        for name in drawing.COLOURS
+        for name in figures.COLOURS
     ]
     seen = [lab(np.clip(np.array(SEEN[kind]) @ colour, 0, 1) if kind in SEEN else colour) for colour in linear]
     assert min(float(np.linalg.norm(one - other)) for one, other in combinations(seen, 2)) > 4.6
-    both = [drawing.style(place) for place in range(len(drawing.COLOURS) * len(drawing.MARKERS))]
+    both = [
+        (figures.colour(place), figures.marker(place)) for place in range(len(figures.COLOURS) * len(figures.MARKERS))
+    ]
     assert len(set(both)) == len(both)
 
 
 def test_in_black_and_white_print_shapes_tell_rows_apart() -> None:
-    assert len({drawing.style(place)[1] for place in range(6)}) == 6
+    assert len({figures.marker(place) for place in range(6)}) == 6

@@ -28,7 +28,7 @@ ALLOWED = {
     "ppo": {"errors", "config", "pipeline", "data", "models"},
     "evaluation": {"errors", "config", "pipeline", "data", "models"},
     "stages": {"errors", "config", "pipeline", "data", "models", "ppo", "evaluation"},
-    "jobs": {"errors", "config", "pipeline", "hub", "data", "report"},
+    "jobs": {"errors", "config", "pipeline", "hub", "data"},
     "sweep": {"errors", "config", "pipeline", "hub", "jobs", "report", "stages"},
 }
 # Parts that must start fast: no heavy library, not even inside a function.

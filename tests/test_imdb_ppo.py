@@ -9,7 +9,7 @@ import pytest
 
 from hub_layout import write_dataset
 from prefsweep.config.compose import compose, composing
-from prefsweep.report.before_after import Pair, cell, to_markdown
+from prefsweep.jobs.before_after import Pair, cell, to_markdown
 from workplace import Workplace
 
 

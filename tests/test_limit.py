@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from random import Random
@@ -10,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.optimize import bisect, minimize
 
 from prefsweep.data.datasets import synthetic
 from prefsweep.evaluation import efficiency, frontier, judged
 from prefsweep.jobs.job import plan_of
 from prefsweep.pipeline.files import write_jsonl
-from prefsweep.report.comparable import comparable_sets
-from prefsweep.report.figure import axis, distance, one_base
-from prefsweep.report.frame import read_runs
-from prefsweep.report.limits import limits
+from prefsweep.report import figures
+from prefsweep.report.completions import read_completions
+from prefsweep.report.figures import draw_runs, kl_axis, kl_of, read_frontiers
+from prefsweep.report.runs import read_runs, records
+from prefsweep.report.table import comparable_sets, table
 from prefsweep.stages import frontier as stage
 from recorded import write_run
 from workplace import Workplace
@@ -283,7 +284,7 @@ def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> No
     assert done.returncode == 0
     assert len(place.stages("frontier_samples")) == 1 and len(place.stages("frontier_rewards")) == 1
     assert len(place.stages("frontier")) == 2  # ppo's has the curve of its reward too
-    drawn = limits(read_runs([tmp_path / "multirun_sweeps/limits"]))
+    drawn = read_frontiers(records(read_runs([tmp_path / "multirun_sweeps/limits"])))
     assert sorted(curve["name"] for curve in drawn) == ["judge", "reward"]
 
 
@@ -313,24 +314,31 @@ def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself
         ran("sft", seed, "of the base", f"of sft {seed}", 0.7, frontier=False)
     ran("sft+dpo", 1, "of sft 1", "of sft+dpo", 2.0)
     ran("sft+ppo", 1, "of sft 1", "of sft+ppo", 3.0)
-    runs = read_runs([tmp_path])
-    divergence, start = axis(runs)
+    frame = read_runs([tmp_path])
+    runs = records(frame)
+    divergence, start = kl_axis(runs)
     assert (divergence, start) == ("kl/start", "of sft 1")
-    found = {(run.names["method"], run.seed): distance(run, divergence, start) for run in runs}
+    found = {(run["method"], run["seed"]): kl_of(run, divergence, start) for run in runs}
     assert found == {("sft", 1): 0.0, ("sft", 2): None, ("sft+dpo", 1): 2.0, ("sft+ppo", 1): 3.0}
-    assert len(comparable_sets(runs, {})) == 1  # that more was asked of some keeps none out of the table
-    of_base = [
-        replace(run, config={**run.config, "stages": {"evaluate": said | {"frontier_of": "base"}}}) for run in runs
-    ]
-    assert axis(of_base) == ("kl/base", None)
+    assert (
+        len(comparable_sets(frame, read_completions(frame))) == 1
+    )  # that more was asked of some keeps none out of the table
+    assert kl_axis([run | {"stages.evaluate.frontier_of": "base"} for run in runs]) == ("kl/base", None)
 
 
-def test_kl_to_two_models_is_no_one_axis(tmp_path: Path) -> None:
-    write_run(tmp_path, "dpo", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"generate/base": "of one"})
-    write_run(tmp_path, "sft", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"generate/base": "of one"})
-    assert one_base(read_runs([tmp_path]))
-    write_run(tmp_path, "ppo", 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"generate/base": "of another"})
-    assert not one_base(read_runs([tmp_path]))
+def test_kl_to_two_models_is_no_one_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    panels: list[int] = []
+
+    def count(path: Path, size: Any, note: str, fill: Any) -> list[Path]:
+        fill(figure := Figure())
+        panels.append(len(figure.axes))
+        return []
+
+    monkeypatch.setattr(figures, "picture", count)
+    for method, base in (("dpo", "of one"), ("sft", "of one"), ("ppo", "of another")):
+        write_run(tmp_path, method, 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"generate/base": base})
+        draw_runs(table(read_runs([tmp_path]), ["judge/mean"]), tmp_path / "figure")
+    assert panels == [2, 2, 1]
 
 
 def test_answers_at_another_temperature_have_no_limit(tmp_path: Path) -> None:

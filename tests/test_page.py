@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
-from prefsweep.report import effects, report
-from prefsweep.report.frame import read_runs
+from prefsweep.report import figures, report
+from prefsweep.report.runs import read_runs
 from prefsweep.report.table import table
 from recorded import write_completions, write_run
 
@@ -49,9 +49,9 @@ def test_the_page_holds_the_whole_sweep_and_asks_for_nothing(tmp_path: Path) -> 
     assert not re.findall(r"""(?:src|href)=["']?(?!data:|#)[^"'>]*://""", page) and "@import" not in page
     assert "2 of 4 (1 failed, 1 missing)" in page and "4 of 6 runs finished" in page
     assert "line 49 of the log" in page and "line 10 of the log" not in page
-    assert "RuntimeError: &lt;b&gt;" in page and "Is 0 &lt;b&gt;odd&lt;/b&gt;?" in page and "Answer 2 of" in page
+    assert "RuntimeError: &lt;b&gt;" in page and "Is 0 &lt;b&gt;odd&lt;/b&gt;?" in page and "Completion 2 of" in page
     assert "prefsweep -m method=base,dpo" in page and "commit c0ffee" in page
-    assert {path.name for path in (tmp_path / "s").glob("*.p*")} == {
+    assert {path.name for path in (tmp_path / "s").glob("*.p[nd][gf]")} == {
         f"{name}.{kind}" for name in ("figure", "curves", "bars") for kind in ("png", "pdf")
     }
     assert page.count("data:image/png;base64,") == 3
@@ -73,11 +73,11 @@ def test_samples_are_limited(tmp_path: Path) -> None:
     rows = [json.loads(line) | {"completion": "long " * 2000} for line in (folder / "completions.jsonl").open()]
     (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = reported(tmp_path / "s")
-    assert page.count('class="answer"') == 12
+    assert page.count('class="completion"') == 12
     assert re.sub(r"base64,[^\"]*", "", page).count("long ") < 12 * 300
 
 
-def test_two_numeric_keys_make_a_heat_map_and_one_a_line(tmp_path: Path) -> None:
+def test_one_or_two_numeric_keys_make_lines(tmp_path: Path) -> None:
     for beta in (0.1, 1.0):
         for rate in (1e-5, 1e-4):
             changes = {"stages.dpo.beta": beta, "stages.dpo.learning_rate": rate}
@@ -98,26 +98,24 @@ def test_every_metric_of_the_bars_has_its_panel_with_a_bar_a_row(
     for height, method in enumerate(("base", "dpo", "sft"), 1):
         write_run(tmp_path / "s", method, 1, dict.fromkeys(names, height / 4))
     drawn: list[Figure] = []
-    monkeypatch.setattr(effects, "picture", lambda stem, size, fill: fill(drawn.append(Figure(size)) or drawn[0]) or [])
-    effects.draw_bars(table(read_runs([tmp_path / "s"]), names), tmp_path / "bars")
+    monkeypatch.setattr(
+        figures, "picture", lambda _, size, __, fill: fill(drawn.append(Figure(size)) or drawn[0]) or []
+    )
+    figures.draw_bars(table(read_runs([tmp_path / "s"]), names), tmp_path / "bars")
     panels = [axes for axes in drawn[0].axes if axes.axison]
     assert [axes.get_title(loc="left").split(",")[0] for axes in panels] == ["HmR", "HpR", "CAS", *["judge score"] * 2]
     assert all([cast(Rectangle, bar).get_height() for bar in axes.patches] == [0.25, 0.5, 0.75] for axes in panels)
 
 
-def test_an_experiment_may_name_its_figures_and_metrics(tmp_path: Path) -> None:
+def test_a_layout_that_does_not_fit_costs_itself_and_no_table(tmp_path: Path) -> None:
     sweep = a_sweep(tmp_path / "s")
     manifest = json.loads((sweep / "sweep.json").read_text())
-    manifest["report"] = {"rows": None, "columns": [], "metrics": ["judge/mean"], "figures": ["curves"]}
-    (sweep / "sweep.json").write_text(json.dumps(manifest))
-    reported(sweep)
-    assert {path.name for path in sweep.glob("*.png")} == {"curves.png"}
-    for metrics in (["judge/absent"], ["judge/mean", "judge/absent"]):  # what no run has costs itself and no table
-        manifest["report"] = {"metrics": metrics, "figures": []}
+    for metrics in (["judge/absent"], ["judge/mean", "judge/absent"]):
+        manifest["report"] = {"metrics": metrics}
         (sweep / "sweep.json").write_text(json.dumps(manifest))
         assert "report: no run has judge/absent: not in the table" in printed(sweep)
         assert "judge score" in (sweep / "table.md").read_text()
-    manifest["report"] = {"rows": ["mode"], "figures": []}  # nor does a layout that does not fit
+    manifest["report"] = {"rows": ["mode"]}
     (sweep / "sweep.json").write_text(json.dumps(manifest))
     assert "the table is the default one" in printed(sweep)
     assert "judge score" in (sweep / "table.md").read_text()

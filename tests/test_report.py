@@ -15,11 +15,11 @@ from rich.console import Console
 
 from prefsweep.errors import UserError
 from prefsweep.report import report
-from prefsweep.report.export import to_csv
-from prefsweep.report.figure import draw
-from prefsweep.report.frame import groups, read_runs, varying
-from prefsweep.report.render import print_table, to_markdown
+from prefsweep.report.figures import draw_runs
+from prefsweep.report.runs import groups, read_runs, records, varying
+from prefsweep.report.statistics import standard_deviation
 from prefsweep.report.table import table
+from prefsweep.report.writers import print_table, to_csv, to_markdown
 from recorded import write_run
 
 PATHS = [path for path in sys.path if path]
@@ -52,15 +52,15 @@ def test_runs_are_read_from_a_sweep_from_a_run_and_in_order(tmp_path: Path) -> N
     (tmp_path / "demo" / ".aside").mkdir()
     (tmp_path / "demo" / ".aside" / "run.json").write_text("half")
     read = read_runs([tmp_path / "demo"])
-    assert [(run.names["method"], run.seed) for run in read] == [("sft", 1), ("sft", 2), ("sft", 10), ("sft+dpo", 1)]
-    assert [run.seed for run in read_runs([folder])] == [1]
+    assert list(zip(read["method"], read["seed"], strict=True)) == [("sft", 1), ("sft", 2), ("sft", 10), ("sft+dpo", 1)]
+    assert read_runs([folder])["seed"].tolist() == [1]
 
 
 def test_a_job_in_two_sweeps_counts_once_and_with_its_result(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "sft", 1, status="failed")
     write_run(tmp_path / "b", "sft", 1, {"judge/mean": 0.5})
-    (run,) = read_runs([tmp_path / "a", tmp_path / "b"])
-    assert (run.status, run.folder.parent.name) == ("finished", "b")
+    (run,) = records(read_runs([tmp_path / "a", tmp_path / "b"]))
+    assert (run["status"], run["folder"].parent.name) == ("finished", "b")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"status": "finished", "metrics": 3}', '"\\ud800"'])
@@ -84,7 +84,7 @@ def test_what_follows_from_a_name_the_seed_or_the_machine_does_not_vary(tmp_path
             write_run(tmp_path, method, seed, **{f"stages.{method}.rate": rate, "stages.generate.prompts": 500})
     runs = read_runs([tmp_path])
     assert varying(runs) == ["method"]
-    assert [[run.seed for run in group] for group in groups(runs, varying(runs))] == [[1, 2], [1, 2]]
+    assert [group["seed"].tolist() for _, group in groups(runs, varying(runs))] == [[1, 2], [1, 2]]
 
 
 def test_what_differs_under_equal_names_is_listed_after_the_names(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_what_differs_under_equal_names_is_listed_after_the_names(tmp_path: Path
     runs = read_runs([tmp_path])
     assert varying(runs)[0] == "method"
     assert set(varying(runs)) == {"method", "stages.dpo.beta", "model.architecture.n_embd"}
-    assert sorted(len(group) for group in groups(runs, varying(runs))) == [1, 2, 2, 2]
+    assert sorted(len(group) for _, group in groups(runs, varying(runs))) == [1, 2, 2, 2]
 
 
 def test_a_seed_that_is_not_in_every_run_the_run_s_own_varies(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_rows_say_what_became_of_every_run(tmp_path: Path) -> None:
 def test_the_caption_says_what_the_numbers_mean(tmp_path: Path) -> None:
     caption = table(read_runs([a_sweep(tmp_path)])).caption
     assert "Model gpt2-tiny, dataset synthetic-reviews, judge oracle." in caption
-    assert "ean over seeds 1, 2, 3 ± half-width of its 95% Student-t interval, which is over seeds alone" in caption
+    assert "mean over seeds ± half-width of its 95% Student-t interval, which is over seeds alone" in caption
     assert "value without an interval is a single run" in caption
     assert "500 test prompts a run" in caption and "diverged" in caption
 
@@ -147,8 +147,8 @@ def test_the_caption_says_what_the_numbers_mean(tmp_path: Path) -> None:
 def test_one_seed_has_no_interval_and_the_caption_says_so(tmp_path: Path) -> None:
     write_run(tmp_path, "dpo", 4, {"judge/mean": 0.5})
     made = table(read_runs([tmp_path]))
-    assert "One run a row (seed 4) and no values of single answers, so no interval" in made.caption
-    assert made.texts() == [["dpo", "0.500", "1 of 1"]]
+    assert "A value without an interval is a single run" in made.caption
+    assert made.lines() == [["dpo", "0.500", "1 of 1"]]
 
 
 def test_metrics_may_differ_between_runs(tmp_path: Path) -> None:
@@ -156,9 +156,9 @@ def test_metrics_may_differ_between_runs(tmp_path: Path) -> None:
     write_run(tmp_path, "dpo", 2, {"judge/mean": 0.75, "kl/base": float("nan"), "note": "text"})
     runs = read_runs([tmp_path])
     assert table(runs).header == ["method", "judge score", "KL to base", "runs"]
-    assert table(runs).texts()[0][2] == "2.00 (n = 1)"
+    assert table(runs).lines()[0][2] == "2.00 (n = 1)"
     assert table(runs, ["mine/own", "judge/mean"]).header == ["method", "mine/own", "judge score", "runs"]
-    assert table(runs, ["mine/own"]).texts()[0][1] == "1234 (n = 1)"
+    assert table(runs, ["mine/own"]).lines()[0][1] == "1234 (n = 1)"
     with pytest.raises(UserError, match=r"judge/men: no run has this metric \(nearest: judge/mean\)"):
         table(runs, ["judge/men"])
 
@@ -167,7 +167,7 @@ def test_rows_are_in_the_order_of_their_values(tmp_path: Path) -> None:
     for beta in (1.0, 0.05, 10.0, 0.5):
         write_run(tmp_path, "dpo", 1, {"judge/mean": beta}, **{"stages.dpo.beta": beta})
     made = table(read_runs([tmp_path]))
-    assert [line[0] for line in made.texts()] == ["0.05", "0.5", "1", "10"]
+    assert [line[0] for line in made.lines()] == ["0.05", "0.5", "1", "10"]
     assert made.header[0] == "dpo.beta"
 
 
@@ -176,12 +176,13 @@ def test_the_csv_gives_back_every_value_and_its_run(tmp_path: Path) -> None:
     cells = {(line["method"], line["metric"]): line for line in csv.DictReader(io.StringIO(to_csv(made)))}
     assert len(cells) == 9
     for row in made.rows:
-        for column, cell in zip(made.columns, row.cells, strict=True):
-            line = cells[row.keys[0], column.metric]
+        for cell in row.cells:
+            name = cell.metric.name
+            line = cells[row.keys[0], name]
             folders = line["folders"].split(";") if line["folders"] else []
-            read = [json.loads((Path(folder) / "run.json").read_text())["metrics"][column.metric] for folder in folders]
+            read = [json.loads((Path(folder) / "run.json").read_text())["metrics"][name] for folder in folders]
             assert tuple(map(float, line["values"].split(";") if line["values"] else [])) == cell.values == tuple(read)
-            assert (int(line["n"]), line["sd"]) == (len(read), repr(cell.standard_deviation) if len(read) > 1 else "")
+            assert (int(line["n"]), line["sd"]) == (len(read), repr(standard_deviation(read)) if len(read) > 1 else "")
     assert Path(cells["dpo", "judge/mean"]["left_out"]).name.endswith("dpo_seed2")
     assert cells["dpo", "judge/mean"]["seeds"] == "1;3"
 
@@ -193,7 +194,7 @@ def test_no_number_is_cut_on_a_terminal_of_any_width(tmp_path: Path, width: int)
     print_table(made, console)
     assert isinstance(console.file, io.StringIO)
     printed = console.file.getvalue()
-    for line in made.texts():
+    for line in made.lines():
         assert all(text in printed for text in line)
 
 
@@ -204,7 +205,7 @@ def test_a_thousand_runs(tmp_path: Path) -> None:
     made = table(read_runs([tmp_path]))
     assert [row.tally for row in made.rows] == ["250 of 250"] * 4
     assert made.rows[0].cells[0].mean == pytest.approx(0.1 + 0.1245)
-    assert "seeds 0 to 249" in made.caption
+    assert "seeds 0, 1, 2, 3, 4, 5, 6, 7 and 242 more" in made.provenance
 
 
 # ------------------------------------------------------------------------------------------------- figure, report
@@ -216,22 +217,21 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 def test_the_figure_is_six_inches_wide_and_the_same_each_time(tmp_path: Path) -> None:
-    runs = read_runs([a_sweep(tmp_path)])
-    written = draw(runs, tmp_path / "figure")
+    scores = table(read_runs([a_sweep(tmp_path)]), ["judge/mean"])
+    written = draw_runs(scores, tmp_path / "figure")
     assert [path.name for path in written] == ["figure.png", "figure.pdf"]
     width, height = png_size(written[0])
     assert width == 1800 and 600 < height < 1500
     assert written[1].read_bytes().startswith(b"%PDF")
     first = [path.read_bytes() for path in written]
-    assert [path.read_bytes() for path in draw(runs, tmp_path / "figure")] == first
+    assert [path.read_bytes() for path in draw_runs(scores, tmp_path / "figure")] == first
 
 
-def test_a_figure_without_kl_is_one_panel_and_one_without_the_metric_is_none(tmp_path: Path) -> None:
+def test_a_figure_without_kl_is_one_panel(tmp_path: Path) -> None:
     write_run(tmp_path, r"a$\frac$", 1, {"judge/mean": 0.5})
-    runs = read_runs([tmp_path])
-    assert png_size(draw(runs, tmp_path / "one.v2")[0])[1] < 600
+    scores = table(read_runs([tmp_path]), ["judge/mean"])
+    assert png_size(draw_runs(scores, tmp_path / "one.v2")[0])[1] < 600
     assert (tmp_path / "one.v2.png").is_file()
-    assert draw(runs, tmp_path / "none", metric="judge/win_rate") == []
 
 
 def test_the_report_writes_beside_the_runs_and_lists_failures(tmp_path: Path) -> None:

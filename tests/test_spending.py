@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from prefsweep.jobs.job import Job, plan_of
 from prefsweep.jobs.run import RunFile, learning
 from prefsweep.pipeline.cost import COUNTS, TRACE
-from prefsweep.report import efficiency, report
-from prefsweep.report.columns import decimals_for, heading, number
-from prefsweep.report.efficiency import read_curve
-from prefsweep.report.frame import read_runs
+from prefsweep.report import report
+from prefsweep.report.curves import efficiency, points_of
+from prefsweep.report.formatting import decimals_for, number
+from prefsweep.report.metrics import metric
+from prefsweep.report.runs import read_runs, records
 from prefsweep.report.table import default_metrics, table
 from prefsweep.report.versus import versus
 from recorded import write_run
@@ -34,9 +34,9 @@ def job_of(config: Any) -> Job:
     [
         ("base", set()),
         ("sft", {"sft"}),
-        ("sft+dpo", {"sft", "reference", "dpo"}),
-        ("ppo", {"reward", "ppo"}),
-        ("sft+ppo", {"sft", "reward", "ppo"}),
+        ("sft+dpo", {"sft", "reference_logps", "dpo"}),
+        ("ppo", {"reward_model", "ppo"}),
+        ("sft+ppo", {"sft", "reward_model", "ppo"}),
     ],
 )
 def test_a_methods_stages_are_those_between_base_and_result(
@@ -57,9 +57,9 @@ def test_a_run_adds_up_what_its_stages_cost_and_what_it_paid(composed: Callable[
     found = state.totals()
     assert {kind: total["flops"] for kind, total in found.items()} == {"method": 2, "whole": len(known), "paid": 1}
     assert found["method"]["seconds"] == 4.0
-    del state.cost["reward"]
+    del state.cost["reward_model"]
     assert set(state.totals()) == {"paid"}
-    assert roles["reward"].identity in learning(job)
+    assert roles["reward_model"].identity in learning(job)
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -77,13 +77,15 @@ def sweep_of(folder: Path) -> Path:
 
 def test_what_a_run_took_is_a_metric_that_is_shown_where_it_is_named(tmp_path: Path) -> None:
     runs = read_runs([sweep_of(tmp_path / "s")])
-    assert default_metrics(runs) == ("judge/mean",)
+    assert default_metrics(runs) == ["judge/mean"]
     made = table(runs, ["cost/labels", "cost/flops", "cost/whole/flops", "cost/paid/flops"])
     assert made.header == ["method", "labels", "FLOPs", "FLOPs of all stages", "FLOPs paid", "runs"]
-    texts = made.texts()
+    texts = made.lines()
     assert [line[:2] for line in texts] == [["base", "0 ± 0"], ["dpo", "100 ± 0"], ["ppo", "250 ± 0"]]
     assert texts[1][2].startswith("0.45e16 ± ") and texts[2][2].startswith("6.75e16 ± ")
-    assert all(mark.best is None for mark in made.marks)  # the base, which did nothing, is not the best
+    assert not any(
+        cell.is_best for row in made.rows for cell in row.cells
+    )  # the base, which did nothing, is not the best
 
 
 def test_of_two_rows_the_cheaper_wins(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_a_large_number_has_its_columns_exponent(value: float, decimals: int, te
 
 def test_three_digits_of_the_largest() -> None:
     assert [decimals_for([value, 1.0]) for value in (0.5, 5e2, 9.9e5, 1e6, 4.5e16)] == [2, 0, 0, -4, -14]
-    assert heading("cost/unheard") == "unheard"
+    assert metric("cost/unheard").kind == "cost"
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
@@ -132,16 +134,18 @@ def trained(folder: Path, method: str, seed: int, metric: str, watts: float | No
 
 def test_a_curve_begins_where_the_stages_before_it_end(tmp_path: Path) -> None:
     trained(tmp_path / "s", "ppo", 1, "score")
-    (run,) = read_runs([tmp_path / "s"])
-    curve = read_curve(run)
-    assert curve is not None
-    assert (curve.measure, curve.values) == ("ppo: validation score", [0.1, 0.2, 0.3])
-    assert curve.taken == {
+    (run,) = records(read_runs([tmp_path / "s"]))
+    points = list(efficiency(run))
+    assert {point["panel"] for point in points} == {"ppo: validation score"}
+    assert {
+        point["xlabel"]: [each["x"] for each in points if each["xlabel"] == point["xlabel"]] for point in points
+    } == {
         "labels": [60, 80, 100],
-        "tokens_generated": [0, 0, 0],
-        "flops": [3e12, 4e12, 5e12],
-        "seconds": [21.0, 31.0, 41.0],
+        "tokens generated": [0, 0, 0],
+        "FLOPs": [3e12, 4e12, 5e12],
+        "minutes": pytest.approx([21 / 60, 31 / 60, 41 / 60]),
     }
+    assert [point["y"] for point in points] == [0.1, 0.2, 0.3] * 4
 
 
 def judged(run: Path, cap: dict[str, object]) -> None:
@@ -149,50 +153,34 @@ def judged(run: Path, cap: dict[str, object]) -> None:
     record = json.loads((run / "run.json").read_text())
     (role,) = record["stages"]
     record["config"]["stages"][role] |= {"validation_prompts": 64, **cap}
-    record["stages"]["validate"] = f"judged-{run.name}"
-    stage = Path(record["config"]["runtime"]["outputs"]) / "stages/validate" / f"judged-{run.name}"
+    record["stages"]["judge_validation"] = f"judged-{run.name}"
+    stage = Path(record["config"]["runtime"]["outputs"]) / "stages/judge_validation" / f"judged-{run.name}"
     stage.mkdir(parents=True)
     rows = [{"step": step, "validation/judge": -float(step)} for step in (1, 2, 3)]
     (stage / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (run / "run.json").write_text(json.dumps(record))
 
 
-def test_the_judge_puts_methods_on_one_axis_where_answers_had_one_cap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for method, metric, cap in (
+def test_the_judge_puts_methods_on_one_axis_where_completions_had_one_cap(tmp_path: Path) -> None:
+    for method, measure, cap in (
         ("ppo", "score", {"response_tokens": [48, 48], "temperature": 1.0, "query_tokens": None}),
         ("dpo", "accuracy", {"validation_max_new_tokens": 48}),
         ("sft", "loss", {"validation_max_new_tokens": 20}),
     ):
-        judged(trained(tmp_path / "s", method, 1, metric), cap)
-    runs = read_runs([tmp_path / "s"])
-    told = tmp_path / "s/outputs/stages/ppo/ppo1/history.jsonl"  # whose labels a reward model took before it began
-    rows = [json.loads(line) for line in told.read_text().splitlines()]
-    told.write_text("".join(json.dumps(row | ({"cost/labels": 60} if len(row) > 2 else {})) + "\n" for row in rows))
-    curves = {run.value("method"): read_curve(run) for run in runs}
-    assert {method: curve and curve.measure for method, curve in curves.items()} == {
-        "ppo": "judge on 64 validation prompts,\nat most 48 tokens",
-        "dpo": "judge on 64 validation prompts,\nat most 48 tokens",
-        "sft": "judge on 64 validation prompts,\nat most 20 tokens",
+        judged(trained(tmp_path / "s", method, 1, measure), cap)
+    history = tmp_path / "s/outputs/stages/ppo/ppo1/history.jsonl"  # whose labels a reward model took before it began
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    history.write_text("".join(json.dumps(row | ({"cost/labels": 60} if len(row) > 2 else {})) + "\n" for row in rows))
+    points = points_of(table(read_runs([tmp_path / "s"])), efficiency)
+    assert {key: sorted(part["run"].unique()) for key, part in points.groupby(["panel", "xlabel"])} == {
+        (f"judge on 64 validation prompts,\nat most {cap} tokens", price): runs
+        for cap, runs in (
+            (20, ["gpt2-tiny_synthetic-reviews_sft_seed1"]),
+            (48, [f"gpt2-tiny_synthetic-reviews_{name}_seed1" for name in ("dpo", "ppo")]),
+        )
+        for price in ("labels", "FLOPs", "minutes")  # not tokens generated: nobody generated any
     }
-    assert all(curve and curve.values == [-1, -2, -3] and curve.taken["labels"] for curve in curves.values())
-    drawn: list[Figure] = []
-    monkeypatch.setattr(efficiency, "panels", lambda data, stem, keys, places, draw, note, marked: record(keys, draw))
-
-    def record(keys: list[tuple[str, str]], draw: Callable[[Axes, tuple[str, str]], None]) -> list[Path]:
-        for key in keys:
-            drawn.append(Figure())
-            draw(drawn[-1].subplots(), key)
-        return []
-
-    efficiency.draw_efficiency(table(runs), tmp_path / "figure")
-    axes = [axes for figure in drawn for axes in figure.axes]
-    prices = ("labels", "FLOPs", "minutes")  # not tokens generated: nobody drew any
-    assert [(each.get_title(loc="left"), each.get_xlabel(), len(each.lines)) for each in axes] == [
-        *(("judge on 64 validation prompts,\nat most 20 tokens", price, 1) for price in prices),
-        *(("judge on 64 validation prompts,\nat most 48 tokens", price, 2) for price in prices),
-    ]
+    assert set(points["y"]) == {-1, -2, -3}
 
 
 @pytest.mark.parametrize(
@@ -206,8 +194,8 @@ def test_the_judge_puts_methods_on_one_axis_where_answers_had_one_cap(
 )
 def test_who_answered_otherwise_has_a_panel_apart(tmp_path: Path, said: dict[str, object], words: str) -> None:
     judged(trained(tmp_path / "s", "ppo", 1, "score"), {"response_tokens": [48, 48], **said})
-    (curve,) = map(read_curve, read_runs([tmp_path / "s"]))
-    assert curve is not None and curve.measure == words
+    (run,) = records(read_runs([tmp_path / "s"]))
+    assert {point["panel"] for point in efficiency(run)} == {words}
 
 
 def test_figures_are_drawn_where_their_data_is(tmp_path: Path) -> None:
@@ -215,7 +203,7 @@ def test_figures_are_drawn_where_their_data_is(tmp_path: Path) -> None:
         trained(tmp_path / "s", "ppo", seed, "score", watts=200.0)
         trained(tmp_path / "s", "dpo", seed, "accuracy")
     report(tmp_path / "s", Console(file=io.StringIO()))
-    drawn = {path.name for path in (tmp_path / "s").glob("*.p*")}
+    drawn = {path.name for path in (tmp_path / "s").glob("*.p[nd][gf]")}
     assert {f"{name}.{kind}" for name in ("cost", "efficiency", "power") for kind in ("png", "pdf")} <= drawn
     write_run(tmp_path / "old", "dpo", 1, {"judge/mean": 0.5}, cost={"seconds": 1.0, "stages": {"dpo": {"seconds": 1}}})
     report(tmp_path / "old", Console(file=io.StringIO()))
@@ -226,8 +214,8 @@ def test_the_gain_per_label_is_the_judges_over_what_the_method_bought(tmp_path: 
     metrics = {"judge/mean": 0.6, "judge/base_mean": 0.1}
     for seed, cost in ((1, {"method": {"labels": 250}}), (2, {"method": {"labels": 0}}), (3, {})):
         write_run(tmp_path / "s", "dpo", seed, metrics, cost=cost)
-    bought, free, unknown = read_runs([tmp_path / "s"])
-    assert bought.metrics["judge/gain_per_1000_labels"] == pytest.approx(0.5 / 0.25)
-    assert not {"judge/gain_per_1000_labels"} & (free.metrics.keys() | unknown.metrics.keys())
-    assert "gain per 1,000 labels" not in table([bought]).header
-    assert "gain per 1,000 labels" in table([bought], ["judge/gain_per_1000_labels"]).header
+    runs = read_runs([tmp_path / "s"])
+    bought, *others = runs["judge/gain_per_1000_labels"]
+    assert bought == pytest.approx(0.5 / 0.25) and np.isnan(others).all()
+    assert "gain per 1,000 labels" not in table(runs).header
+    assert "gain per 1,000 labels" in table(runs, ["judge/gain_per_1000_labels"]).header

@@ -1,19 +1,17 @@
 """Intervals and tests against scipy, against definitions, and against thousands of new seeds and prompts."""
 
 import itertools
-import json
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 
+from prefsweep.pipeline.files import write_jsonl
 from prefsweep.report import statistics
-from prefsweep.report.cell import Cell, common_prompts
-from prefsweep.report.columns import HALVES
-from prefsweep.report.completions import CompletionTable, pack, summarise, unpack
+from prefsweep.report.completions import Completions, summarise
 from prefsweep.report.statistics import Array, crossed, effective_size, holm, over_seeds, wilson
 
 RNG = np.random.default_rng(0)
@@ -111,70 +109,6 @@ def test_new_seeds_and_new_prompts_are_covered_by_a_rate_s_interval_too(seeds: i
     assert 0.92 <= hits / times <= 0.97
 
 
-def half_sum_cell(*rates: Array) -> Cell:
-    """CAS's, of what `rates[k][s, p]` says of seed s's answer to prompt p of kind k."""
-    seeds, sizes = len(rates[0]), [rate.shape[1] for rate in rates]
-    there = np.repeat(np.eye(2), sizes, axis=1)
-    names = HALVES["judge/cas"]
-    runs = []
-    for seed in range(seeds):
-        said = np.concatenate([rate[seed] for rate in rates])
-        runs.append(
-            CompletionTable(
-                groups=tuple(map(str, range(sum(sizes)))),
-                means={name: said * mask for name, mask in zip(names, there, strict=True)},
-                sizes=dict(zip(names, there, strict=True)),
-                rates=frozenset(names),
-                prompts="",
-                count=sum(sizes),
-            )
-        )
-
-    def cell(metric: str, values: Array, *halves: Cell) -> Cell:
-        values_of_runs = tuple(map(float, values))
-        prompts = common_prompts(runs, metric, values_of_runs)
-        assert prompts is not None
-        return Cell(metric, values_of_runs, (cast(Any, None),) * seeds, prompts, halves=halves)
-
-    means = [rate.mean(axis=1) for rate in rates]
-    return cell("judge/cas", sum(means) / 2, *map(cell, names, means))
-
-
-def test_one_runs_half_sum_of_two_rates_has_the_variance_of_both() -> None:
-    harmless, helpful = ((RNG.random((1, size)) < chance).astype(float) for size, chance in ((40, 0.4), (90, 0.8)))
-    found = half_sum_cell(harmless, helpful)
-    variance = (harmless.var(ddof=1) / 40 + helpful.var(ddof=1) / 90) / 4
-    assert found.estimate is not None and found.interval is not None
-    assert found.estimate.mean == pytest.approx((harmless.mean() + helpful.mean()) / 2)
-    assert found.estimate.variance == pytest.approx(variance, rel=0.02)  # n − 1 of all, not of each
-    low, high = found.interval
-    assert high - low == pytest.approx(2 * 1.97 * math.sqrt(variance), rel=0.04)
-    low, high = half_sum_cell(np.ones((1, 50)), np.zeros((1, 50))).interval or (0.0, 0.0)
-    edge = 1 - wilson(1.0, 50, 49)[0]
-    assert (low, high) == pytest.approx((0.5 - edge / 2, 0.5 + edge / 2))  # no variance, and no certainty
-
-
-@pytest.mark.parametrize(("seeds", "prompts", "times"), [(1, 50, 4000), (3, 50, 3000), (5, 500, 800)])
-@pytest.mark.parametrize("together", [1.0, -1.0])
-def test_half_sums_of_two_rates_are_covered(seeds: int, prompts: int, times: int, together: float) -> None:
-    """A seed that moves one rate moves the other likewise, or against it; one run's interval is over prompts alone."""
-    rng = np.random.default_rng(3)
-
-    def chances(of_seed: Array, at: float, count: int) -> Array:
-        chance: Array = 1 / (1 + np.exp(-(at + of_seed + rng.standard_normal((1, count)))))
-        return chance
-
-    many = 0.2 * rng.standard_normal((1_000_000, 1)) if seeds > 1 else np.zeros((1_000_000, 1))
-    truth = sum(chances(sign * many[:, 0], at, 1_000_000).mean() for sign, at in ((1.0, -0.5), (together, 2.0))) / 2
-    hits = 0
-    for _ in range(times):
-        of_seed = 0.2 * rng.standard_normal((seeds, 1)) if seeds > 1 else np.zeros((1, 1))
-        both = (chances(sign * of_seed, at, prompts) for sign, at in ((1.0, -0.5), (together, 2.0)))
-        interval = half_sum_cell(*((rng.random(chance.shape) < chance).astype(float) for chance in both)).interval
-        hits += interval is not None and interval[0] <= truth <= interval[1]
-    assert 0.92 <= hits / times <= 0.985
-
-
 def test_wilsons_interval_is_scipys() -> None:
     for wins, n in ((24, 50), (0, 50), (50, 50), (1, 7)):
         found = scipy.stats.binomtest(wins, n).proportion_ci(0.95, "wilson")
@@ -203,18 +137,18 @@ def test_holm_is_the_definition() -> None:
         assert sorted(rejected) == [place for place, p in enumerate(holm(list(p_values))) if p <= 0.05]
 
 
-def test_answers_are_averaged_by_group_and_come_back_as_they_were_kept(tmp_path: Path) -> None:
+def test_completions_are_averaged_by_group(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"id": "a", "group": "g", "prompt": "?", "values": {"x": 1.0, "hit": 1}},
         {"id": "a", "group": "g", "prompt": "?", "values": {"x": 2.0, "hit": 0}},
         {"id": "b", "group": "g", "prompt": "!", "values": {"x": 6.0}},
-        {"id": "c", "group": "h", "prompt": "…", "values": {"x": 5.0, "hit": 0.5}},
+        {"id": "c", "group": "h", "prompt": "…", "values": {"x": 5.0}},
     ]
-    made = summarise(json.loads(json.dumps(rows)))
-    assert (made.groups, made.count, made.rates) == (("g", "h"), 3, {"hit"})
-    assert made.means["x"].tolist() == [3.0, 5.0] and made.sizes["x"].tolist() == [3, 1]
-    assert made.means["hit"].tolist() == [0.5, 0.5] and made.sizes["hit"].tolist() == [2, 1]
-    back = unpack(pack(made, [1, 2]), [1, 2])
-    assert back is not None and back.groups == made.groups and back.rates == made.rates
-    assert all(np.array_equal(back.means[name], made.means[name]) for name in made.means)
-    assert unpack(pack(made, [1, 2]), [1, 3]) is None
+    write_jsonl(tmp_path / "completions.jsonl", rows)
+    frame, about = summarise(tmp_path / "completions.jsonl", "one")
+    assert (about["prompts"], about["rows"]) == (3, 2)
+    x, hit = (Completions(frame, {"one": about}).of({"evaluate": "one"}, name) for name in ("x", "hit"))
+    assert x is not None and (x.means.tolist(), x.sizes.tolist()) == ([3.0, 5.0], [3, 1])
+    assert hit is not None and (hit.means.tolist(), hit.sizes.tolist()) == ([0.5], [2])
+    assert hit.groups.tolist() == x.groups.tolist()[:1]
+    assert Completions(frame, {"one": about}).of({"evaluate": "another"}, "x") is None

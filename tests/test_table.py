@@ -10,26 +10,31 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from prefsweep.cli.parser import parse
 from prefsweep.errors import UserError
-from prefsweep.report import Layout, report, table_of
-from prefsweep.report.comparable import comparable_sets
-from prefsweep.report.export import latex, to_csv, to_latex
-from prefsweep.report.frame import read_runs
-from prefsweep.report.render import to_markdown
-from prefsweep.report.table import Table, table
+from prefsweep.report import Layout, completions, report, table_of
+from prefsweep.report.completions import read_completions
+from prefsweep.report.runs import read_runs
+from prefsweep.report.table import Table, comparable_sets, table
+from prefsweep.report.writers import latex, to_csv, to_latex, to_markdown
 from recompute import recomputed
 from recorded import write_completions, write_run
+
+
+def groups_of_two() -> list[str]:
+    """Of 40 prompts."""
+    return [f"g{index // 2}" for index in range(40)]
 
 
 def judged(sweep: Path, seeds: int = 5, methods: dict[str, float] | None = None) -> Path:
     """A sweep with two answers to each of 40 prompts: `methods` and their mean score; base needs one seed alone."""
     rng = np.random.default_rng(3)
     of_prompt = np.repeat(rng.standard_normal(40), 2)
-    groups = [f"g{place // 2}" for place in range(40)]
+    groups = groups_of_two()
     for method, mean in (methods or {"base": 0.0, "dpo": 1.0, "sft": 0.5}).items():
         for seed in range(1, 2 if method == "base" else seeds + 1):
             noise = 0.1 * rng.standard_normal() * (method != "base") + 0.4 * rng.standard_normal(80)
@@ -52,29 +57,48 @@ def cells(text: str) -> dict[str, list[str]]:
 def test_every_number_is_that_of_an_independent_script_to_the_last_digit(tmp_path: Path) -> None:
     shown = made(judged(tmp_path / "sweep", seeds=3))
     for metric, place, rate in (("judge/mean", 1, False), ("judge/win_rate", 2, True)):
-        decimals = len(shown.texts()[1][place].split(" ")[0].partition(".")[2])
+        decimals = len(shown.lines()[1][place].split(" ")[0].partition(".")[2])
         expected = recomputed(tmp_path / "sweep", metric, decimals, rate)
-        assert {line[0]: line[place] for line in shown.texts()} == expected
+        assert {line[0]: line[place] for line in shown.lines()} == expected
 
 
 def test_the_second_reading_is_of_what_was_kept_and_says_the_same(tmp_path: Path) -> None:
     first = to_csv(made(judged(tmp_path / "sweep")))
-    kept = sorted((tmp_path / "outputs/stages/evaluate/.answers").iterdir())
-    assert len(kept) == 11
+    kept = tmp_path / "sweep/completions.parquet"
+    frame = pd.read_parquet(kept)
+    assert len(frame) == 11 * 20 and frame["evaluate"].nunique() == 11
+    before = kept.stat().st_mtime_ns
+    assert to_csv(made(tmp_path / "sweep")) == first and kept.stat().st_mtime_ns == before
+    kept.write_bytes(b"half")
     assert to_csv(made(tmp_path / "sweep")) == first
-    for path in kept:
-        path.write_bytes(b"half")
-    assert to_csv(made(tmp_path / "sweep")) == first
+
+
+def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new run's file and one that was written again; the others may be gone: their averages are kept."""
+    made(judged(tmp_path / "s", seeds=2))
+    read: list[str] = []
+    summarise = completions.summarise
+    monkeypatch.setattr(
+        completions, "summarise", lambda path, name: read.append(path.parent.name) or summarise(path, name)
+    )
+    again = write_completions(write_run(tmp_path / "s", "sft", 1), {"judge/mean": [0.5] * 80}, groups_of_two(), 2)
+    new = write_completions(write_run(tmp_path / "s", "sft", 9), {"judge/mean": [0.25] * 80}, groups_of_two(), 2)
+    shown = made(tmp_path / "s")
+    assert sorted(read) == sorted([again.name, new.name])
+    values = {
+        seed: value for row in shown.rows for seed, value in zip(row.runs["seed"], row.cells[0].values, strict=True)
+    }
+    assert values[9] == 0.25 and 0.5 in shown.rows[-1].cells[0].values
 
 
 def test_answers_that_are_not_what_the_metric_is_the_mean_of_give_no_interval(tmp_path: Path) -> None:
     run = write_run(tmp_path / "s", "dpo", 1)
     write_completions(run, {"judge/mean": [1.0, 2.0, 4.0]})
-    assert made(tmp_path / "s").rows[0].cells[0].over == "prompts"
+    assert made(tmp_path / "s").rows[0].cells[0].interval_over == "prompts"
     record = json.loads((run / "run.json").read_text())
     record["metrics"]["judge/mean"] = 2.5
     (run / "run.json").write_text(json.dumps(record))
-    assert made(tmp_path / "s").rows[0].cells[0].over == ""
+    assert made(tmp_path / "s").rows[0].cells[0].interval_over == ""
 
 
 def test_the_caption_says_what_each_interval_is_over(tmp_path: Path) -> None:
@@ -101,27 +125,26 @@ def test_pairing_finds_a_difference_that_intervals_side_by_side_hide(tmp_path: P
             write_completions(write_run(tmp_path / "s", method, seed), {"judge/mean": scores.tolist()})
     found = made(tmp_path / "s")
     (low, _), (_, high) = (row.cells[0].interval or (0.0, 0.0) for row in found.rows)
-    assert low < high and found.marks[0].best == 0
+    assert low < high and found.rows[0].cells[0].is_best
 
 
 def test_nothing_is_best_of_a_price(tmp_path: Path) -> None:
     for seed in range(1, 6):
         for method, kl in (("dpo", 4.0), ("sft", 1.0)):
             write_run(tmp_path, method, seed, {"kl/base": kl + seed / 100})
-    assert made(tmp_path).marks[0].best is None
+    assert not any(row.cells[0].is_best for row in made(tmp_path).rows)
 
 
-PLAIN = {"stages.generate.temperature": 1, "stages.generate.max_new_tokens": 64, "dataset.template": "plain"}
+PLAIN = {"stages.generate.temperature": 1, "stages.generate.max_new_tokens": 64}
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"judge.name": "deberta-v3"}, "judge (deberta-v3, oracle)"),
-        ({"stages.generate.temperature": 0.7}, "sample.temperature (0.7, 1)"),
-        ({"stages.generate.max_new_tokens": 50}, "sample.max_new_tokens (50, 64)"),
-        ({"dataset.template": "chat"}, "dataset.template (chat, plain)"),
-        ({"stages.generate.prompts": 50}, "sample.prompts (50, 500)"),
+        ({"stages.generate.temperature": 0.7}, "generate.temperature (0.7, 1)"),
+        ({"stages.generate.max_new_tokens": 50}, "generate.max_new_tokens (50, 64)"),
+        ({"stages.generate.prompts": 50}, "generate.prompts (50, 500)"),
     ],
 )
 def test_runs_that_are_not_comparable_are_refused_in_a_line(
@@ -137,7 +160,7 @@ def test_runs_that_are_not_comparable_are_refused_in_a_line(
 def test_other_prompts_are_seen_in_the_samples(tmp_path: Path) -> None:
     write_completions(write_run(tmp_path / "s", "dpo", 1), {"judge/mean": [1.0, 2.0, 3.0]})
     write_completions(write_run(tmp_path / "s", "sft", 1), {"judge/mean": [1.0, 2.0]})
-    with pytest.raises(UserError, match="the prompts that were answered"):
+    with pytest.raises(UserError, match="the prompts that were completed"):
         made(tmp_path / "s")
 
 
@@ -158,7 +181,7 @@ def test_keys_can_be_spread_over_columns_and_rows_named(tmp_path: Path) -> None:
     runs = read_runs([tmp_path])
     spread = table(runs, across=["dataset.size"])
     assert spread.header == ["method", "judge score, 50", "judge score, 100", "runs"]
-    assert spread.texts()[0] == ["dpo", "0.0500", "0.100", "2 of 2"]
+    assert spread.lines()[0] == ["dpo", "0.0500", "0.100", "2 of 2"]
     assert table(runs, rows=["dataset.size", "method"]).header[:2] == ["dataset.size", "method"]
     with pytest.raises(UserError, match=r"would put runs that differ in dataset\.size into one row"):
         table(runs, rows=["method"])
@@ -185,18 +208,13 @@ def test_published_numbers_stand_beside_ours_with_their_interval(tmp_path: Path)
 
 
 def test_a_share_that_was_published_in_percent_is_read_as_one_whatever_ours_is(tmp_path: Path) -> None:
-    """CAS has no value of single answers, so nothing of ours says that it is a share; HmR's answers may be gone.
-
-    Its interval is that of the two rates whose half sum it is, so it takes both."""
+    """CAS has no value of single completions, so nothing of ours says that it is a share; HmR's may be gone."""
     run = write_run(tmp_path, "sft", 1, {"judge/cas": 0.5, "judge/hmr": 0.5, "judge/mean": 0.5})
     entries = [{"where": {"method": "sft"}, "metrics": {"judge/cas": 52, "judge/hmr": 48, "judge/mean": 2}, "n": 50}]
     one = table(read_runs([run.parent]), ["judge/cas", "judge/hmr", "judge/mean"], published=entries)
     published = [cell.published for cell in one.rows[0].cells]
-    assert [found.value for found in published if found] == [0.52, 0.48, 2.0]
-    assert [found.interval is not None for found in published if found] == [False, True, False]
-    entries[0]["metrics"] = {"judge/cas": 52, "judge/hmr": 48, "judge/hpr": 56}
-    cas = table(read_runs([run.parent]), ["judge/cas"], published=entries).rows[0].cells[0].published
-    assert cas is not None and cas.interval == pytest.approx((0.424889, 0.613105), abs=1e-6)  # of scipy's Wilson
+    assert [number.value for number in published if number] == [0.52, 0.48, 2.0]
+    assert [number.interval is not None for number in published if number] == [False, True, False]
 
 
 def test_every_cell_of_the_csv_names_its_runs(tmp_path: Path) -> None:
@@ -207,9 +225,10 @@ def test_every_cell_of_the_csv_names_its_runs(tmp_path: Path) -> None:
 
 def test_judges_of_one_name_with_other_weights_do_not_share_a_table(tmp_path: Path) -> None:
     for seed, judge in ((1, "one"), (2, "one"), (3, "another")):
-        write_run(tmp_path, "dpo", seed, {"judge/mean": 0.0}, stages={"judge": judge})
+        write_run(tmp_path, "dpo", seed, {"judge/mean": 0.0}, stages={"judge_accuracy": judge})
     write_run(tmp_path, "sft", 1, {"judge/mean": 0.0})  # killed before it said
-    assert [len(found) for found in comparable_sets(read_runs([tmp_path]), {})] == [3, 1]
+    runs = read_runs([tmp_path])
+    assert [len(members) for members in comparable_sets(runs, read_completions(runs))] == [3, 1]
 
 
 def test_the_line_of_provenance_says_where_numbers_come_from(tmp_path: Path) -> None:
@@ -217,12 +236,16 @@ def test_the_line_of_provenance_says_where_numbers_come_from(tmp_path: Path) -> 
     for path in sweep.glob("*/run.json"):
         record = json.loads(path.read_text())
         record["metrics"] |= {"judge/accuracy": 0.7123, "judge/length_accuracy": 0.57}
-        record["config"]["stages"]["sample"] |= {"temperature": 0.0, "completions": 2, "max_new_tokens": 64}
+        record["config"]["stages"]["generate"] |= {
+            "temperature": 0.0,
+            "completions_per_prompt": 2,
+            "max_new_tokens": 64,
+        }
         path.write_text(json.dumps(record))
     line = made(sweep).provenance
     for part in (
         *("Sweep mine", "commit c0ffeec0ffee", "judge oracle (right on 0.712 of test pairs, length alone 0.570)"),
-        *("n 40 prompts", "seeds 1, 2", "decoding greedy, 2 answers a prompt, at most 64 tokens"),
+        *("n 40 prompts", "seeds 1, 2", "decoding greedy, 2 completions a prompt, at most 64 tokens"),
     ):
         assert part in line
     assert re.search(r"data [0-9a-f]{12}", line)
@@ -323,5 +346,5 @@ def test_a_rate_of_one_has_an_interval(tmp_path: Path) -> None:
 
 def test_a_score_that_is_nought_everywhere_is_no_rate(tmp_path: Path) -> None:
     write_completions(write_run(tmp_path / "s", "dpo", 1), {"text/rouge2": [0.0] * 9, "text/ended": [0.0] * 9})
-    score, rate = (table(read_runs([tmp_path / "s"]), [name]).texts()[0][1] for name in ("text/rouge2", "text/ended"))
+    score, rate = (table(read_runs([tmp_path / "s"]), [name]).lines()[0][1] for name in ("text/rouge2", "text/ended"))
     assert score == "0.000 ± 0.000" and rate.startswith("0.000 [0.000, 0.")

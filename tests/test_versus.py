@@ -14,7 +14,7 @@ from rich.console import Console
 from prefsweep.config.compose import compose, composing
 from prefsweep.errors import UserError
 from prefsweep.report import report
-from prefsweep.report.frame import read_runs
+from prefsweep.report.runs import read_runs, records
 from prefsweep.report.table import table
 from prefsweep.report.versus import to_markdown, versus
 from recorded import write_completions, write_run
@@ -45,7 +45,7 @@ def test_it_says_which_is_better_and_whether_by_more_than_noise(tmp_path: Path) 
     found = told(sweep(tmp_path / "s", 5))
     assert found["judge score"][3:] == ["dpo", "yes, p < 0.001"]
     assert found["preference accuracy"][3] in ("dpo", "ppo") and found["preference accuracy"][4].startswith("no, p = ")
-    assert found["KL to base"][3] == found["answer length"][3] == "–"
+    assert found["KL to base"][3] == found["completion length"][3] == "–"
     turned = told(sweep(tmp_path / "s", 5), "ppo", "dpo")
     assert turned["judge score"][3:] == ["dpo", "yes, p < 0.001"]
     assert turned["judge score"][2].replace("−", "") == found["judge score"][2]
@@ -55,16 +55,16 @@ def test_its_p_values_are_a_paired_t_tests_corrected_by_holm(tmp_path: Path) -> 
     """Of a metric without values of single answers, over seeds alone; two of the four lines have a spread."""
     folder = sweep(tmp_path / "s", 5)
     made = versus(table(read_runs([folder]), METRICS), ("dpo", "ppo"))
-    accuracy = next(line for line in made.lines if line.heading == "preference accuracy")
+    accuracy = next(line for line in made.lines if line.cells[0].heading == "preference accuracy")
     one, other = (cell.values for cell in accuracy.cells)
     raw = [scipy.stats.ttest_rel(one, other).pvalue]
-    raw += [line.found.p_value for line in made.lines if line.found is not None and line is not accuracy]
+    raw += [line.difference.p_value for line in made.lines if line.difference is not None and line is not accuracy]
     by_hand = max(min(1, p * (4 - place)) for place, p in enumerate(sorted(raw)) if p <= raw[0])
     assert accuracy.p_value == pytest.approx(by_hand)
 
 
 def test_with_too_few_seeds_nothing_is_called_more_than_noise(tmp_path: Path) -> None:
-    assert told(sweep(tmp_path / "s", 3))["judge score"][3:] == ["dpo", "not asked: 3 seeds"]
+    assert told(sweep(tmp_path / "s", 3))["judge score"][3:] == ["dpo", "untested: 3 seeds"]
 
 
 def test_it_says_of_which_row_there_are_too_few_seeds(tmp_path: Path) -> None:
@@ -72,14 +72,14 @@ def test_it_says_of_which_row_there_are_too_few_seeds(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", 3)
     base = write_run(folder, "base", 1, {"text/length": 20}, **{"method.pipeline": {}, "method.result": "base"})
     record = json.loads((base / "run.json").read_text())
-    record["config"]["stages"] = {"sample": record["config"]["stages"]["sample"]}
+    record["config"]["stages"] = {"generate": record["config"]["stages"]["generate"]}
     (base / "run.json").write_text(json.dumps(record))
-    assert told(folder, "ppo", "base")["answer length"][4] == "not asked: 3 seeds"
+    assert told(folder, "ppo", "base")["completion length"][4] == "untested: 3 seeds"
     apart = tmp_path / "t"
     for seed in range(1, 6):
         write_run(apart, "ppo", seed, dict.fromkeys(METRICS, 30 + seed))
         write_run(apart, "dpo", seed + 5, dict.fromkeys(METRICS, 40 + seed))
-    assert told(apart, "ppo", "dpo")["answer length"][2:] == ["–", "–", "not asked: no seed in common"]
+    assert told(apart, "ppo", "dpo")["completion length"][2:] == ["–", "–", "untested: no seed in common"]
 
 
 def test_a_bar_in_a_value_ends_no_cell_of_the_markdown(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_rows_that_are_not_two_are_refused(tmp_path: Path) -> None:
 
 def test_a_sweeps_report_has_both_where_its_experiment_asks(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", 5)
-    jobs = [run.folder.name for run in read_runs([folder])]
+    jobs = [path.name for path in read_runs([folder])["folder"]]
     asked = {"metrics": list(METRICS), "versus": ["dpo", "ppo"]}
     (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": asked}))
     console = Console(file=io.StringIO(), width=200)
@@ -125,7 +125,7 @@ def test_a_sweeps_report_has_both_where_its_experiment_asks(tmp_path: Path) -> N
 
 def test_the_caption_names_what_validation_chose(tmp_path: Path) -> None:
     folder = tuned(tmp_path / "s", {0.1: 0.9, 0.5: 0.3}, {0.1: [0.5, 0.6], 0.5: [0.7, 0.2]})
-    jobs = [run.folder.name for run in read_runs([folder])]
+    jobs = [path.name for path in read_runs([folder])["folder"]]
     (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": {"best_by": "validation/loss"}}))
     report(folder, Console(file=io.StringIO()))
     said = "The best of 2 by validation/loss is dpo.beta 0.5 (0.2000)."
@@ -135,14 +135,14 @@ def test_the_caption_names_what_validation_chose(tmp_path: Path) -> None:
 def test_a_best_one_that_cannot_be_told_costs_its_sentence_alone(tmp_path: Path) -> None:
     """Two methods here, and no run measured the metric: rows, metrics and the note stay as the experiment has them."""
     folder = sweep(tmp_path / "s", 2)
-    jobs = [run.folder.name for run in read_runs([folder])]
+    jobs = [path.name for path in read_runs([folder])["folder"]]
     asked = {"metrics": ["text/length"], "best_by": "validation/loss", "note": "A word of the experiment."}
     (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": asked}))
     console = Console(file=io.StringIO(), width=200)
     report(folder, console)
     text = (folder / "table.md").read_text()
     assert "A word of the experiment." in text and "The best of" not in text
-    assert "answer length" in text and "KL to base" not in text
+    assert "completion length" in text and "KL to base" not in text
     assert isinstance(console.file, io.StringIO)
     said = [line for line in console.file.getvalue().splitlines() if line.startswith("report: ")]
     assert len(said) == 1 and said[0].endswith("the caption names no best one")
@@ -151,7 +151,7 @@ def test_a_best_one_that_cannot_be_told_costs_its_sentence_alone(tmp_path: Path)
 def test_each_of_its_numbers_leads_to_its_runs(tmp_path: Path) -> None:
     """In its CSV, to the last bit, and on the page, where a click finds the runs of that row."""
     folder = sweep(tmp_path / "s", 5)
-    jobs = [run.folder.name for run in read_runs([folder])]
+    jobs = [path.name for path in read_runs([folder])["folder"]]
     asked = {"metrics": list(METRICS), "versus": ["dpo", "ppo"]}
     (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": asked}))
     written = report(folder, Console(file=io.StringIO()))
@@ -161,16 +161,17 @@ def test_each_of_its_numbers_leads_to_its_runs(tmp_path: Path) -> None:
     runs = read_runs([folder])
     made = versus(table(runs, METRICS), ("dpo", "ppo"))
     page = (folder / "report.html").read_text().split('id="versus"')[1].split('id="samples"')[0]
-    for found in made.lines:
-        line = lines[found.metric]
-        for name, place in zip(made.names, made.places, strict=True):
-            behind = [run for run in runs if run.value("method") == name]
-            assert line[f"folders_{name}"].split(";") == [str(run.folder) for run in behind]
-            assert line[f"runs_{name}"].split(";") == [run.identity for run in behind]
-            values = [run.metrics[found.metric] for run in behind]
+    for shown in made.lines:
+        metric = shown.cells[0].metric.name
+        line = lines[metric]
+        for name, row in zip(made.names, made.rows, strict=True):
+            behind = [run for run in records(runs) if run["method"] == name]
+            assert line[f"folders_{name}"].split(";") == [str(run["folder"]) for run in behind]
+            assert line[f"runs_{name}"].split(";") == [run["identity"] for run in behind]
+            values = [run[metric] for run in behind]
             assert list(map(float, line[f"values_{name}"].split(";"))) == values
             assert float(line[f"mean_{name}"]) == pytest.approx(np.mean(values))
-            assert f'<a href="#t0-r{place}" title="{values[0]!r}  {behind[0].identity}' in page
-        assert found.found is not None
+            assert f'<a href="#t0-r{row}" title="{values[0]!r}  {behind[0]["identity"]}' in page
+        assert shown.difference is not None
         assert (float(line["low_95"]) + float(line["high_95"])) / 2 == pytest.approx(float(line["difference"]))
-        assert float(line["p_holm"]) == found.p_value
+        assert float(line["p_holm"]) == shown.p_value

@@ -94,7 +94,7 @@ def table(
 
 def diff(a: Path, b: Path) -> int:
     from prefsweep.jobs.console import console
-    from prefsweep.report.compare import diff as compare
+    from prefsweep.report.diff import diff as compare
 
     compare(a, b, console)
     return 0

@@ -200,17 +200,12 @@ class TrackingConfig:
     system_metrics: bool = config_field()
 
 
-FIGURES = ("figure", "curves", "bars", "cost", "efficiency", "power", "effects")
-
-
 @dataclass
 class ReportConfig:
     """How the table of a sweep is laid out; no part of an identity."""
 
     rows: list[str] | None = config_field()
-    columns: list[str] = config_field()
     metrics: list[str] | None = config_field()
-    figures: list[str] | None = config_field(choices=FIGURES)
     versus: list[str] | None = config_field()
     best_by: str | None = config_field()
     note: str | None = config_field()

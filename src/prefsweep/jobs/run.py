@@ -17,6 +17,7 @@ from prefsweep.config.schema import RuntimeConfig
 from prefsweep.errors import DivergedError
 from prefsweep.hub import check_models
 from prefsweep.jobs import console, dataset_summary
+from prefsweep.jobs.before_after import Pair, read_pairs, write_before_after
 from prefsweep.jobs.job import Job, repositories, store_of
 from prefsweep.jobs.tracking import JobCard, tracking
 from prefsweep.pipeline import runner
@@ -25,8 +26,6 @@ from prefsweep.pipeline.files import write_json, write_text
 from prefsweep.pipeline.plan import behind
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
-from prefsweep.report.before_after import Pair, read_pairs, write_before_after
-from prefsweep.report.completions import summarised
 
 
 def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, silent: bool = False) -> None:
@@ -56,9 +55,6 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
             state.write("diverged" if reason else "finished", records, reason)
             if reason:
                 console.say(f"diverged: {reason}")
-            summarised(
-                store.folder(job.plan.target) / "completions.jsonl"
-            )  # now, so that a table of many runs need not
             tracker.summary(state.metrics)
             tracker.samples(judged_samples(store.folder(job.plan.target) / "completions.jsonl"))
             if pairs := compared(job, store):

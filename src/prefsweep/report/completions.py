@@ -1,184 +1,133 @@
-"""The values of a run's answers, averaged by prompt group: what an interval over prompts is computed from.
+"""The values of every run's completions, averaged by prompt group: what an interval over prompts is computed from.
 
-`completions.jsonl` of 500 prompts × 4 answers is megabytes of text, and a table of a thousand runs reads a thousand: what
-is read once lies, a few kilobytes, beside the stages under the identity of the stage that it came from.
+`completions.jsonl` of 500 prompts × 4 completions is megabytes of text, and a table of a thousand runs needs a thousand
+of them. Their averages are kept in one parquet a sweep, and a file is read again only when it has changed.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+import pandas as pd
 
-from prefsweep.report.columns import HALVES
-from prefsweep.report.frame import Run
+from prefsweep.pipeline.files import atomic, read_jsonl
+from prefsweep.report.runs import records, stage_file
 from prefsweep.report.statistics import Array
 
+PARQUET = "completions.parquet"
 SAMPLES = "completions.jsonl"
 STAGE = "evaluate"
-FORMAT = 1  # of what is kept; raised when it changes
+COUNT = " completions"  # after a metric's name: the column that says how many completions its mean is over
+ABOUT = b"prefsweep.evaluate"  # the file's metadata: by identity of the evaluate stage, what is known of each
+EMPTY = pd.DataFrame({"evaluate": [], "group": []}, dtype=str)
 
 
-@dataclass(frozen=True)
-class CompletionTable:
-    """`means[metric][g]` over the `sizes[metric][g]` answers to group g's prompts; 0 where there is none."""
+class Prompts(NamedTuple):
+    """Completions by prompt group: which groups [G], their means [G], of several seeds [S, G], and their number [G]."""
 
-    groups: tuple[str, ...]
-    means: dict[str, Array]
-    sizes: dict[str, Array]
-    rates: frozenset[str]  # metrics whose every value is 0, ½ or 1
-    prompts: str  # a hash of the prompts, in order
-    count: int  # of prompts
-    commit: str = ""  # of the code that made them
-    data: str = ""  # fingerprint of the dataset they were asked from
+    groups: Array
+    means: Array
+    sizes: Array
 
-    def of(self, metric: str) -> tuple[list[str], Array, Array] | None:
-        """Groups, means and sizes where the metric has answers; None where it has none."""
-        if metric in HALVES and metric not in self.means:
-            return self.half_sum(*HALVES[metric])
-        return self.present(self.means[metric], self.sizes[metric]) if metric in self.means else None
 
-    def half_sum(self, one: str, other: str) -> tuple[list[str], Array, Array] | None:
-        """As a mean over the answers of both: an answer's value is the half sum, and how far the answer moves it."""
-        if not {one, other} <= self.means.keys():
+@dataclass(frozen=True, eq=False)
+class Completions:
+    """`frame` has a row for each evaluate stage and prompt group, and for each metric its mean and its count there.
+
+    `about[identity]`: `rows` of the stage in the frame, its number of `prompts` and their `hash`, the `commit` of the
+    code and the fingerprint of the `data`, and the `size` and `mtime` of the file that was read.
+    """
+
+    frame: pd.DataFrame
+    about: dict[str, dict[str, Any]]
+
+    @cached_property
+    def rows(self) -> dict[str, slice]:
+        ends = list(accumulate(about["rows"] for about in self.about.values()))
+        return {name: slice(end - self.about[name]["rows"], end) for name, end in zip(self.about, ends, strict=True)}
+
+    @cached_property
+    def codes(self) -> Array:
+        return pd.factorize(self.frame["group"])[0].astype(float)
+
+    def of(self, stages: Mapping[str, str], metric: str) -> Prompts | None:
+        """The completions of a run with these stages that have a value of the metric; None where none has."""
+        rows = self.rows.get(stages.get(STAGE, ""))
+        if rows is None or metric not in self.columns:
             return None
-        sizes, whole, moved = self.sizes[one] + self.sizes[other], 0.0, np.zeros(len(self.groups))
-        for name in (one, other):
-            count = self.sizes[name].sum()
-            rate = float(self.means[name] @ self.sizes[name] / count)
-            whole += rate / 2
-            moved += self.sizes[name] * (self.means[name] - rate) / (2 * count)
-        return self.present(whole + moved * sizes.sum() / np.maximum(sizes, 1), sizes)
+        means, counts = (array[rows] for array in self.columns[metric])
+        present = counts > 0
+        return Prompts(self.codes[rows][present], means[present], counts[present]) if present.any() else None
 
-    def present(self, means: Array, sizes: Array) -> tuple[list[str], Array, Array]:
-        there = sizes > 0
-        if there.all():
-            return list(self.groups), means, sizes
-        groups = [group for group, has in zip(self.groups, there, strict=True) if has]
-        return groups, means[there], sizes[there]
+    @cached_property
+    def columns(self) -> dict[str, tuple[Array, Array]]:
+        metrics = [name for name in map(str, self.frame) if name + COUNT in self.frame]
+        return {name: (self.frame[name].to_numpy(), self.frame[name + COUNT].to_numpy()) for name in metrics}
+
+    def known(self, runs: pd.DataFrame) -> list[dict[str, Any]]:
+        """What is known of each run's completions; nothing of a run that left none."""
+        return [self.about.get(stages.get(STAGE, ""), {}) for stages in runs["stages"]]
 
 
-def stage_folder(run: Run, role: str) -> Path | None:
-    """Where a stage of the run lies: under the run's outputs, as named from here or from the folder the run is in."""
-    identity = run.stages.get(role)
-    if identity is None:
-        return None
-    outputs = Path(str((run.config.get("runtime") or {}).get("outputs") or "outputs"))
-    tops = [Path(), *run.folder.resolve().parents] if not outputs.is_absolute() else [Path()]
-    places = (top / outputs / "stages" / role.partition("/")[0] / identity for top in tops)
-    return next((place for place in places if place.is_dir()), None)
+def read_completions(runs: pd.DataFrame) -> Completions:
+    """Return the completions of the runs, and keep what was read of each sweep in its folder's parquet."""
+    sweeps: dict[Path, dict[str, Path]] = {}
+    for run in records(runs.loc[runs["has_result"], ["folder", "outputs", "stages"]]):
+        path = stage_file(run, STAGE, SAMPLES)
+        if path is not None:
+            sweeps.setdefault(run["folder"].parent, {})[run["stages"][STAGE]] = path
+    parts = [read_sweep(folder / PARQUET, paths) for folder, paths in sweeps.items()]
+    if len(parts) == 1:
+        return parts[0]
+    frame = pd.concat([EMPTY, *(part.frame for part in parts)], ignore_index=True)
+    about = {identity: entry for part in parts for identity, entry in part.about.items()}
+    return Completions(frame.drop_duplicates(["evaluate", "group"]), about)  # a stage may lie in two of the sweeps
 
 
-def samples_of(run: Run) -> Path | None:
-    folder = stage_folder(run, STAGE)
-    path = folder / SAMPLES if folder else run.folder / SAMPLES
-    return path if path.is_file() else None
+def read_sweep(path: Path, files: Mapping[str, Path]) -> Completions:
+    """Return what the parquet at `path` holds and what lies in the other files, by identity of the stage."""
+    import pyarrow.parquet
 
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open() as file:
-        yield from map(json.loads, file)
-
-
-def read_completions(run: Run) -> CompletionTable | None:
-    """None where the run left no samples."""
-    path = samples_of(run)
-    return summarised(path) if path is not None else None
-
-
-def summarised(path: Path) -> CompletionTable:
-    """What was kept of the samples, or what is kept from now on."""
-    kept = path.parent.parent / ".answers" / path.parent.name
-    stat = path.stat()
-    mark = [FORMAT, stat.st_size, stat.st_mtime_ns]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if (found := unpack(kept.read_bytes(), mark)) is not None:
-            return found
-    commit, data = origin(path.parent / "record.json")
-    made = dataclasses.replace(summarise(read_rows(path)), commit=commit, data=data)
-    if path.parent.parent.name == STAGE:  # in a store, not in the folder of a run
-        keep(kept, pack(made, mark))
+    kept = Completions(EMPTY, {})
+    with contextlib.suppress(OSError, ValueError, KeyError):  # absent, or not a file of ours: all is read again
+        table = pyarrow.parquet.read_table(path)
+        kept = Completions(table.to_pandas(), json.loads(table.schema.metadata[ABOUT]))
+    stats = {identity: file.stat() for identity, file in files.items()}
+    marks = {identity: {"size": stat.st_size, "mtime": stat.st_mtime_ns} for identity, stat in stats.items()}
+    new = [name for name, mark in marks.items() if not mark.items() <= kept.about.get(name, {}).items()]
+    if not new:
+        return kept
+    read = {name: summarise(files[name], name) for name in new}
+    frames = [kept.frame[~kept.frame["evaluate"].isin(new)], *(frame for frame, _ in read.values())]
+    about = {name: entry for name, entry in kept.about.items() if name not in new}
+    about |= {name: entry | marks[name] for name, (_, entry) in read.items()}
+    made = Completions(pd.concat(frames, ignore_index=True), about)
+    table = pyarrow.Table.from_pandas(made.frame, preserve_index=False)
+    table = table.replace_schema_metadata({**table.schema.metadata, ABOUT: json.dumps(about).encode()})
+    with contextlib.suppress(OSError), atomic(path) as temporary:  # a folder that is not ours may be read-only
+        pyarrow.parquet.write_table(table, temporary)
     return made
 
 
-def origin(record: Path) -> tuple[str, str]:
-    """The commit and the data that a stage's record names."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        read = json.loads(record.read_text())
-        data = hashlib.sha256(json.dumps(read["sections"]["dataset"], sort_keys=True).encode()).hexdigest()[:12]
-        return str(read.get("commit") or ""), data
-    return "", ""
-
-
-def summarise(rows: Iterable[dict[str, Any]]) -> CompletionTable:
-    sums: dict[str, dict[str, float]] = {}
-    sizes: dict[str, dict[str, int]] = {}
-    groups: dict[str, None] = {}
-    prompts: set[str] = set()
-    not_rates: set[str] = set()
-    for row in rows:
-        group = str(row.get("group", row["id"]))
-        groups[group] = None
-        prompts.add(json.dumps([row["id"], row["prompt"]]))
-        for name, value in (row.get("values") or {}).items():
-            by_group, size = sums.setdefault(name, {}), sizes.setdefault(name, {})
-            by_group[group] = by_group.get(group, 0.0) + value
-            size[group] = size.get(group, 0) + 1
-            if value not in (0, 0.5, 1):
-                not_rates.add(name)
-    counted = {name: np.array([size.get(group, 0) for group in groups], dtype=float) for name, size in sizes.items()}
-    return CompletionTable(
-        groups=tuple(groups),
-        means={
-            name: np.array([by_group.get(group, 0.0) for group in groups]) / np.maximum(counted[name], 1)
-            for name, by_group in sums.items()
-        },
-        sizes=counted,
-        rates=frozenset(sums.keys() - not_rates),
-        prompts=hashlib.sha256("\n".join(sorted(prompts)).encode()).hexdigest()[:16],
-        count=len(prompts),
-    )
-
-
-def pack(made: CompletionTable, mark: list[int]) -> bytes:
-    """A line of JSON, then the means and the sizes of each metric as they lie in memory."""
-    header = {
-        "mark": mark,
-        "groups": made.groups,
-        "metrics": list(made.means),
-        "rates": sorted(made.rates),
-        "prompts": made.prompts,
-        "count": made.count,
-        "commit": made.commit,
-        "data": made.data,
-    }
-    arrays = [array.tobytes() for name in made.means for array in (made.means[name], made.sizes[name])]
-    return json.dumps(header).encode() + b"\n" + b"".join(arrays)
-
-
-def unpack(content: bytes, mark: list[int]) -> CompletionTable | None:
-    line, _, body = content.partition(b"\n")
-    header = json.loads(line)
-    if header["mark"] != mark:
-        return None
-    names, groups = header["metrics"], tuple(header["groups"])
-    table = np.frombuffer(body, dtype=float).reshape(len(names), 2, len(groups))
-    means = {name: table[place, 0] for place, name in enumerate(names)}
-    sizes = {name: table[place, 1] for place, name in enumerate(names)}
-    rest = {name: header[name] for name in ("prompts", "count", "commit", "data")}
-    return CompletionTable(groups, means, sizes, frozenset(header["rates"]), **rest)
-
-
-def keep(path: Path, content: bytes) -> None:
-    """Aside, then renamed; where the store cannot be written to, the samples are read again the next time."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_bytes(content)
-        aside.replace(path)
+def summarise(path: Path, identity: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows of one stage's completions in the frame, and what is known of them."""
+    rows = list(read_jsonl(path))
+    values = pd.DataFrame([row.get("values") or {} for row in rows], dtype=float)
+    by_group = values.groupby([str(row.get("group", row["id"])) for row in rows], sort=False)
+    frame = pd.concat([by_group.mean(), by_group.count().add_suffix(COUNT)], axis=1).rename_axis("group").reset_index()
+    frame.insert(0, "evaluate", identity)
+    prompts = sorted({json.dumps([row["id"], row["prompt"]]) for row in rows})
+    digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
+    about = {"rows": len(frame), "prompts": len(prompts), "hash": digest, "commit": "", "data": ""}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a record of another version may say less
+        record = json.loads(path.with_name("record.json").read_text())
+        dataset = json.dumps(record["sections"]["dataset"], sort_keys=True)
+        data = hashlib.sha256(dataset.encode()).hexdigest()[:12]
+        about |= {"commit": record.get("commit") or "", "data": data}
+    return frame, about

@@ -1,94 +1,121 @@
-"""Curves of training: loss, reward margin and score, from the history that each stage left.
+"""What the stages of runs left behind, as points to draw: training, sample efficiency, power and cost.
 
-By epoch where a stage reads its data more than once, for that is when a validation turns; by step elsewhere.
+A function of a run yields points with `panel`, `x`, `xlabel`, `y`, and `line`, the style of the line through them.
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from prefsweep.report.completions import stage_folder
-from prefsweep.report.drawing import panels, style
-from prefsweep.report.frame import Run
+import pandas as pd
+
+from prefsweep.pipeline.cost import TRACE
+from prefsweep.report.choice import HISTORY, JUDGED, VALIDATION, history
+from prefsweep.report.metrics import metric
+from prefsweep.report.runs import Run, is_number, records, stage_rows
 from prefsweep.report.table import Table
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-SHOWN = {"loss": "loss", "margin": "reward margin", "score": "score"}  # of a history, each a panel
-VALIDATION = "validation/"
+Point = dict[str, Any]
+TRAINING = {"loss": "loss", "margin": "reward margin", "score": "score"}  # of a history, each a panel
+OWN = ("score", "accuracy", "loss")  # what a stage validates by, where the judge did not: the first that it has
+TAKEN = ("cost/labels", "cost/tokens_generated", "cost/flops", "cost/seconds")
+COSTS = ("cost/labels", "cost/flops", "cost/seconds", "cost/gpu_hours")
+QUALITY = "judge/mean"
 MOST_RUNS = 60  # lines beyond that are a blot
-NOTE = "Line: training, one run; dashed: validation. One colour a row of the table."
+MINUTE = 60
 
 
-@dataclass(frozen=True)
-class Series:
-    """Points of each metric, by step and, where every one of them knows it, by epoch."""
+def points_of(table: Table, read: Callable[[Run], Iterator[Point]]) -> pd.DataFrame:
+    """Collect the points of the table's runs, with their `row` and `run`, in panels in which `x` differs.
 
-    by_step: dict[str, list[tuple[float, float]]]
-    by_epoch: dict[str, list[tuple[float, float]]] | None
-
-    @property
-    def epochs(self) -> float:
-        points = [epoch for points in (self.by_epoch or {}).values() for epoch, _ in points]
-        return max(points, default=0.0)
-
-
-def draw_curves(data: Table, path_stem: Path) -> list[Path]:
-    """A panel a stage and metric; nothing where no stage left a curve."""
-    found: dict[tuple[str, str], list[tuple[int, Series]]] = {}
-    for place, run in shown_runs(data):
-        for role in run.stages:
-            series = read_series(run, role)
-            for metric in SHOWN:
-                if any(len(series.by_step.get(name, ())) > 1 for name in (metric, VALIDATION + metric)):
-                    found.setdefault((role, metric), []).append((place, series))
-    if not found:
-        return []
-    places = [place for drawn in found.values() for place, _ in drawn]
-
-    def draw(axes: "Axes", key: tuple[str, str]) -> None:
-        draw_panel(axes, *key, found[key])
-
-    return panels(data, path_stem, sorted(found), places, draw, NOTE)
+    Seeds are read in turn, so that every row shows before any shows twice.
+    """
+    turns = [(turn, row, run) for row, of in enumerate(table.rows) for turn, run in enumerate(records(of.runs))]
+    shown = sorted(turns, key=lambda each: each[:2])[:MOST_RUNS]
+    found = [point | {"row": row, "run": run["identity"]} for _, row, run in shown for point in read(run)]
+    points = pd.DataFrame(found, columns=["panel", "xlabel", "x", "y", "line", "row", "run", "epoch"])
+    points = points[points.groupby(["panel", "xlabel"])["x"].transform("nunique") > 1]
+    return points.sort_values("panel", kind="stable")
 
 
-def shown_runs(data: Table) -> list[tuple[int, Run]]:
-    """Seeds in turn, so that every row shows before any shows twice."""
-    longest = max((len(row.runs) for row in data.rows), default=0)
-    turns = [
-        (place, row.runs[turn])
-        for turn in range(longest)
-        for place, row in enumerate(data.rows)
-        if turn < len(row.runs)
-    ]
-    return turns[:MOST_RUNS]
+def training_points(table: Table) -> pd.DataFrame:
+    """Loss, reward margin and score of every stage: by epoch where it reads its data more than once, else by step."""
+    points = points_of(table, training)
+    epochs = points["epoch"].astype(float).groupby(points["panel"])
+    by_epoch = (epochs.transform("max") > 1) & (epochs.transform("count") == epochs.transform("size"))
+    x = points["x"].where(~by_epoch, points["epoch"])
+    return points.assign(x=x, xlabel=by_epoch.map({True: "epoch", False: "step"}))
 
 
-def read_series(run: Run, role: str) -> Series:
-    folder = stage_folder(run, role)
-    path = folder / "history.jsonl" if folder else None
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {"step": {}, "epoch": {}}
-    if path is not None and path.is_file():
-        for row in map(json.loads, path.read_text().splitlines()):
-            for name, value in row.items():
-                if name.removeprefix(VALIDATION) in SHOWN and isinstance(value, int | float):
-                    for axis, series in found.items():
-                        if axis in row:
-                            series.setdefault(name, []).append((row[axis], value))
-    by_step, by_epoch = found["step"], found["epoch"]
-    known = {name: len(points) for name, points in by_step.items()}
-    return Series(by_step, by_epoch if known == {name: len(points) for name, points in by_epoch.items()} else None)
+def training(run: Run) -> Iterator[Point]:
+    for role in run["stages"]:
+        for row in stage_rows(run, role, HISTORY):
+            for name in TRAINING:
+                for line, key in (("-", name), ("--", VALIDATION + name)):
+                    if is_number(row.get(key)):
+                        point = {"panel": f"{role}: {TRAINING[name]}", "line": line, "x": row["step"], "y": row[key]}
+                        yield point | {"xlabel": "step", "epoch": row.get("epoch")}
 
 
-def draw_panel(axes: "Axes", role: str, metric: str, drawn: Sequence[tuple[int, Series]]) -> None:
-    repeated = all(series.by_epoch is not None for _, series in drawn) and any(series.epochs > 1 for _, series in drawn)
-    for place, series in drawn:
-        points = (series.by_epoch if repeated else series.by_step) or {}
-        for name, dashes, width in ((metric, "-", 0.8), (VALIDATION + metric, "--", 1.3)):
-            if found := points.get(name):
-                axes.plot(*zip(*found, strict=True), dashes, color=style(place)[0], linewidth=width)
-    axes.set_title(f"{role}: {SHOWN[metric]}", loc="left")
-    axes.set_xlabel("epoch" if repeated else "step")
+def power(run: Run) -> Iterator[Point]:
+    """The power of the GPUs of a run's process by stage, over its minutes."""
+    for role in run["stages"]:
+        for row in stage_rows(run, role, TRACE):
+            if "watts" in row:
+                yield {"panel": role, "line": "-", "x": row["seconds"] / MINUTE, "xlabel": "minutes", "y": row["watts"]}
+
+
+def cost(run: Run) -> Iterator[Point]:
+    """The judge score over everything that the run took."""
+    for name in COSTS:
+        if run["has_result"] and is_number(run.get(name)) and is_number(run.get(QUALITY)):
+            yield {"panel": "", "line": "", **on_axis(name, run[name]), "y": run[QUALITY]}
+
+
+def on_axis(name: str, value: float) -> Point:
+    if name == "cost/seconds":
+        return {"x": value / MINUTE, "xlabel": "minutes"}
+    return {"x": value, "xlabel": metric(name).heading}
+
+
+def efficiency(run: Run) -> Iterator[Point]:
+    """What a method had reached on validation over what it had taken until then, the stages before it included.
+
+    By the judge, or by the own measure of the stage that ends the method, where the judge saw no validation. Nothing
+    where that stage did not validate, or where what it took is not known.
+    """
+    role = str(run["result"])
+    total, own = run["cost"].get("method"), (run["cost"].get("stages") or {}).get(role)
+    rows = [row for row in history(run) if "cost/flops" in row]
+    measures = (JUDGED, *(VALIDATION + name for name in OWN))
+    measure = next((name for name in measures if any(name in row for row in rows)), None)
+    if not run["has_result"] or measure is None or not total or not own:
+        return
+    seconds = {row["step"]: row["seconds"] for row in stage_rows(run, role, TRACE) if "step" in row}
+    rows = [{"cost/seconds": seconds.get(row["step"])} | row for row in rows if measure in row]
+    for name in TAKEN:
+        count = name.removeprefix("cost/")
+        if count in total and all(row.get(name) is not None for row in rows):
+            for row in rows:
+                axis = on_axis(name, total[count] - own[count] + row[name])
+                yield {"panel": measured_as(run, role, measure), "line": "-", **axis, "y": row[measure]}
+
+
+def measured_as(run: Run, role: str, measure: str) -> str:
+    """The heading of a panel: two measures that mean different things have different ones.
+
+    The judge's score is one measure for all methods that completed as many prompts in one way: ppo may cut prompts, and
+    sample at a temperature of its own.
+    """
+    if measure != JUDGED:
+        return f"{role}: validation {measure.removeprefix(VALIDATION)}"
+    stage = f"stages.{role.partition('/')[0]}"
+    cap = run.get(f"{stage}.response_tokens") or run.get(f"{stage}.validation_max_new_tokens")
+    cut, temperature = run.get(f"{stage}.query_tokens"), run.get(f"{stage}.temperature")
+    text = f"judge on {run.get(f'{stage}.validation_prompts')} validation prompts,\nat most {bounds(cap)} tokens"
+    text += f", cut to {bounds(cut)}" if cut else ""
+    return text + (f", T = {temperature:g}" if temperature not in (None, 1) else "")
+
+
+def bounds(tokens: Any) -> str:
+    """`4–16` for a range of lengths, `48` for one length."""
+    return "–".join(dict.fromkeys(str(tokens).split(", ")))

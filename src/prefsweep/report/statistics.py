@@ -1,12 +1,12 @@
 """Means and how sure they are: pure functions of numbers.
 
 A result varies with the seed it was trained with and with the prompts it was judged on, and new ones of either would
-give another number. With y[s, p] the mean over seed s's answers to prompt p, the mean of all has the variance
+give another number. With y[s, p] the mean over seed s's completions of prompt p, the mean of all has the variance
 
     σ²seed / S + σ²prompt / P + σ²seed×prompt / SP,
 
 estimated by (MS_seed + MS_prompt − MS_rest) / SP from the two-way table's mean squares, with Satterthwaite's degrees of
-freedom. Prompts of one group are not independent: the group is the unit, weighted by its answers.
+freedom. Prompts of one group are not independent: the group is the unit, weighted by its completions.
 """
 
 import math
@@ -40,7 +40,7 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of the hypothesis that the mean is 0."""
+        """Two-sided p-value of the hypothesis that the mean is 0."""
         if self.variance == 0:
             return float(self.mean == 0)
         from scipy.special import stdtr
@@ -53,26 +53,27 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:
-    """Of the sample (divided by n − 1); undefined below two values."""
+    """Return the deviation of the sample (divided by n − 1); undefined below two values."""
     return stdev(values) if len(values) >= 2 else None
 
 
 def over_seeds(values: Sequence[float]) -> Estimate | None:
-    """Student's, for a metric that has no value a prompt; undefined below two values."""
+    """Estimate the mean of a metric that has no value a prompt, as Student did; undefined below two values."""
     spread = standard_deviation(values)
     return None if spread is None else Estimate(fmean(values), spread**2 / len(values), len(values) - 1)
 
 
 def crossed(values: Array, sizes: Array) -> Estimate | None:
-    """`values[s, g]`: mean of seed s's answers to the prompts of group g; `sizes[g]`: how many answers those are.
+    """Estimate the mean over new seeds and new prompts.
 
-    One seed: over prompts alone. One group: over seeds alone. Neither: undefined.
+    `values[s, g]` [S, G] is the mean of seed s's completions of the prompts of group g, `sizes[g]` [G] their number.
+    With one seed the estimate is over prompts alone, with one group over seeds alone; with neither there is none.
     """
     seeds, groups = values.shape
     if groups == 1:
         return over_seeds(values[:, 0].tolist())
     centre = float((values @ sizes).mean() / sizes.sum())
-    # Linearised: its mean over groups is each seed's mean over answers, whatever the groups' sizes.
+    # Linearised: its mean over groups is each seed's mean over completions, whatever the groups' sizes.
     table = centre + (sizes * groups / sizes.sum()) * (values - centre)
     by_seed, by_group = table.mean(axis=1), table.mean(axis=0)
     ms_group = seeds * float(by_group.var(ddof=1))
@@ -102,32 +103,18 @@ def wilson(rate: float, n: float, degrees: float = math.inf) -> tuple[float, flo
 
 
 def effective_size(estimate: Estimate, completions: float, units: float) -> float:
-    """How many independent answers would give a rate this variance: never more than there are. A rate of 0 or 1 shows
-    no variance, so that only its independent `units` count."""
+    """Return how many independent completions would give a rate this variance, never more than there are.
+
+    A rate of 0 or 1 shows no variance, so that only its independent `units` count.
+    """
     if not 0 < estimate.mean < 1 or estimate.variance == 0:
         return units
     return min(estimate.mean * (1 - estimate.mean) / estimate.variance, completions)
 
 
-def half_sum(whole: Estimate, halves: Sequence[tuple[Estimate, tuple[float, float]]]) -> tuple[float, float]:
-    """The interval of half the sum of two means from their own (MOVER; Zou & Donner 2008), which need not be symmetric.
-
-    A seed may move both. How far is in the variance of the whole: 4 Var = Var₁ + Var₂ + 2 r sd₁ sd₂.
-    """
-    (one, (low_one, high_one)), (two, (low_two, high_two)) = halves
-    both = math.sqrt(one.variance * two.variance)
-    r = min(max((4 * whole.variance - one.variance - two.variance) / (2 * both), -1.0), 1.0) if both else 0.0
-
-    def reach(a: float, b: float) -> float:
-        return math.sqrt(max(a * a + b * b + 2 * r * a * b, 0.0)) / 2
-
-    low, high = reach(one.mean - low_one, two.mean - low_two), reach(high_one - one.mean, high_two - two.mean)
-    return whole.mean - low, whole.mean + high
-
-
 @lru_cache(maxsize=100_000)
 def t_quantile(probability: float, degrees: float) -> float:
-    """t with P(T ≤ t) = `probability` for Student's T with `degrees` of freedom, which need not be whole."""
+    """Return t with P(T ≤ t) = `probability` for Student's T with `degrees` of freedom, which need not be whole."""
     if not 0 < probability < 1 or degrees <= 0:
         raise ValueError(f"no t quantile at probability {probability} and {degrees} degrees of freedom")
     from scipy.special import ndtri, stdtrit  # a third of a second that `--help` need not pay
@@ -136,11 +123,11 @@ def t_quantile(probability: float, degrees: float) -> float:
 
 
 def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
-    """Holm's adjusted p-values. `family` tests were possible; those not given count as less significant than all."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    """Return Holm's adjusted p-values. Of `family` possible tests those left out count as less significant than all."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     size = max(family or 0, len(p_values))
     adjusted, worst = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        worst = max(worst, min(1.0, (size - rank) * p_values[place]))
-        adjusted[place] = worst
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (size - rank) * p_values[index]))
+        adjusted[index] = worst
     return adjusted

@@ -1,180 +1,177 @@
-"""Runs → the table of a paper, as data: rows by what varies, a cell a metric, a caption that says what it all means."""
+"""Runs → the table of a paper, as data: rows by what varies, a cell a metric; and which runs may share one."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import pandas as pd
+
 from prefsweep.errors import UserError, nearest
-from prefsweep.report.caption import caption
-from prefsweep.report.cell import Cell, Marks, make_cell
-from prefsweep.report.columns import HEADINGS, NOTHING, decimals_for, heading, is_cost, key_heading, value_text
-from prefsweep.report.comparable import comparable_sets, reason
-from prefsweep.report.completions import CompletionTable, read_completions
-from prefsweep.report.frame import Run, following_seed, groups, natural, varying
-from prefsweep.report.provenance import provenance
-from prefsweep.report.published import Entries, published_for
-from prefsweep.report.significance import marks
+from prefsweep.report.captions import caption, provenance
+from prefsweep.report.cells import Cell, compared, make_cell, published_for
+from prefsweep.report.completions import Completions, read_completions
+from prefsweep.report.formatting import NOTHING, key_heading, sort_key, value_text
+from prefsweep.report.metrics import METRICS, metric
+from prefsweep.report.runs import NAMES, following_seed, groups, metric_names, records, setting_names, varying
 
-Left = Mapping[str, CompletionTable | None]
-
-
-@dataclass(frozen=True)
-class Column:
-    metric: str
-    across: tuple[Any, ...] = ()  # the values, where a key is spread over columns
-
-    @property
-    def heading(self) -> str:
-        return ", ".join([heading(self.metric), *map(value_text, self.across)])
+# What must be equal in all runs of a table: the judge, the prompts, the decoding.
+COMPARING = ("generate", "judge_completions", "evaluate", "judge_accuracy", "judge_model")
+COMPARED = ("judge.", *(f"stages.{stage}." for stage in COMPARING))
+NO_MATTER = ("._target_", ".reads", ".path", "evaluate.frontier")  # plumbing; a path names no content; more is asked
+WEIGHTS = "the judge's own weights"
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A cell as it is printed."""
+def comparable_sets(runs: pd.DataFrame, completions: Completions) -> list[pd.DataFrame]:
+    """Split the runs into sets that may each make a table, in the order first seen.
 
-    text: str
-    is_best: bool = False
-    is_worse: bool = False
+    A run that says nothing of itself (killed before it wrote its config) or that left no completions joins the first
+    set that it does not contradict.
+    """
+    sets: list[tuple[dict[str, Any], list[int]]] = []
+    for row, settings in enumerate(comparisons(runs, completions)):
+        for known, members in sets:
+            if all(known[key] == settings[key] for key in known.keys() & settings.keys()):
+                known.update(settings)
+                members.append(row)
+                break
+        else:
+            sets.append((settings, [row]))
+    return [runs.iloc[members] for _, members in sets]
 
-    def marked(self, best: Callable[[str], str], worse: str) -> str:
-        return best(self.text) if self.is_best else self.text + (worse if self.is_worse else "")
+
+def comparisons(runs: pd.DataFrame, completions: Completions) -> list[dict[str, Any]]:
+    """What must be equal between runs, as far as each of them says it."""
+    keys = [key for key in setting_names(runs) if key.startswith(COMPARED) and not key.endswith(NO_MATTER)]
+    rows = runs[["dataset", "judge", *keys]].to_dict("records")
+    for row, stages, known in zip(rows, runs["stages"], completions.known(runs), strict=True):
+        # The stage that asks the judge about test pairs: one identity, one judge, wherever its files lie.
+        row |= {WEIGHTS: stages.get("judge_accuracy"), "prompts": known.get("hash")}
+    return [{str(key): value for key, value in row.items() if value is not None} for row in rows]
 
 
-@dataclass(frozen=True)
+def reason(sets: Sequence[pd.DataFrame], completions: Completions) -> str:
+    """`generate.temperature (0.7, 1)`: what the sets differ in, the plainest first."""
+    values: dict[str, dict[str, None]] = {}
+    for members in sets:
+        for key, value in comparisons(members.iloc[:1], completions)[0].items():
+            values.setdefault(key, {})[value_text(value)] = None
+    values.pop("prompts", None)
+    differing = [f"{key_heading(key)} ({', '.join(texts)})" for key, texts in values.items() if len(texts) > 1]
+    return ", ".join(differing[:3]) or "the prompts that were completed"
+
+
+@dataclass(frozen=True, eq=False)
 class Row:
     keys: tuple[Any, ...]
-    runs: tuple[Run, ...]
+    runs: pd.DataFrame
     cells: tuple[Cell, ...]
 
     @property
-    def counted(self) -> int:
-        return sum(run.has_result for run in self.runs)
+    def name(self) -> str:
+        return ", ".join(map(value_text, self.keys)) or "all runs"
 
     @property
     def tally(self) -> str:
         """`3 of 3`, `2 of 3 (1 failed)`: the runs that count, and what became of those that did not finish."""
-        others = Counter(run.status for run in self.runs if run.status != "finished")
+        others = Counter(self.runs.loc[self.runs["status"] != "finished", "status"])
         note = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
-        return f"{self.counted} of {len(self.runs)}" + (f" ({note})" if note else "")
+        return f"{self.runs['has_result'].sum()} of {len(self.runs)}" + (f" ({note})" if note else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     keys: tuple[str, ...]
     across: tuple[str, ...]
-    columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    marks: tuple[Marks, ...]  # a column each
     caption: str
     provenance: str
 
+    @cached_property
+    def has_published(self) -> list[bool]:
+        """Whether a column has published numbers, which stand in a column of their own beside it."""
+        columns = zip(*(row.cells for row in self.rows), strict=True)
+        return [any(cell.published is not None for cell in column) for column in columns]
+
     @property
     def header(self) -> list[str]:
-        numbers = [
-            name
-            for place, column in enumerate(self.columns)
-            for name in [column.heading, *([f"{column.heading} (published)"] if self.is_published(place) else [])]
-        ]
-        return [*map(key_heading, self.keys), *numbers, "runs"]
+        headings = [*map(key_heading, self.keys)]
+        for cell, is_published in zip(self.rows[0].cells, self.has_published, strict=True):
+            headings += [cell.heading, *[f"{cell.heading} (published)"] * is_published]
+        return [*headings, "runs"]
 
-    def is_published(self, place: int) -> bool:
-        return any(row.cells[place].published is not None for row in self.rows)
+    @property
+    def numbers(self) -> range:
+        """The columns of `header` that hold numbers: not the keys, nor the tally of runs."""
+        return range(len(self.keys), len(self.header) - 1)
 
-    def shown(self) -> list[list[Shown]]:
-        """Every row as it is printed, under `header`; a column has one number of decimals."""
-        places = range(len(self.columns))
-        decimals = [decimals_for([row.cells[place].mean for row in self.rows]) for place in places]
-        return [
-            [
-                *(Shown(value_text(key)) for key in row.keys),
-                *(text for place in places for text in self.shown_cell(number, place, decimals[place])),
-                Shown(row.tally),
-            ]
-            for number, row in enumerate(self.rows)
-        ]
-
-    def shown_cell(self, number: int, place: int, decimals: int) -> list[Shown]:
-        row, mark = self.rows[number], self.marks[place]
-        cell = row.cells[place]
-        expected = row.counted if not self.across else len(cell.values)
-        ours = Shown(cell.text(decimals, expected), number == mark.best, number in mark.worse)
-        if not self.is_published(place):
-            return [ours]
-        return [ours, Shown(cell.published.text(decimals) if cell.published else NOTHING)]
-
-    def texts(self) -> list[list[str]]:
-        return [[cell.text for cell in line] for line in self.shown()]
+    def lines(self, best: str = "{}", worse: str = "{}") -> list[list[str]]:
+        """Every row as text, under `header`, with the marks of its cells."""
+        lines = []
+        for row in self.rows:
+            texts = [*map(value_text, row.keys)]
+            for cell, is_published in zip(row.cells, self.has_published, strict=True):
+                texts.append((best if cell.is_best else worse if cell.is_worse else "{}").format(cell.text))
+                texts += [cell.published.text(cell.decimals) if cell.published else NOTHING] * is_published
+            lines.append([*texts, row.tally])
+        return lines
 
 
 def table(
-    runs: Sequence[Run],
+    runs: pd.DataFrame,
     metrics: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
     across: Sequence[str] = (),
-    published: Entries = (),
-    completions: Left | None = None,
+    published: Sequence[Mapping[str, Any]] = (),
+    completions: Completions | None = None,
 ) -> Table:
     """A row for each group of runs that differ in the seed alone; `across` spreads the values of a key over columns.
 
-    `metrics` are columns; default: those well known. Runs that are not comparable are refused."""
-    left = read_all(runs) if completions is None else completions
-    refuse_incomparable(runs, left)
-    chosen = tuple(metrics) if metrics is not None else default_metrics(runs)
-    refuse_unknown(chosen, {name for run in runs for name in run.metrics})
-    keys = row_keys(runs, rows, across)
-    spread = [tuple(group[0].value(key) for key in across) for group in groups(runs, across)]
-    values = sorted(spread, key=lambda value: list(map(rank, value)))
-    columns = tuple(Column(metric, value) for metric in chosen for value in values)
-    seeded = following_seed(runs)
-
-    def make(group: Sequence[Run], column: Column) -> Cell:
-        mine = [run for run in group if tuple(run.value(key) for key in across) == column.across]
-        seedless = not any(key in run.settings for run in mine for key in seeded)
-        entry = published_for(mine, column.metric, published) if mine else None
-        return make_cell(mine, column.metric, left, entry, seedless and bool(seeded))
-
-    made = [
-        Row(tuple(group[0].value(key) for key in keys), tuple(group), tuple(make(group, column) for column in columns))
-        for group in groups(runs, keys)
-    ]
-    made.sort(key=lambda row: list(map(rank, row.keys)))  # the order first seen is that of folders, which end in a hash
-    found = tuple(marks([row.cells[place] for row in made], column.metric) for place, column in enumerate(columns))
-    cells = [cell for row in made for cell in row.cells]
-    unfinished = any(not run.has_result for run in runs)
-    said = caption(runs, [*keys, *across], cells, found, unfinished)
-    return Table(keys, tuple(across), columns, tuple(made), found, said, provenance(runs, left, chosen))
-
-
-def read_all(runs: Sequence[Run]) -> Left:
-    return {run.identity: read_completions(run) if run.has_result else None for run in runs}
-
-
-def refuse_incomparable(runs: Sequence[Run], completions: Left) -> None:
+    `metrics` are columns; default: those well known. Runs that are not comparable are refused.
+    """
+    completions = read_completions(runs) if completions is None else completions
     sets = comparable_sets(runs, completions)
     if len(sets) > 1:
         raise UserError(
-            f"table: these runs differ in {reason(sets, completions)} and share no table; name folders of runs with one "
-            "judge, the same prompts and one decoding"
+            f"table: these runs differ in {reason(sets, completions)} and share no table; name folders of runs with "
+            "one judge, the same prompts and one decoding"
         )
+    chosen = default_metrics(runs) if metrics is None else list(metrics)
+    refuse_unknown(chosen, "metric", metric_names(runs))
+    keys = row_keys(runs, rows, across)
+    by_row = sorted(groups(runs, keys), key=lambda group: list(map(sort_key, group[0])))
+    spread = sorted((values for values, _ in groups(runs, across)), key=lambda values: list(map(sort_key, values)))
+    seeds = following_seed(runs)
+
+    def make(group: pd.DataFrame, name: str, values: tuple[Any, ...]) -> Cell:
+        for key, value in zip(across, values, strict=True):
+            group = group[[each == value for each in group[key]]]
+        entry = published_for(records(group.iloc[:1])[0], metric(name), published) if published and len(group) else None
+        is_seedless = bool(seeds) and not group[seeds].notna().any(axis=None)
+        expected = int((group["has_result"] & (group[name].notna() | (not across))).sum())
+        rest = {"across": values, "published": entry, "is_seedless": is_seedless, "expected": expected}
+        return make_cell(group, metric(name), completions, **rest)
+
+    columns = [compared([make(group, name, values) for _, group in by_row]) for name in chosen for values in spread]
+    cells = list(zip(*columns, strict=True)) or [()] * len(by_row)
+    made = tuple(Row(values, group, of_row) for (values, group), of_row in zip(by_row, cells, strict=True))
+    text = caption(runs, [*keys, *across], [cell for column in columns for cell in column])
+    return Table(keys, tuple(across), made, text, provenance(runs, completions, chosen))
 
 
-def refuse_unknown(chosen: Sequence[str], present: set[str]) -> None:
-    for name in chosen:
-        if name not in present:
-            raise UserError(f"{name}: no run has this metric{nearest(name, present)}")
+def refuse_unknown(names: Sequence[str], what: str, known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"{name}: no run has this {what}{nearest(name, known)}")
 
 
-def row_keys(runs: Sequence[Run], rows: Sequence[str] | None, across: Sequence[str]) -> tuple[str, ...]:
+def row_keys(runs: pd.DataFrame, rows: Sequence[str] | None, across: Sequence[str]) -> tuple[str, ...]:
     """What tells rows apart. Keys that are named must leave nothing but the seed to differ within a row."""
-    found = varying(runs)
-    known = {*found, *(key for run in runs for key in (*run.names, *run.settings))}
-    for key in [*(rows or ()), *across]:
-        if key not in known:
-            raise UserError(f"{key}: no run has this key{nearest(key, known)}")
+    refuse_unknown([*(rows or ()), *across], "key", [*NAMES, *setting_names(runs)])
     if rows is None:
-        return tuple(key for key in found if key not in across) or (() if across else ("method",))
-    for group in groups(runs, [*rows, *across]):
+        return tuple(key for key in varying(runs) if key not in across) or (() if across else ("method",))
+    for _, group in groups(runs, [*rows, *across]):
         if differing := varying(group):
             raise UserError(
                 f"--rows {','.join(rows)}: would put runs that differ in {', '.join(differing[:3])} into one row; "
@@ -183,13 +180,8 @@ def row_keys(runs: Sequence[Run], rows: Sequence[str] | None, across: Sequence[s
     return tuple(rows)
 
 
-def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
-    present = {name for run in runs if run.has_result for name in run.metrics if not is_cost(name)}
-    return tuple(name for name in HEADINGS if name in present) or tuple(sorted(present))
-
-
-def rank(value: Any) -> tuple[int, float, list[list[tuple[float, str]]]]:
-    """A sorting key for values of any kind: none, then numbers by size, then words."""
-    if isinstance(value, int | float):
-        return 1, value, []
-    return (0, 0, []) if value is None else (2, 0, natural(value_text(value)))
+def default_metrics(runs: pd.DataFrame) -> list[str]:
+    """The well-known metrics that the runs have; without any, all that they have but costs."""
+    present = [name for name in metric_names(runs) if runs.loc[runs["has_result"], name].notna().any()]
+    well_known = [name for name, entry in METRICS.items() if entry.default and name in present]
+    return well_known or sorted(name for name in present if metric(name).kind != "cost")

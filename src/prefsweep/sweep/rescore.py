@@ -7,7 +7,7 @@ from prefsweep.config.overrides import key_of
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job, prepare, store_of
 from prefsweep.pipeline.runner import missing
-from prefsweep.report.frame import Run, read_runs
+from prefsweep.report.runs import Run, read_runs, records
 from prefsweep.sweep.grid import Grid, sweep_name
 
 
@@ -16,7 +16,7 @@ def rescore(folder: Path, words: list[str], config_dir: Path | None) -> Grid:
     jobs: dict[str, Job] = {}
     said = {key_of(word) for word in words}
     named = words if "sweep" in said else [*words, f"sweep={folder.resolve().name}{suffix(words)}"]
-    for run in (run for run in read_runs([folder]) if run.has_result):
+    for run in (run for run in records(read_runs([folder])) if run["has_result"]):
         line = [word for word in words_of(run) if key_of(word) not in {*said, "sweep", "grid"}] + ["grid=null", *named]
         job = prepare(line, compose(line, config_dir))
         refuse_training(job, run)
@@ -33,10 +33,10 @@ def suffix(words: list[str]) -> str:
     return f"-by-{judges[-1]}" if judges else "-again"
 
 
-def words_of(run: Run) -> tuple[str, ...]:
-    if not run.overrides:
-        raise UserError(f"{run.folder}: does not say the words of its command; run the sweep again")
-    return run.overrides
+def words_of(run: Run) -> list[str]:
+    if not run["overrides"]:
+        raise UserError(f"{run['folder']}: does not say the words of its command; run the sweep again")
+    return list(run["overrides"])
 
 
 def refuse_training(job: Job, run: Run) -> None:
@@ -45,6 +45,6 @@ def refuse_training(job: Job, run: Run) -> None:
     ]
     if trained:
         raise UserError(
-            f"{run.name}: its {', '.join(trained)} would be built again: a word changes what is trained, or "
+            f"{run['name']}: its {', '.join(trained)} would be built again: a word changes what is trained, or "
             f"{job.config.runtime.outputs} is not where the sweep's stages are"
         )

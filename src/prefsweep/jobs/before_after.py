@@ -1,16 +1,15 @@
-"""Before and after: what the start and the result of a method answer to the same prompts, and what the judge says.
+"""Completions of the same prompts before and after training, by a method's start and by its result, and their scores.
 
-Both are asked with the same random numbers, so where they agree they answer alike, and a row is a comparison.
+Both are sampled with the same random numbers: where the policies agree, so do their completions.
 """
 
 import csv
 import io
-import json
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import fmean, median
 
-from prefsweep.pipeline.files import write_text
+from prefsweep.pipeline.files import read_jsonl, write_text
 
 SHOWN = 16  # rows of the readable table; the csv has all
 
@@ -28,14 +27,14 @@ COLUMNS = tuple(field.name for field in fields(Pair))
 
 
 def read_pairs(start: Path, result: Path) -> list[Pair]:
-    """From two files of scored samples, in the result's order; rows are matched by prompt and sample number."""
-    before = {(row["id"], row["sample"]): row for row in map(json.loads, start.open())}
-    found = []
-    for row in map(json.loads, result.open()):
+    """Return the pairs of two files of scored completions, in the result's order, by prompt and sample number."""
+    before = {(row["id"], row["sample"]): row for row in read_jsonl(start)}
+    pairs = []
+    for row in read_jsonl(result):
         first = before[row["id"], row["sample"]]
-        scores = (each["scores"]["score"] for each in (first, row))
-        found.append(Pair(row["prompt"], first["completion"], next(scores), row["completion"], next(scores)))
-    return found
+        scores = first["scores"]["score"], row["scores"]["score"]
+        pairs.append(Pair(row["prompt"], first["completion"], scores[0], row["completion"], scores[1]))
+    return pairs
 
 
 def write_before_after(pairs: list[Pair], folder: Path) -> None:
@@ -47,7 +46,7 @@ def write_before_after(pairs: list[Pair], folder: Path) -> None:
 
 
 def to_markdown(pairs: list[Pair]) -> str:
-    """The first rows, and the mean and median of all."""
+    """Return a table of the first rows, and the mean and median of all."""
     columns = [pair.score_before for pair in pairs], [pair.score_after for pair in pairs]
     lines = ["| prompt | before | score | after | score |", "| :-- | :-- | --: | :-- | --: |"]
     for pair in pairs[:SHOWN]:
