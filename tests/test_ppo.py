@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppo_toy import EOS, PAD, QUERIES, WORDS, make_task, make_trainer, threes, tiny
+from ppo_toy import CODEC, EOS, PAD, QUERIES, make_task, make_trainer, threes, tiny
 from prefsweep.config.stages import PPOConfig
 from prefsweep.models.logprobs import completion_batch, completion_logits
 from prefsweep.ppo import trainer, update
@@ -104,22 +104,22 @@ def test_sampling_policy_and_reference_are_at_one_temperature(temperature: float
     assert torch.allclose(first.bincount(minlength=len(expected)) / len(first), expected, atol=0.06)
 
 
-# -------------------------------------------------------------------------------------------------- beta and whitening
+# ---------------------------------------------------------------------------------------- KL coefficient and whitening
 
 
-def test_beta_follows_the_kl_that_was_measured(ppo_config: Config) -> None:
+def test_the_kl_coefficient_follows_the_kl_that_was_measured(ppo_config: Config) -> None:
     made = make_trainer(ppo_config(adaptive_kl_target=0.5, adaptive_kl_horizon=100), make_task())
-    betas, kls = [made.beta], []
+    coefficients, kls = [made.kl_coef], []
     for _ in range(3):
         kls.append(made.iterate()[0]["kl"])
-        betas.append(made.beta)
+        coefficients.append(made.kl_coef)
     assert kls[0] == 0 < kls[1]
-    for before, after, kl in zip(betas, betas[1:], kls, strict=False):
+    for before, after, kl in zip(coefficients, coefficients[1:], kls, strict=False):
         assert after == pytest.approx(before * (1 + min(max(kl / 0.5 - 1, -0.2), 0.2) * 24 / 100))
-    assert betas[1] < betas[0]  # too near to the reference
+    assert coefficients[1] < coefficients[0]  # too near to the reference
     fixed = make_trainer(ppo_config(adaptive_kl_target=None), make_task())
     fixed.iterate()
-    assert fixed.beta == betas[0]
+    assert fixed.kl_coef == coefficients[0]
 
 
 @pytest.mark.parametrize("whitened", [False, True])
@@ -127,13 +127,13 @@ def test_rewards_are_whitened_where_it_is_said(
     whitened: bool, ppo_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
-    advantages = trainer.tensors.advantages
+    gae = trainer.tensors.gae
 
     def watched(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
         seen.append((rewards, mask))
-        return advantages(rewards, values, mask, gamma, lam)
+        return gae(rewards, values, mask, gamma, lam)
 
-    monkeypatch.setattr(trainer.tensors, "advantages", watched)
+    monkeypatch.setattr(trainer.tensors, "gae", watched)
     make_trainer(ppo_config(whiten_rewards=whitened), make_task()).iterate()
     ((rewards, mask),) = seen
     assert (abs(float(rewards[mask].std()) - 1) < 0.01) == whitened
@@ -150,11 +150,11 @@ def rollouts_of(scores: list[float], ended: list[bool]) -> Rollouts:
 
 
 def test_scores_are_normalised_then_cut_then_marked_down_where_no_end_came(ppo_config: Config) -> None:
-    generate_completions = rollouts_of([1.0, 5.0, 9.0], [True, True, False])
+    rollouts = rollouts_of([1.0, 5.0, 9.0], [True, True, False])
     for rule, last in (("none", 1.5), ("penalty", -0.5), ("replace", -2.0)):
         made = make_trainer(ppo_config(missing_eos=rule, missing_eos_penalty=2.0, score_clip=1.5), make_task())
         made.moments.add(torch.tensor([3.0, 7.0]))  # mean 5, deviation 2
-        assert made.shape_scores(generate_completions).tolist() == pytest.approx([-1.5, 0.0, last])
+        assert made.shape_scores(rollouts).tolist() == pytest.approx([-1.5, 0.0, last])
 
 
 def test_the_scale_is_the_starting_policys_once_or_that_of_all_answers(ppo_config: Config) -> None:
@@ -198,7 +198,7 @@ def test_the_scorer_reads_query_and_answer_as_text_and_each_row_gets_its_own_sco
     made = make_trainer(ppo_config(), make_task())
     _, found = made.iterate()
     for row, (query, response) in enumerate(zip(found.queries, found.responses, strict=True)):
-        prompt, completion = WORDS.decode([query, response])
+        prompt, completion = CODEC.decode([query, response])
         assert (found.prompts[row], found.completions[row]) == (prompt, completion)
         assert found.scores[row].item() == pytest.approx(threes([prompt], [completion])[0])
     assert len(set(found.scores.tolist())) > 4
@@ -217,7 +217,7 @@ def test_an_answer_does_not_depend_on_the_batch_it_is_drawn_in(ppo_config: Confi
 
 def test_returns_are_the_advantages_before_whitening_with_the_values(ppo_config: Config) -> None:
     """With λ = 1 and no price of KL, the return of every token is its answer's score, whatever the critic thought."""
-    made = make_trainer(ppo_config(gae_lambda=1.0, beta=0.0, whiten_advantages=True), make_task())
+    made = make_trainer(ppo_config(gae_lambda=1.0, kl_coef=0.0, whiten_advantages=True), make_task())
     mask = torch.arange(5)[None, :] >= 5 - torch.tensor([[2], [5], [4]])
     logprobs, reference, values, entropy = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1))
     scores = torch.tensor([1.0, -2.0, 0.5])
@@ -234,8 +234,8 @@ def test_every_epoch_has_each_row_once_in_an_order_of_its_own(world: int, ppo_co
         each = [Split(rank, world, micro_batch=3).minibatches(made, iteration=2, epoch=epoch) for rank in range(world)]
         for parts in zip(*each, strict=True):
             assert len({part.rows for part in parts}) == 1
-            assert sorted(row for part in parts for rows in part.parts for row in rows) == sorted(parts[0].rows)
-            assert all(len(rows) <= 3 for part in parts for rows in part.parts)
+            assert sorted(row for part in parts for rows in part.micro_batches for row in rows) == sorted(parts[0].rows)
+            assert all(len(rows) <= 3 for part in parts for rows in part.micro_batches)
         orders.append([row for minibatch in each[0] for row in minibatch.rows])
         assert sorted(orders[-1]) == list(range(made.batch_size))
     assert len(set(map(tuple, orders))) == made.epochs

@@ -74,12 +74,12 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         "score_normalisation=running",
         "evaluate_every=2",
         "checkpoint=best",
-        "keep_every=3",
+        "save_every=3",
         f"lora={str(lora).lower()}",
     )
 
     def work(name: str) -> tuple[dict[str, Any], Any]:
-        context = new_context(name, log_every=2, save_every=8)
+        context = new_context(name, log_every=2, resume_checkpoint_every=8)
         return stage(f"{name}-artifact", context, *words, "iterations=7"), context
 
     def die() -> None:
@@ -134,7 +134,7 @@ def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_cont
     assert found["episodes"] == 40
     rows = list(context.history.rows())
     told = {
-        *("score/mean", "score/std", "score/median", "score/truncated", "kl", "entropy", "beta", "approx_kl"),
+        *("score/mean", "score/std", "score/median", "score/truncated", "kl", "entropy", "kl_coef", "approx_kl"),
         *("ratio/first", "updates"),
         *("clip_fraction/policy", "clip_fraction/value", "explained_variance", "loss/policy", "loss/value"),
         *("response/length", "response/ended", "learning_rate", "grad_norm", "value/mean", "return/mean", "step"),
@@ -172,7 +172,7 @@ def test_a_guards_trip_is_a_result(
     stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept is the state after iteration 2, also where a state before it was the best so far."""
-    stage("undisturbed", new_context("undisturbed"), "keep_every=1")
+    stage("undisturbed", new_context("undisturbed"), "save_every=1")
     loss, rate = update.policy_loss, update.Updater.set_learning_rate
     seen: list[int] = []
 

@@ -36,7 +36,7 @@ def assert_masked_columns_are_zero(values: Tensor) -> None:
 def test_advantages_are_the_sums_of_their_definition(gamma: float, lam: float) -> None:
     """A_t = Σ_l (γλ)^l (r_{t+l} + γ V_{t+l+1} − V_{t+l}), each row alone, without recursion or padding."""
     rewards, values = numbers(1), numbers(2)
-    found = tensors.advantages(rewards, values, MASK, gamma, lam)
+    found = tensors.gae(rewards, values, MASK, gamma, lam)
     assert_masked_columns_are_zero(found)
     for row, r, v in zip(unpadded(found), unpadded(rewards), unpadded(values), strict=True):
         after = [*v[1:], 0.0]
@@ -47,7 +47,7 @@ def test_advantages_are_the_sums_of_their_definition(gamma: float, lam: float) -
 
 def test_with_lambda_one_an_advantage_is_the_discounted_return_less_the_value() -> None:
     rewards, values = numbers(1), numbers(2)
-    found = tensors.advantages(rewards, values, MASK, 0.9, 1.0)
+    found = tensors.gae(rewards, values, MASK, 0.9, 1.0)
     for row, r, v in zip(unpadded(found), unpadded(rewards), unpadded(values), strict=True):
         for t in range(len(r)):
             assert row[t] + v[t] == pytest.approx(sum(0.9 ** (k - t) * r[k] for k in range(t, len(r))), abs=1e-12)
@@ -55,7 +55,7 @@ def test_with_lambda_one_an_advantage_is_the_discounted_return_less_the_value() 
 
 def test_the_score_sits_on_the_last_token_and_the_price_of_kl_on_each() -> None:
     logprobs, reference, scores = numbers(3), numbers(4), torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
-    found = tensors.token_rewards(scores, logprobs, reference, MASK, beta=0.3)
+    found = tensors.token_rewards(scores, logprobs, reference, MASK, kl_coef=0.3)
     assert_masked_columns_are_zero(found)
     rows = zip(unpadded(found), unpadded(logprobs), unpadded(reference), scores.tolist(), strict=True)
     for row, log_pi, log_ref, score in rows:
@@ -66,7 +66,7 @@ def test_the_score_sits_on_the_last_token_and_the_price_of_kl_on_each() -> None:
 
 
 def test_without_a_price_of_kl_the_score_is_all_there_is() -> None:
-    found = tensors.token_rewards(torch.ones(4, dtype=torch.float64), numbers(3), numbers(4), MASK, beta=0.0)
+    found = tensors.token_rewards(torch.ones(4, dtype=torch.float64), numbers(3), numbers(4), MASK, kl_coef=0.0)
     assert torch.equal(found.nonzero(), torch.tensor([[row, WIDTH - 1] for row in range(4)]))
 
 
@@ -76,7 +76,7 @@ def test_the_kl_of_an_answer_is_the_sum_over_its_tokens() -> None:
         assert kl == pytest.approx(sum(log_pi) - sum(log_ref), abs=1e-12)
 
 
-# --------------------------------------------------------------------------------------- whitening, moments, beta
+# ---------------------------------------------------------------------------- whitening, moments, KL coefficient
 
 
 @pytest.mark.parametrize("keep_mean", [False, True])
@@ -110,11 +110,11 @@ def test_equal_scores_are_not_scaled() -> None:
     assert moments.normalised(torch.tensor([2.5, 3.5])).tolist() == [0.0, 1.0]
 
 
-def test_beta_moves_towards_the_target_and_never_by_more_than_a_fifth_a_horizon() -> None:
-    assert tensors.next_beta(0.2, kl=6.0, target=6.0, horizon=1000, episodes=100) == 0.2
-    assert tensors.next_beta(0.2, kl=6.6, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 1.01)
-    assert tensors.next_beta(0.2, kl=600.0, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 1.02)
-    assert tensors.next_beta(0.2, kl=-5.0, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 0.98)
+def test_the_kl_coefficient_moves_towards_the_target_and_by_a_fifth_a_horizon_at_most() -> None:
+    assert tensors.next_kl_coef(0.2, kl=6.0, target=6.0, horizon=1000, episodes=100) == 0.2
+    assert tensors.next_kl_coef(0.2, kl=6.6, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 1.01)
+    assert tensors.next_kl_coef(0.2, kl=600.0, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 1.02)
+    assert tensors.next_kl_coef(0.2, kl=-5.0, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 0.98)
 
 
 def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_one_that_knows_the_mean() -> None:

@@ -8,8 +8,8 @@ of each validation, for any scorer to read afterwards.
 Departure: no independent scorer runs beside the learned one. It reads `validation.jsonl` when training is done, so the
 judge of a table has no way into what is trained, and its memory is not needed while the policy's is.
 
-One step of the history is one iteration: a batch of answers and its updates. `runtime.resume_checkpoint_every` counts optimiser
-steps, as it does elsewhere.
+One step of the history is one iteration: a batch of completions and its updates. As elsewhere,
+`runtime.resume_checkpoint_every` counts optimiser steps.
 """
 
 import json
@@ -79,9 +79,9 @@ def run(
     if context.runtime.gradient_checkpointing:
         task.policy.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = Trainer(config, task, accelerator, context.runtime.micro_batch, context.runtime.forward_batch)
-    spending = CostTracker(trainer, scorer, buys_labels=not isinstance(reward, TrainedConfig))
+    costs = CostTracker(trainer, scorer, buys_labels=not isinstance(reward, TrainedConfig))
     held_out = queries["validation"][: config.validation_prompts]
-    metrics = Optimisation(config, spending, held_out, tokenizer, folder, context).run()
+    metrics = Optimisation(config, costs, held_out, tokenizer, folder, context).run()
     return metrics | {"prompts_truncated": truncated(config, queries["train"])} | examples["train"].metrics()
 
 
@@ -149,8 +149,8 @@ def make_task(
         texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
         return texts
 
-    words = TextCodec(tokenizer.eos_token_id, tokenizer.pad_token_id, decode)
-    return Task(learner, reference, critic, words, score, queries)
+    codec = TextCodec(tokenizer.eos_token_id, tokenizer.pad_token_id, decode)
+    return Task(learner, reference, critic, codec, score, queries)
 
 
 def trunk_of(reward_model: Path | None, policy: PreTrainedModel) -> PreTrainedModel:
@@ -158,10 +158,8 @@ def trunk_of(reward_model: Path | None, policy: PreTrainedModel) -> PreTrainedMo
     if reward_model is None:
         raise UserError("stages.ppo.critic=reward: this method trains no reward model; say shared or separate")
     trunk = load_fp32(AutoModel, str(reward_model), {}, "reward.path")
-    find_similar = all(
-        getattr(trunk.config, name) == getattr(policy.config, name) for name in ("model_type", "vocab_size")
-    )
-    if not find_similar:
+    names = ("model_type", "vocab_size")
+    if any(getattr(trunk.config, name) != getattr(policy.config, name) for name in names):
         raise UserError(
             "stages.ppo.critic=reward: the reward model is of another architecture or vocabulary than the policy; "
             "say shared or separate"
@@ -175,15 +173,15 @@ class Optimisation:
     def __init__(
         self,
         config: PPOConfig,
-        spending: CostTracker,
+        costs: CostTracker,
         held_out: list[Ids],
         tokenizer: Any,
         folder: Path,
         context: Context,
     ):
         self.config = config
-        self.spending = spending
-        self.trainer = trainer = spending.trainer
+        self.costs = costs
+        self.trainer = trainer = costs.trainer
         self.held_out = held_out
         self.tokenizer = tokenizer
         self.folder = folder
@@ -238,7 +236,7 @@ class Optimisation:
         ) as bar:
             while trainer.iteration < config.iterations:
                 started = time.monotonic()
-                metrics, rollouts, cost = self.spending.iterate()
+                metrics, rollouts, cost = self.costs.iterate()
                 self.context.cost.add(**cost)
                 rate = config.batch_size / (time.monotonic() - started)
                 self.after(metrics, rollouts, rate)
