@@ -1,6 +1,7 @@
 """Tiny policies with random weights, and a task for them whose tokens are written as numbers."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from prefsweep.models.logprobs import Ids
 from prefsweep.models.scorers import Measures
 from prefsweep.ppo.rollout import TextCodec
 from prefsweep.ppo.trainer import Task, Trainer
+from prefsweep.stages import ppo
 
 EOS, PAD, VOCABULARY = 0, 1, 12
 TARGETS = {"gpt2": ["c_attn", "c_proj"], "opt": ["q_proj", "v_proj"]}  # of adapters
@@ -57,7 +59,7 @@ def make_task(
     policy, reference = tiny(name), tiny(name).eval()
     if lora:
         policy = reference = with_adapters(policy, AdapterConfig(2, 4, 0.0, TARGETS[name]), None, seed=1)
-    task = Task(policy, reference, None, CODEC, measured, queries)
+    task = Task(policy, reference, CODEC, measured, queries)
     return replace(task, **changes)
 
 
@@ -68,8 +70,12 @@ def short(stage: PPOConfig, **changes: Any) -> PPOConfig:
     return replace(stage, **{**sizes, **pace, **changes})
 
 
-def make_trainer(config: PPOConfig, task: Task, micro_batch: int = 3) -> Trainer:
-    return Trainer(config, task, Accelerator(cpu=True), micro_batch, forward_batch=16)
+def make_trainer(
+    config: PPOConfig, task: Task, micro_batch: int = 3, trunk: Any = None, accelerator: Any = None
+) -> Trainer:
+    """Return PPO's trainer; `trunk` is the critic's own."""
+    algorithm = (partial(ppo.advantage, config), ppo.critic_on(config, trunk))
+    return Trainer(config, task, *algorithm, accelerator or Accelerator(cpu=True), micro_batch, forward_batch=16)
 
 
 def token_probabilities(task: Task, query: Ids) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prefsweep.ppo import tensors
-from prefsweep.ppo.loss import policy_loss, value_loss
+from prefsweep.ppo.loss import kl_penalty, policy_loss, value_loss
 
 LENGTHS = (1, 3, 5, 7)
 WIDTH = max(LENGTHS)
@@ -198,3 +198,27 @@ def test_the_approximate_kl_is_never_negative_and_near_the_true_one() -> None:
     whole = torch.ones(1, len(draws), dtype=torch.bool)
     found = policy_loss(new[draws][None], old[draws][None], torch.zeros(1, len(draws)), whole, 0.2)
     assert float(found.divergence) / len(draws) == pytest.approx(float((old.exp() * (old - new)).sum()), rel=0.05)
+
+
+def test_the_kl_penalty_and_its_gradient_are_those_of_the_formula_token_by_token() -> None:
+    reference = numbers(7)
+    new = leaf(reference + 0.4 * numbers(9))
+    penalty = kl_penalty(new, reference, MASK)
+    penalty.backward()
+    total = 0.0
+    for row, column in MASK.nonzero().tolist():
+        ratio = math.exp(float(reference[row, column] - new[row, column].detach()))  # π_ref/π
+        total += ratio - math.log(ratio) - 1
+        assert new.grad is not None
+        assert float(new.grad[row, column]) == pytest.approx(1 - ratio, abs=1e-12)
+    assert new.grad is not None
+    assert (new.grad[~MASK] == 0).all()
+    assert float(penalty.detach()) == pytest.approx(total, abs=1e-10)
+
+
+def test_the_kl_penalty_is_the_kl_to_the_reference_in_expectation() -> None:
+    policy, reference = torch.tensor([0.4, 0.35, 0.25]).log(), torch.tensor([0.5, 0.3, 0.2]).log()
+    draws = torch.multinomial(policy.exp(), 200_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    everything = torch.ones(1, len(draws), dtype=torch.bool)
+    found = float(kl_penalty(policy[draws][None], reference[draws][None], everything)) / len(draws)
+    assert found == pytest.approx(float((policy.exp() * (policy - reference)).sum()), rel=0.05)

@@ -11,8 +11,8 @@ from prefsweep.config.schema import Config, DatasetConfig, HHConfig, IMDBConfig,
 from prefsweep.config.stages import (
     DPOConfig,
     GenerateConfig,
+    OnPolicyConfig,
     PolicyTrainingConfig,
-    PPOConfig,
     RewardModelConfig,
     Stages,
     TrainingConfig,
@@ -43,8 +43,10 @@ def check(config: Config) -> None:
     for name, stage in vars(config.stages).items():
         if isinstance(stage, TrainingConfig):
             check_training(f"stages.{name}", stage)
-        if isinstance(stage, PolicyTrainingConfig | PPOConfig) and stage.lora:
+        if isinstance(stage, PolicyTrainingConfig | OnPolicyConfig) and stage.lora:
             check_adapter(f"stages.{name}.adapter", stage.adapter, config.model)
+        if isinstance(stage, OnPolicyConfig):
+            check_on_policy(f"stages.{name}", stage)
     check_dpo(config.stages.dpo, config.runtime.micro_batch)
     check_reward("stages.reward_model", config.stages.reward_model)
     check_reward("stages.judge_model", config.stages.judge_model)
@@ -53,7 +55,6 @@ def check(config: Config) -> None:
     check_sample(config.stages.generate, config.dataset)
     if config.stages.evaluate.frontier:
         check_frontier(config.stages)
-    check_ppo(config.stages.ppo)
     check_lengths(config)
     check_published(config.published)
     if config.report.versus is not None and len(config.report.versus) != 2:
@@ -198,23 +199,25 @@ def check_frontier(stages: Stages) -> None:
         )
 
 
-def check_ppo(ppo: PPOConfig) -> None:
-    if ppo.batch_size % ppo.minibatch_size:
-        raise UserError(
-            f"stages.ppo.minibatch_size={ppo.minibatch_size}: must divide stages.ppo.batch_size={ppo.batch_size}"
-        )
+def check_on_policy(key: str, stage: OnPolicyConfig) -> None:
+    if stage.lora and stage.adapter.dropout:
+        raise UserError(f"{key}.adapter.dropout={stage.adapter.dropout}: must be 0, or the first ratios would not be 1")
+    for name in ("minibatch_size", "group_size"):
+        if stage.batch_size % getattr(stage, name):
+            raise UserError(
+                f"{key}.{name}={getattr(stage, name)}: must divide {key}.batch_size={stage.batch_size}; "
+                f"set {key}.{name} to one of its divisors"
+            )
     for name in ("query_tokens", "response_tokens"):
-        check_bounds(f"stages.ppo.{name}", getattr(ppo, name))
-    longest = ppo.response_tokens[1] + (ppo.query_tokens[1] if ppo.query_tokens else 1)
-    if longest > ppo.max_length:
+        check_bounds(f"{key}.{name}", getattr(stage, name))
+    longest = stage.response_tokens[1] + (stage.query_tokens[1] if stage.query_tokens else 1)
+    if longest > stage.max_length:
         raise UserError(
-            f"stages.ppo.max_length={ppo.max_length}: query and response may be {longest} tokens; raise it, or lower "
-            "stages.ppo.response_tokens"
+            f"{key}.max_length={stage.max_length}: query and response may be {longest} tokens; raise it, or lower "
+            f"{key}.response_tokens"
         )
-    if ppo.checkpoint == "best" and ppo.evaluate_every is None:
-        raise UserError(
-            "stages.ppo.checkpoint=best: needs stages.ppo.evaluate_every, or there is nothing to choose from"
-        )
+    if stage.checkpoint == "best" and stage.evaluate_every is None:
+        raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
 
 
 def check_bounds(key: str, bounds: list[int] | None) -> None:

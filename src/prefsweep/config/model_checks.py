@@ -62,8 +62,6 @@ def check_encoder(key: str, owner: Any) -> None:
 def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
     if not adapter.targets:
         raise UserError(f"{key}.targets=[]: name the layers that get adapters, as in model.adapter.targets=[c_attn]")
-    if key == "stages.ppo.adapter" and adapter.dropout:
-        raise UserError(f"{key}.dropout={adapter.dropout}: must be 0 in ppo, or its first ratios would not be 1")
     made = model.architecture if model.base == "pretrain" else None
     kind = made.model_type if made is not None else model_type(model.path)
     for target in adapter.targets:

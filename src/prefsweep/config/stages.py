@@ -131,18 +131,19 @@ class ReferenceLogpsConfig(StageConfig):
 
 
 @dataclass
-class PPOConfig(StageConfig):
-    """Its loop has iterations, each a batch of rollouts and several epochs of updates on it: not a TrainingConfig."""
+class OnPolicyConfig(StageConfig):
+    """What ppo and its like share. Their loop has iterations, each a batch of rollouts and several epochs of updates on
+    it: not a TrainingConfig."""
 
     lora: bool = config_field(legacy_default=False)
     adapter: AdapterConfig = config_field(only_with="lora")
     seed: int = config_field(at_least=0)
     iterations: int = config_field(at_least=1)
     batch_size: int = config_field(at_least=1)
+    group_size: int = config_field(at_least=1, legacy_default=1)
     minibatch_size: int = config_field(at_least=1)
     epochs: int = config_field(at_least=1)
     learning_rate: float = config_field(above=0)
-    critic_learning_rate: float | None = config_field(above=0)
     schedule: str = config_field(choices=("linear", "constant"))
     warmup_iterations: int = config_field(at_least=0)
     adam_epsilon: float = config_field(above=0)
@@ -152,7 +153,6 @@ class PPOConfig(StageConfig):
     query_tokens: list[int] | None = config_field(at_least=1)
     response_tokens: list[int] = config_field(at_least=1)
     temperature: float = config_field(above=0)
-    critic: str = config_field(choices=("shared", "separate", "reward"))
     missing_eos: str = config_field(choices=("none", "penalty", "replace"))
     missing_eos_penalty: float = config_field(at_least=0)
     score_normalisation: str = config_field(choices=("none", "start", "running"))
@@ -161,13 +161,7 @@ class PPOConfig(StageConfig):
     kl_coef: float = config_field(at_least=0)
     adaptive_kl_target: float | None = config_field(above=0)
     adaptive_kl_horizon: float = config_field(above=0)
-    whiten_rewards: bool = config_field()
-    whiten_advantages: bool = config_field()
-    gamma: float = config_field(above=0, at_most=1)
-    gae_lambda: float = config_field(at_least=0, at_most=1)
     clip_range: float = config_field(above=0, below=1)
-    clip_range_value: float | None = config_field(above=0)
-    vf_coef: float = config_field(at_least=0)
     target_kl: float | None = config_field(above=0)
     negative_kl: float = config_field(above=0)
     min_entropy: float = config_field(at_least=0)
@@ -179,6 +173,18 @@ class PPOConfig(StageConfig):
     # They decide whether a reward model is used, not what comes of it: no part of an identity.
     min_accuracy: float = config_field(hashed=False, at_least=0, at_most=1)
     must_beat_length: bool = config_field(hashed=False)
+
+
+@dataclass
+class PPOConfig(OnPolicyConfig):
+    critic: str = config_field(choices=("shared", "separate", "reward"))
+    critic_learning_rate: float | None = config_field(above=0)
+    vf_coef: float = config_field(at_least=0)
+    clip_range_value: float | None = config_field(above=0)
+    gamma: float = config_field(above=0, at_most=1)
+    gae_lambda: float = config_field(at_least=0, at_most=1)
+    whiten_rewards: bool = config_field()
+    whiten_advantages: bool = config_field()
 
 
 @dataclass

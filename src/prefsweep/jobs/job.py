@@ -9,7 +9,7 @@ from typing import Any
 
 from prefsweep.config.compose import as_container
 from prefsweep.config.schema import Config, DatasetConfig, RuntimeConfig, ScorerConfig, TrainedConfig, learns
-from prefsweep.config.stages import PolicyTrainingConfig, PPOConfig, StageConfig
+from prefsweep.config.stages import OnPolicyConfig, PolicyTrainingConfig, StageConfig
 from prefsweep.data import sources
 from prefsweep.hub import Repository, pinned, repository
 from prefsweep.jobs import console
@@ -92,7 +92,7 @@ def plan_of(config: Config) -> Plan:
 def generates_while_training(config: Config, role: str) -> bool:
     """Whether the stage in this role leaves answers of its validations."""
     stage = getattr(config.stages, role.partition("/")[0], None)
-    return isinstance(stage, PPOConfig | PolicyTrainingConfig) and stage.validation_prompts > 0
+    return isinstance(stage, OnPolicyConfig | PolicyTrainingConfig) and stage.validation_prompts > 0
 
 
 def as_seen_by(stage: StageConfig, section: Any) -> Any:

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from prefsweep.config.architectures import Architecture
 from prefsweep.config.schema import ModelConfig, RuntimeConfig
-from prefsweep.config.stages import DPOConfig, EncoderConfig, PPOConfig, SFTConfig
+from prefsweep.config.stages import DPOConfig, EncoderConfig, OnPolicyConfig, SFTConfig
 from prefsweep.errors import UserError
 from prefsweep.hub import Repository, hub_is_reachable, unreachable
 from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters
@@ -81,7 +81,9 @@ def base_of(policy: Path | None) -> Path | None:
     return policy / BASE if (policy / BASE).is_dir() else None
 
 
-def load_learner(stage: SFTConfig | DPOConfig | PPOConfig, model: ModelConfig, policy: Path | None) -> PreTrainedModel:
+def load_learner(
+    stage: SFTConfig | DPOConfig | OnPolicyConfig, model: ModelConfig, policy: Path | None
+) -> PreTrainedModel:
     """The policy to train: with fresh adapters where the stage says so, else whole."""
     if not stage.lora:
         return load_policy(model, policy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from prefsweep.config.stages import PPOConfig
+from prefsweep.config.stages import OnPolicyConfig
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Split:
     world: int
     micro_batch: int
 
-    def minibatches(self, config: PPOConfig, iteration: int, epoch: int) -> list[Minibatch]:
+    def minibatches(self, config: OnPolicyConfig, iteration: int, epoch: int) -> list[Minibatch]:
         """Return all rows of an iteration, in an order that depends on the iteration and the epoch alone."""
         order = shuffled(f"{config.seed}/epoch/{iteration}/{epoch}", config.batch_size)
         size = config.minibatch_size

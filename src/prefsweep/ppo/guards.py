@@ -5,14 +5,14 @@ import math
 import torch
 from torch import Tensor
 
-from prefsweep.config.stages import PPOConfig
+from prefsweep.config.stages import OnPolicyConfig
 
 
 class TrippedError(Exception):
     """One line: what left its bounds, when, and which setting to move. The weights are still those before it."""
 
 
-def check_rollouts(config: PPOConfig, iteration: int, scores: Tensor, kl: Tensor, entropy: float) -> None:
+def check_rollouts(config: OnPolicyConfig, iteration: int, scores: Tensor, kl: Tensor, entropy: float) -> None:
     """Raise where the scores [N], the KL [N] (log π(y) − log π_ref(y) of each completion) or the entropy is impossible.
 
     Under honest sampling E[exp(−Σ kl)] = 1, so by Markov Σ kl < −a has a probability below exp(−a), whatever the

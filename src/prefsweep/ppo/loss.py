@@ -1,4 +1,4 @@
-"""The two losses of PPO, a token at a time. Pure functions; every tensor is [B, A].
+"""The losses of policy and critic, a token at a time. Pure functions; every tensor is [B, A].
 
 They return sums over the mask, not means: a minibatch may be split into micro-batches of unequal lengths, and the total
 is divided once by the number of tokens of the minibatch.
@@ -51,3 +51,12 @@ def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: fl
     clipped = (torch.minimum(torch.maximum(new, old - clip), old + clip) - returns) ** 2
     larger = torch.maximum(unclipped, clipped).where(mask, 0.0)
     return ValueLoss(0.5 * larger.sum(), ((clipped > unclipped) & mask).sum())
+
+
+def kl_penalty(new: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Return Σ_t (r − log r − 1) with r = π_ref(y_t)/π(y_t), which is differentiated. Shao et al. 2024, equation 4.
+
+    Each term is never negative, and over tokens drawn from π its expectation is KL(π ‖ π_ref): the estimator k3.
+    """
+    log_ratio = (reference - new).where(mask, 0.0)
+    return (log_ratio.exp() - log_ratio - 1).where(mask, 0.0).sum()

@@ -1,4 +1,4 @@
-"""The policy with its critic: one forward gives log-probabilities, entropies and values at the completion's tokens.
+"""The policy, with a critic or none: one forward gives log-probabilities, entropies and values at completion tokens.
 
 The value head starts at zero, so the first values are 0, and takes its width from the hidden state itself: OPT-350m's
 is 512 wide where its `hidden_size` is 1024.
@@ -23,33 +23,56 @@ class PolicyOutput:
     """What one forward gives for each completion token, every tensor [B, A]; meaningless outside the mask."""
 
     logprobs: Tensor
-    values: Tensor
+    values: Tensor | None  # None without a critic
     entropy: Tensor | None  # of the whole distribution, in nats; None in a forward that is differentiated
 
 
-class ActorCritic(nn.Module):
-    """A policy and a value head, on the policy's own trunk (`critic=None`) or on a trunk of its own."""
+@dataclass(frozen=True)
+class Critic:
+    """How values are learned: by a head on `trunk`, or on the policy's own trunk where that is None."""
 
-    def __init__(self, policy: PreTrainedModel, critic: PreTrainedModel | None, temperature: float):
+    trunk: PreTrainedModel | None
+    learning_rate: float
+    coef: float  # the weight of the value loss
+    clip_range: float | None
+
+
+class ActorCritic(nn.Module):
+    """A policy, and a value head where there is a critic."""
+
+    def __init__(self, policy: PreTrainedModel, critic: Critic | None, temperature: float):
         super().__init__()
         self.policy = policy
-        self.critic = critic
+        self.critic = None if critic is None else critic.trunk
         self.temperature = temperature
-        self.value_head = nn.Linear(hidden_width(critic or policy), 1, device=policy.device)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_head = None if critic is None else zero_head(critic.trunk or policy)
 
     def forward(self, batch: CompletionBatch) -> PolicyOutput:
         hidden = completion_states(self.policy, batch)
         logits = completion_logits(self.policy, hidden, self.temperature)
-        states = hidden if self.critic is None else completion_states(self.critic, batch)
-        with torch.autocast(states.device.type, enabled=False):  # in bf16 a value would move in steps of a percent
-            values = self.value_head(states.float()).squeeze(-1)
+        values = self.values(batch, hidden)
         entropy = None if torch.is_grad_enabled() else entropies(logits)
         return PolicyOutput(token_logprobs(logits, batch.completions), values, entropy)
 
+    def values(self, batch: CompletionBatch, hidden: Tensor) -> Tensor | None:
+        """Return values [B, A], from the policy's hidden states [B, A, H] where the critic has no trunk of its own."""
+        if self.value_head is None:
+            return None
+        states = hidden if self.critic is None else completion_states(self.critic, batch)
+        with torch.autocast(states.device.type, enabled=False):  # in bf16 a value would move in steps of a percent
+            values: Tensor = self.value_head(states.float()).squeeze(-1)
+        return values
+
     def critic_parameters(self) -> list[nn.Parameter]:
-        return [*self.value_head.parameters(), *(self.critic.parameters() if self.critic is not None else [])]
+        return [weight for part in (self.value_head, self.critic) if part is not None for weight in part.parameters()]
+
+
+def zero_head(trunk: PreTrainedModel) -> nn.Linear:
+    """Return a value head of the trunk's width whose every value is 0."""
+    head = nn.Linear(hidden_width(trunk), 1, device=trunk.device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def completion_states(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:

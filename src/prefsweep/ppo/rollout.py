@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefsweep.config.stages import PPOConfig
+from prefsweep.config.stages import OnPolicyConfig
 from prefsweep.models import decoding
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import CompletionBatch, Ids, completion_batch
@@ -62,12 +62,12 @@ class TextCodec:
     decode: Decode
 
 
-def room(config: PPOConfig) -> int:
+def room(config: OnPolicyConfig) -> int:
     """Return how many tokens the longest response leaves for its query."""
     return config.max_length - config.response_tokens[1]
 
 
-def clipped_query(query: Ids, name: str, config: PPOConfig) -> Ids:
+def clipped_query(query: Ids, name: str, config: OnPolicyConfig) -> Ids:
     """Return its first few tokens, as many as are drawn from `query_tokens`; where that is unset, its end that fits."""
     if config.query_tokens is not None:
         return query[: Random(f"{config.seed}/query/{name}").randint(*config.query_tokens)]
@@ -78,7 +78,7 @@ def clipped_query(query: Ids, name: str, config: PPOConfig) -> Ids:
 class Sampler:
     """Draws completions from `policy` as it is at each call, at `temperature` from the whole distribution."""
 
-    config: PPOConfig
+    config: OnPolicyConfig
     policy: PreTrainedModel
     codec: TextCodec
     score: Score
@@ -93,7 +93,6 @@ class Sampler:
         """Complete and score each query with the random numbers of its name; every process returns all of them."""
         # 1. this process's share, queries of like length together
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        queries = [clipped_query(query, name, self.config) for query, name in zip(queries, names, strict=True)]
         share = sorted(range(rank, len(queries), world), key=lambda row: len(queries[row]))
         by_row: dict[int, Ids] = {}
         for first in range(0, len(share), self.batch):
