@@ -1,6 +1,7 @@
-"""Tiny policies with random weights, and a task for them whose words are numbers."""
+"""Tiny policies with random weights, and a task for them whose tokens are written as numbers."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from prefsweep.models.logprobs import Ids
 from prefsweep.models.scorers import Measures
 from prefsweep.ppo.rollout import TextCodec
 from prefsweep.ppo.trainer import Task, Trainer
+from prefsweep.stages import ppo
 
 EOS, PAD, VOCABULARY = 0, 1, 12
 TARGETS = {"gpt2": ["c_attn", "c_proj"], "opt": ["q_proj", "v_proj"]}  # of adapters
@@ -35,8 +37,8 @@ def tiny(name: str, vocabulary: int = VOCABULARY, seed: int = 0, width: int = 16
     return AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
 
 
-QUERIES: list[Ids] = [[2 + (3 * row + place) % 10 for place in range(1 + row % 6)] for row in range(40)]
-WORDS = TextCodec(EOS, PAD, lambda rows: [" ".join(map(str, row)) for row in rows])
+QUERIES: list[Ids] = [[2 + (3 * row + index) % 10 for index in range(1 + row % 6)] for row in range(40)]
+CODEC = TextCodec(EOS, PAD, lambda rows: [" ".join(map(str, row)) for row in rows])
 
 
 def threes(prompts: list[str], completions: list[str]) -> list[float]:
@@ -49,7 +51,7 @@ def threes(prompts: list[str], completions: list[str]) -> list[float]:
 def make_task(
     name: str = "gpt2", score: Any = threes, queries: list[Ids] = QUERIES, lora: bool = False, **changes: Any
 ) -> Task:
-    """With `lora` the reference is the policy itself, its adapters off. `score` says one number an answer."""
+    """With `lora` the reference is the policy itself, its adapters off. `score` gives one number a completion."""
 
     def measured(prompts: list[str], completions: list[str]) -> Measures:
         return {"score": score(prompts, completions)}
@@ -57,19 +59,23 @@ def make_task(
     policy, reference = tiny(name), tiny(name).eval()
     if lora:
         policy = reference = with_adapters(policy, AdapterConfig(2, 4, 0.0, TARGETS[name]), None, seed=1)
-    task = Task(policy, reference, None, WORDS, measured, queries)
+    task = Task(policy, reference, CODEC, measured, queries)
     return replace(task, **changes)
 
 
 def short(stage: PPOConfig, **changes: Any) -> PPOConfig:
-    """A few bold steps on short answers, whatever the stage's own values are."""
+    """Return a config of a few bold steps on short completions, whatever the stage's own values are."""
     sizes = {"batch_size": 24, "minibatch_size": 8, "epochs": 4, "iterations": 3, "normalisation_samples": 24}
     pace = {"learning_rate": 1e-2, "warmup_iterations": 0, "response_tokens": [8, 12], "max_length": 32}
     return replace(stage, **{**sizes, **pace, **changes})
 
 
-def make_trainer(config: PPOConfig, task: Task, micro_batch: int = 3) -> Trainer:
-    return Trainer(config, task, Accelerator(cpu=True), micro_batch, forward_batch=16)
+def make_trainer(
+    config: PPOConfig, task: Task, micro_batch: int = 3, trunk: Any = None, accelerator: Any = None
+) -> Trainer:
+    """Return PPO's trainer; `trunk` is the critic's own."""
+    algorithm = (partial(ppo.advantage, config), ppo.critic_on(config, trunk))
+    return Trainer(config, task, *algorithm, accelerator or Accelerator(cpu=True), micro_batch, forward_batch=16)
 
 
 def token_probabilities(task: Task, query: Ids) -> Tensor:

@@ -26,7 +26,7 @@ from prefsweep.models.loading import load_learner, load_policy
 from prefsweep.models.logprobs import completion_batch, completion_logprobs
 from prefsweep.pipeline.fingerprint import canonical
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import callbacks, dpo, ppo, reference_logps, sft
+from prefsweep.stages import callbacks, dpo, on_policy, ppo, reference_logps, sft
 
 SHORT = ("batch_size=8", "max_steps=4", "warmup_steps=0", "max_length=96", "learning_rate=1e-2")
 NAMES = ("gpt2", "opt")
@@ -196,7 +196,7 @@ def test_ppo_after_an_sft_of_adapters_starts_at_the_sft_model(
     name: str, config: Any, run: Stage, new_context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first KL is exactly 0, and what is left is the SFT's change and PPO's; a critic of its own is whole."""
-    monkeypatch.setattr(ppo, "load_scorer", lambda *rest: Vowels())
+    monkeypatch.setattr(on_policy, "load_scorer", lambda *rest: Vowels())
     sizes = ("iterations=2", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8")
     rest = ("max_length=96", "response_tokens=[4,8]", "validation_prompts=4", "learning_rate=1e-2", "critic=separate")
     made = config(name, *(f"stages.ppo.{word}" for word in (*sizes, *rest)))
@@ -214,7 +214,7 @@ def test_ppo_after_an_sft_of_adapters_starts_at_the_sft_model(
 
 def test_dropout_of_adapters_is_off_in_ppo(config: Any, tokenizer: Any) -> None:
     made = config("gpt2", "model.adapter.dropout=0.5", "stages.ppo.max_length=96")
-    task = ppo.make_task(made.stages.ppo, made.model, None, None, tokenizer, len, [], torch.device("cpu"))
+    task = on_policy.make_task(made.stages.ppo, "ppo", made.model, None, tokenizer, len, [], torch.device("cpu"))
     assert task.reference is task.policy
     assert not any(isinstance(module, torch.nn.Dropout) and module.p for module in task.policy.modules())
 
@@ -231,7 +231,7 @@ def test_dropout_of_adapters_is_off_in_ppo(config: Any, tokenizer: Any) -> None:
         ("model.adapter.targets=[]", r"stages\.sft\.adapter\.targets=\[\]: name the layers"),
         ("model.adapter.targets=[q_proj]", r"stages\.sft\.adapter\.targets=q_proj: gpt2 has no such layer.*: c_attn"),
         ("model.adapter.targets=[ln_1]", r"targets=ln_1: gpt2 has no such layer"),
-        ("stages.ppo.adapter.dropout=0.1", r"stages\.ppo\.adapter\.dropout=0\.1: must be 0 in ppo"),
+        ("stages.ppo.adapter.dropout=0.1", r"stages\.ppo\.adapter\.dropout=0\.1: must be 0"),
     ],
 )
 def test_what_cannot_be_adapted_is_refused_with_the_config(words: str, said: str, config: Any) -> None:

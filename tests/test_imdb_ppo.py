@@ -20,7 +20,7 @@ def test_it_is_the_recipe() -> None:
     ppo = config.stages.ppo
     assert (config.model.id, config.dataset.query_tokens, ppo.response_tokens) == ("lvwerra/gpt2-imdb", [2, 7], [4, 15])
     assert (ppo.learning_rate, ppo.batch_size, ppo.epochs, ppo.iterations) == (1.41e-5, 128, 4, 194)
-    assert (ppo.beta, ppo.adaptive_kl_target, ppo.adaptive_kl_horizon) == (0.2, 6, 10000)
+    assert (ppo.kl_coef, ppo.adaptive_kl_target, ppo.adaptive_kl_horizon) == (0.2, 6, 10000)
     assert (ppo.gamma, ppo.gae_lambda, ppo.vf_coef) == (1, 0.95, 0.1)
     assert (ppo.clip_range, ppo.clip_range_value, ppo.temperature) == (0.2, 0.2, 1)
     assert config.reward.id == "lvwerra/distilbert-imdb"

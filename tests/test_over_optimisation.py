@@ -13,15 +13,15 @@ COMPLETIONS = {4: [" the score was witty.", " it"], 8: [" the score was witty.",
 
 
 def test_the_answers_of_each_validation_are_read_by_another_scorer(tmp_path: Path) -> None:
-    for name, beta in (("b", 0.02), ("a", 0.0)):
+    for name, kl_coef in (("b", 0.02), ("a", 0.0)):
         run, stage = tmp_path / "sweep" / name, tmp_path / "outputs/stages/ppo" / name
         run.mkdir(parents=True)
         stage.mkdir(parents=True)
-        config = {"runtime": {"outputs": str(tmp_path / "outputs")}, "stages": {"ppo": {"beta": beta}}}
+        config = {"runtime": {"outputs": str(tmp_path / "outputs")}, "stages": {"ppo": {"kl_coef": kl_coef}}}
         told = {"status": "finished", "config": config, "stages": {"ppo": name}}
         (run / "run.json").write_text(json.dumps(told))
         rows = [
-            {"step": step, "prompt": PROMPT, "completion": completion, "score": step + beta}
+            {"step": step, "prompt": PROMPT, "completion": completion, "score": step + kl_coef}
             for step, completions in COMPLETIONS.items()
             for completion in completions
         ]
@@ -38,7 +38,7 @@ def test_the_answers_of_each_validation_are_read_by_another_scorer(tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
-    assert lines[0][:5] == ["iteration", "β 0: learned", "β 0: score", "β 0: well_formed", "β 0: KL"]
+    assert lines[0][:5] == ["iteration", *(f"kl_coef 0: {name}" for name in ("learned", "score", "well_formed", "KL"))]
     for line, (step, completions) in zip(lines[2:], COMPLETIONS.items(), strict=True):
         true = sum(true_reward(PROMPT + completion) for completion in completions) / 2
         assert line[:3] == [str(step), f"{step:.2f}", f"{true:.2f}"]

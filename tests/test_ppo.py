@@ -9,21 +9,23 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
-from ppo_toy import EOS, PAD, QUERIES, WORDS, make_task, make_trainer, threes, tiny
+from ppo_toy import CODEC, EOS, PAD, QUERIES, make_task, make_trainer, threes, tiny
 from prefsweep.config.stages import PPOConfig
 from prefsweep.models.logprobs import completion_batch, completion_logits
 from prefsweep.ppo import trainer, update
 from prefsweep.ppo.batches import Split
 from prefsweep.ppo.guards import TrippedError, check_rollouts
 from prefsweep.ppo.loss import policy_loss
-from prefsweep.ppo.policy import ActorCritic
+from prefsweep.ppo.policy import ActorCritic, Critic
 from prefsweep.ppo.rollout import Rollouts, clipped_query
 from prefsweep.ppo.trainer import Trainer
-from prefsweep.stages import ppo
+from prefsweep.stages import on_policy, ppo
 
 Config = Callable[..., PPOConfig]
+SHARED = Critic(trunk=None, learning_rate=1e-2, coef=0.1, clip_range=0.2)
 
 
 # ---------------------------------------------------------------------------------------------------------- the forward
@@ -31,7 +33,7 @@ Config = Callable[..., PPOConfig]
 
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_log_probabilities_do_not_depend_on_batch_or_padding(name: str) -> None:
-    model = ActorCritic(tiny(name), None, temperature=1.0)
+    model = ActorCritic(tiny(name), SHARED, temperature=1.0)
     torch.nn.init.normal_(model.value_head.weight)
     completions = [[3, 4, 5, EOS], [6, EOS], [7, 8, 9, 10, 11, 2], [EOS]]
     queries = QUERIES[:4]
@@ -48,7 +50,7 @@ def test_log_probabilities_do_not_depend_on_batch_or_padding(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_log_probabilities_and_entropy_are_the_models_own_at_the_temperature(name: str) -> None:
-    model = ActorCritic(tiny(name), None, temperature=0.7)
+    model = ActorCritic(tiny(name), SHARED, temperature=0.7)
     batch = completion_batch(QUERIES[:3], [[3, 4, EOS], [5, EOS], [6]], PAD, torch.device("cpu"))
     with torch.no_grad():
         found, logs = model(batch), (completion_logits(model.policy, batch) / 0.7).log_softmax(-1)
@@ -77,11 +79,11 @@ def test_the_ratio_is_exactly_one_on_the_first_minibatch_and_not_on_the_second(
         return policy_loss(new, old, advantages, mask, clip)
 
     monkeypatch.setattr(update, "policy_loss", watched)
-    critic = tiny(name).base_model if separate else None
-    task = make_task(name, lora=lora, critic=critic)
+    trunk = tiny(name).base_model if separate else None
+    task = make_task(name, lora=lora)
     kinds = set[torch.dtype]()
     task.policy.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: kinds.add(logits.dtype))
-    made = make_trainer(ppo_config(precision=precision, target_kl=None), task)
+    made = make_trainer(ppo_config(precision=precision, target_kl=None), task, trunk=trunk)
     metrics, rollouts = made.iterate()
     assert kinds == {torch.bfloat16 if precision == "bf16" else torch.float32}
     assert 0 < int(rollouts.ended.sum()) < 24
@@ -104,22 +106,22 @@ def test_sampling_policy_and_reference_are_at_one_temperature(temperature: float
     assert torch.allclose(first.bincount(minlength=len(expected)) / len(first), expected, atol=0.06)
 
 
-# -------------------------------------------------------------------------------------------------- beta and whitening
+# ---------------------------------------------------------------------------------------- KL coefficient and whitening
 
 
-def test_beta_follows_the_kl_that_was_measured(ppo_config: Config) -> None:
+def test_the_kl_coefficient_follows_the_kl_that_was_measured(ppo_config: Config) -> None:
     made = make_trainer(ppo_config(adaptive_kl_target=0.5, adaptive_kl_horizon=100), make_task())
-    betas, kls = [made.beta], []
+    coefficients, kls = [made.kl_coef], []
     for _ in range(3):
         kls.append(made.iterate()[0]["kl"])
-        betas.append(made.beta)
+        coefficients.append(made.kl_coef)
     assert kls[0] == 0 < kls[1]
-    for before, after, kl in zip(betas, betas[1:], kls, strict=False):
+    for before, after, kl in zip(coefficients, coefficients[1:], kls, strict=False):
         assert after == pytest.approx(before * (1 + min(max(kl / 0.5 - 1, -0.2), 0.2) * 24 / 100))
-    assert betas[1] < betas[0]  # too near to the reference
+    assert coefficients[1] < coefficients[0]  # too near to the reference
     fixed = make_trainer(ppo_config(adaptive_kl_target=None), make_task())
     fixed.iterate()
-    assert fixed.beta == betas[0]
+    assert fixed.kl_coef == coefficients[0]
 
 
 @pytest.mark.parametrize("whitened", [False, True])
@@ -127,13 +129,13 @@ def test_rewards_are_whitened_where_it_is_said(
     whitened: bool, ppo_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
-    advantages = trainer.tensors.advantages
+    gae = ppo.gae
 
     def watched(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
         seen.append((rewards, mask))
-        return advantages(rewards, values, mask, gamma, lam)
+        return gae(rewards, values, mask, gamma, lam)
 
-    monkeypatch.setattr(trainer.tensors, "advantages", watched)
+    monkeypatch.setattr(ppo, "gae", watched)
     make_trainer(ppo_config(whiten_rewards=whitened), make_task()).iterate()
     ((rewards, mask),) = seen
     assert (abs(float(rewards[mask].std()) - 1) < 0.01) == whitened
@@ -150,11 +152,11 @@ def rollouts_of(scores: list[float], ended: list[bool]) -> Rollouts:
 
 
 def test_scores_are_normalised_then_cut_then_marked_down_where_no_end_came(ppo_config: Config) -> None:
-    generate_completions = rollouts_of([1.0, 5.0, 9.0], [True, True, False])
+    rollouts = rollouts_of([1.0, 5.0, 9.0], [True, True, False])
     for rule, last in (("none", 1.5), ("penalty", -0.5), ("replace", -2.0)):
         made = make_trainer(ppo_config(missing_eos=rule, missing_eos_penalty=2.0, score_clip=1.5), make_task())
         made.moments.add(torch.tensor([3.0, 7.0]))  # mean 5, deviation 2
-        assert made.shape_scores(generate_completions).tolist() == pytest.approx([-1.5, 0.0, last])
+        assert made.shape_scores(rollouts).tolist() == pytest.approx([-1.5, 0.0, last])
 
 
 def test_the_scale_is_the_starting_policys_once_or_that_of_all_answers(ppo_config: Config) -> None:
@@ -180,8 +182,8 @@ def test_queries_are_cut_to_a_drawn_number_of_first_tokens_or_to_what_fits(ppo_c
     assert {len(query) for query in found} == set(range(2, 9))
     assert all(query == long[: len(query)] for query in found)
     assert clipped_query(long, "0/0", ppo_config(max_length=32)) == long[-20:]
-    assert ppo.truncated(ppo_config(max_length=32), [long, long[:20], long[:21]]) == 2
-    assert ppo.truncated(ppo_config(query_tokens=[2, 8], max_length=32), [long]) == 0
+    assert on_policy.truncated(ppo_config(max_length=32), [long, long[:20], long[:21]]) == 2
+    assert on_policy.truncated(ppo_config(query_tokens=[2, 8], max_length=32), [long]) == 0
 
 
 def test_answers_end_at_eos_or_at_their_cap_and_every_query_comes_once_a_pass(ppo_config: Config) -> None:
@@ -198,7 +200,7 @@ def test_the_scorer_reads_query_and_answer_as_text_and_each_row_gets_its_own_sco
     made = make_trainer(ppo_config(), make_task())
     _, found = made.iterate()
     for row, (query, response) in enumerate(zip(found.queries, found.responses, strict=True)):
-        prompt, completion = WORDS.decode([query, response])
+        prompt, completion = CODEC.decode([query, response])
         assert (found.prompts[row], found.completions[row]) == (prompt, completion)
         assert found.scores[row].item() == pytest.approx(threes([prompt], [completion])[0])
     assert len(set(found.scores.tolist())) > 4
@@ -212,16 +214,51 @@ def test_an_answer_does_not_depend_on_the_batch_it_is_drawn_in(ppo_config: Confi
     assert made.sampler(QUERIES, names).responses == together
 
 
+# ------------------------------------------------------------------------------------------------ groups and critics
+
+
+def test_the_rows_of_a_group_are_different_completions_of_one_query(ppo_config: Config) -> None:
+    """Also where the number of its tokens is drawn; over the iterations every query comes once a pass."""
+    made = make_trainer(ppo_config(group_size=4, query_tokens=[1, 6]), make_task())
+    rollouts = [made.iterate()[1] for _ in range(2)]
+    names = [f"{iteration}/{group}" for iteration in range(2) for group in range(6)]
+    expected = [clipped_query(made.query(number), name, made.config) for number, name in enumerate(names)]
+    rows = [query for each in rollouts for query in each.queries]
+    assert rows == [query for query in expected for _ in range(4)]
+    assert len({tuple(made.query(number)) for number in range(40)}) == len(set(map(tuple, QUERIES)))
+    for each in rollouts:
+        assert all(len({tuple(each.responses[row + n]) for n in range(4)}) > 1 for row in range(0, 24, 4))
+
+
+def test_without_a_critic_there_is_no_value_head_and_no_value_metric(ppo_config: Config) -> None:
+    def scores_alone(before: update.Snapshot, scores: Tensor, kl_coef: float) -> update.Targets:
+        assert before.values is None
+        return update.Targets(scores[:, None] * before.mask, kl_loss_coef=kl_coef)
+
+    config, with_critic = ppo_config(), make_trainer(ppo_config(), make_task())
+    made = Trainer(config, make_task(), scores_alone, None, Accelerator(cpu=True), 3, 16)
+    metrics, expected = made.iterate()[0], with_critic.iterate()[0]
+    assert {name for name, _ in made.model.named_parameters()} == {
+        name for name, _ in with_critic.model.named_parameters() if not name.startswith("value_head.")
+    }
+    values = {"loss/value", "clip_fraction/value", "explained_variance", "value/mean", "return/mean"}
+    assert set(metrics) == set(expected) - values | {"loss/kl"}
+    assert metrics["kl"] == 0 and metrics["ratio/first"] == 1
+    assert len(made.updater.optimizer.param_groups) == 1
+
+
 # ----------------------------------------------------------------------------------------------------------- the update
 
 
 def test_returns_are_the_advantages_before_whitening_with_the_values(ppo_config: Config) -> None:
-    """With λ = 1 and no price of KL, the return of every token is its answer's score, whatever the critic thought."""
-    made = make_trainer(ppo_config(gae_lambda=1.0, beta=0.0, whiten_advantages=True), make_task())
+    """With λ = 1 and no price of KL, the return of every token is its answer's score, whatever the critic predicted."""
+    config = ppo_config(gae_lambda=1.0, whiten_advantages=True)
     mask = torch.arange(5)[None, :] >= 5 - torch.tensor([[2], [5], [4]])
     logprobs, reference, values, entropy = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1))
     scores = torch.tensor([1.0, -2.0, 0.5])
-    found = made.targets(update.Snapshot(logprobs, reference, values.where(mask, 0.0), entropy, mask), scores)
+    before = update.Snapshot(logprobs, reference, entropy, mask, values.where(mask, 0.0))
+    found = ppo.advantage(config, before, scores, kl_coef=0.0)
+    assert found.returns is not None
     assert torch.allclose(found.returns[mask], scores[:, None].expand(3, 5)[mask], atol=1e-5)
     plain = (scores[:, None] - values)[mask]
     assert torch.allclose(found.advantages[mask], (plain - plain.mean()) / plain.std(correction=0), atol=1e-4)
@@ -234,8 +271,8 @@ def test_every_epoch_has_each_row_once_in_an_order_of_its_own(world: int, ppo_co
         each = [Split(rank, world, micro_batch=3).minibatches(made, iteration=2, epoch=epoch) for rank in range(world)]
         for parts in zip(*each, strict=True):
             assert len({part.rows for part in parts}) == 1
-            assert sorted(row for part in parts for rows in part.parts for row in rows) == sorted(parts[0].rows)
-            assert all(len(rows) <= 3 for part in parts for rows in part.parts)
+            assert sorted(row for part in parts for rows in part.micro_batches for row in rows) == sorted(parts[0].rows)
+            assert all(len(rows) <= 3 for part in parts for rows in part.micro_batches)
         orders.append([row for minibatch in each[0] for row in minibatch.rows])
         assert sorted(orders[-1]) == list(range(made.batch_size))
     assert len(set(map(tuple, orders))) == made.epochs
@@ -271,7 +308,7 @@ def test_honest_rollouts_pass_and_impossible_ones_trip(ppo_config: Config) -> No
     fine, made = torch.ones(4), ppo_config()
     check_rollouts(made, 1, fine, torch.tensor([-4.9] * 4), entropy=1.0)
     broken = {
-        "KL of 4 answers summed to": (fine, torch.tensor([-5.1] * 4), 1.0),
+        "KL of 4 completions summed to": (fine, torch.tensor([-5.1] * 4), 1.0),
         "the KL was nan": (fine, torch.tensor([1.0, float("nan")]), 1.0),
         "entropy fell": (fine, torch.zeros(4), 0.001),
         "score was not finite": (torch.tensor([1.0, float("inf")]), torch.zeros(2), 1.0),
@@ -303,9 +340,9 @@ def worker_main(rank: int, world: int, port: int, made: PPOConfig, runtime: Any,
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in places.items()} | {"MASTER_ADDR": "127.0.0.1"})
     torch.set_num_threads(1)
-    accelerator = ppo.new_accelerator(runtime)
+    accelerator = on_policy.new_accelerator(runtime)
     assert accelerator.num_processes == world
-    one = Trainer(made, make_task(lora=lora), accelerator, 3, 16)
+    one = make_trainer(made, make_task(lora=lora), accelerator=accelerator)
     gradients: list[Tensor] = []
     step = one.updater.optimizer.step
 
@@ -349,7 +386,7 @@ def test_two_processes_make_the_update_of_one(
     assert torch.allclose(first[0], alone[0], rtol=0, atol=1e-5 * float(alone[0].abs().max()))
     for ours, theirs in zip(first[1], alone[1], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
-    begun = update.trained(ActorCritic(make_task(lora=lora).policy, None, 1.0).parameters())
+    begun = update.trained(ActorCritic(make_task(lora=lora).policy, SHARED, 1.0).parameters())
     start = torch.cat([weight.flatten() for weight in begun]).detach()
     gone = float((alone[3] - start).norm())
     assert float((first[3] - alone[3]).norm()) < 1e-3 * gone

@@ -26,7 +26,7 @@ def test_the_price_of_kl_pulls_a_policy_back_to_its_reference(ppo_config: Config
         for weight in task.policy.parameters():
             weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     size = {"batch_size": 64, "minibatch_size": 32, "iterations": 30, "learning_rate": 3e-3}
-    made = make_trainer(ppo_config(**size, score_normalisation="none", beta=1.0), task, micro_batch=64)
+    made = make_trainer(ppo_config(**size, score_normalisation="none", kl_coef=1.0), task, micro_batch=64)
     found = [made.iterate()[0]["kl"] for _ in range(30)]
     assert found[0] > 0.5
     assert found[-1] < 0.15 * found[0]
@@ -54,7 +54,7 @@ def test_without_a_price_the_better_of_two_tokens_is_all_that_is_said(ppo_config
         policy=policy,
         reference=tiny("gpt2", vocabulary=2, width=4).eval(),
     )
-    made = make_trainer(ppo_config(**BANDIT, beta=0.0, iterations=40, learning_rate=3e-2), one, micro_batch=256)
+    made = make_trainer(ppo_config(**BANDIT, kl_coef=0.0, iterations=40, learning_rate=3e-2), one, micro_batch=256)
     before = float(token_probabilities(one, [1])[1])
     for _ in range(40):
         made.iterate()
@@ -72,7 +72,7 @@ def test_with_a_price_the_policy_becomes_the_reference_tilted_by_the_reward(ppo_
         reference=tiny("gpt2", vocabulary=8).eval(),
     )
     reference = token_probabilities(one, [2])
-    made = make_trainer(ppo_config(**BANDIT, beta=0.4, iterations=120, learning_rate=1e-2), one, micro_batch=256)
+    made = make_trainer(ppo_config(**BANDIT, kl_coef=0.4, iterations=120, learning_rate=1e-2), one, micro_batch=256)
     for _ in range(120):
         made.iterate()
     tilted = reference * (torch.tensor(rewards) / 0.4).exp()

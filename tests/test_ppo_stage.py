@@ -21,8 +21,8 @@ from prefsweep.jobs.run import diverged
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo import update
-from prefsweep.ppo.trainer import Trainer
-from prefsweep.stages import callbacks, ppo
+from prefsweep.ppo.trainer import Task, Trainer
+from prefsweep.stages import callbacks, on_policy, on_policy_loop, ppo
 
 SMALL = (
     *("iterations=5", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8", "learning_rate=1e-3"),
@@ -43,7 +43,7 @@ class Vowels:
 def stage(
     composed: Callable[..., Any], model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Any]]:
-    monkeypatch.setattr(ppo, "load_scorer", lambda *rest: Vowels())
+    monkeypatch.setattr(on_policy, "load_scorer", lambda *rest: Vowels())
 
     def run(folder: str, context: Any, *words: str, **inputs: Any) -> dict[str, Any]:
         said = [f"stages.ppo.{word}" for word in (*SMALL, *words)]
@@ -74,12 +74,12 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         "score_normalisation=running",
         "evaluate_every=2",
         "checkpoint=best",
-        "keep_every=3",
+        "save_every=3",
         f"lora={str(lora).lower()}",
     )
 
     def work(name: str) -> tuple[dict[str, Any], Any]:
-        context = new_context(name, log_every=2, save_every=8)
+        context = new_context(name, log_every=2, resume_checkpoint_every=8)
         return stage(f"{name}-artifact", context, *words, "iterations=7"), context
 
     def die() -> None:
@@ -134,7 +134,7 @@ def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_cont
     assert found["episodes"] == 40
     rows = list(context.history.rows())
     told = {
-        *("score/mean", "score/std", "score/median", "score/truncated", "kl", "entropy", "beta", "approx_kl"),
+        *("score/mean", "score/std", "score/median", "score/truncated", "kl", "entropy", "kl_coef", "approx_kl"),
         *("ratio/first", "updates"),
         *("clip_fraction/policy", "clip_fraction/value", "explained_variance", "loss/policy", "loss/value"),
         *("response/length", "response/ended", "learning_rate", "grad_norm", "value/mean", "return/mean", "step"),
@@ -160,8 +160,8 @@ def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_cont
 def test_the_bar_says_how_fast_it_goes_and_whether_it_learns(
     stage: Callable[..., dict[str, Any]], new_context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, bar, context = StringIO(), ppo.tqdm, new_context()
-    monkeypatch.setattr(ppo, "tqdm", lambda **said: bar(**said | {"disable": False, "file": shown}))
+    shown, bar, context = StringIO(), on_policy_loop.tqdm, new_context()
+    monkeypatch.setattr(on_policy_loop, "tqdm", lambda **said: bar(**said | {"disable": False, "file": shown}))
     stage("done", context, "iterations=2")
     row = next(context.history.rows())
     told = f"score {row['score/mean']:.3f}, KL {row['kl']:.2f}"
@@ -172,7 +172,7 @@ def test_a_guards_trip_is_a_result(
     stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept is the state after iteration 2, also where a state before it was the best so far."""
-    stage("undisturbed", new_context("undisturbed"), "keep_every=1")
+    stage("undisturbed", new_context("undisturbed"), "save_every=1")
     loss, rate = update.policy_loss, update.Updater.set_learning_rate
     seen: list[int] = []
 
@@ -198,6 +198,13 @@ def test_a_guards_trip_is_a_result(
     assert diverged({"evaluate": {"metrics": {"judge/mean": 0.1}}}) is None
 
 
+def loaded(made: Any, reward_model: Path, tokenizer: Any) -> tuple[Task, Any]:
+    """Return the task of a config, and the trunk of its critic where that has one of its own."""
+    sections = (made.stages.ppo, "ppo", made.model, None, tokenizer)
+    task = on_policy.make_task(*sections, Vowels().score, [], torch.device("cpu"))
+    return task, ppo.make_critic(made.stages.ppo, task.policy, made.model, None, reward_model).trunk
+
+
 @pytest.mark.parametrize("critic", ["shared", "separate", "reward"])
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_dropout_is_off_in_policy_reference_and_critic(
@@ -213,9 +220,9 @@ def test_dropout_is_off_in_policy_reference_and_critic(
     made = composed(
         f"model={MODELS[name]}", f"model.path={folder}", "stages.ppo.max_length=96", f"stages.ppo.critic={critic}"
     )
-    task = ppo.make_task(made.stages.ppo, made.model, None, folder, tokenizer, Vowels().score, [], torch.device("cpu"))
+    task, critic_trunk = loaded(made, folder, tokenizer)
     ids = torch.tensor([[5, 6, 7, 8, 9]])
-    for model in (task.policy, task.reference, *([task.critic] if task.critic is not None else [])):
+    for model in (task.policy, task.reference, *([critic_trunk] if critic_trunk is not None else [])):
         trunk = model.base_model.train()
         with torch.no_grad():
             first, again = (trunk(ids).last_hidden_state for _ in range(2))
@@ -233,9 +240,9 @@ def test_a_critic_begins_as_the_policy_or_as_the_reward_model(
     made = composed(
         "model=gpt2", f"model.path={model_folders['gpt2']}", "stages.ppo.max_length=96", f"stages.ppo.critic={critic}"
     )
-    task = ppo.make_task(made.stages.ppo, made.model, None, reward, tokenizer, Vowels().score, [], torch.device("cpu"))
-    assert task.critic is not None
-    moved = task.critic.wte.weight - task.policy.get_input_embeddings().weight
+    task, trunk = loaded(made, reward, tokenizer)
+    assert trunk is not None
+    moved = trunk.wte.weight - task.policy.get_input_embeddings().weight
     assert torch.allclose(moved, torch.full_like(moved, 0.125 if critic == "reward" else 0.0), atol=1e-6)
 
 
@@ -260,5 +267,5 @@ def test_a_reward_model_with_other_words_is_no_critic(
     stage: Callable[..., dict[str, Any]], new_context: Any, model_folders: dict[str, Path]
 ) -> None:
     for inputs in ({}, {"reward_model": model_folders["opt"]}):
-        with pytest.raises(UserError, match="say shared or separate"):
+        with pytest.raises(UserError, match="set it to shared or separate"):
             stage("refused", new_context(), "critic=reward", **inputs)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prefsweep.ppo import tensors
-from prefsweep.ppo.loss import policy_loss, value_loss
+from prefsweep.ppo.loss import kl_penalty, policy_loss, value_loss
 
 LENGTHS = (1, 3, 5, 7)
 WIDTH = max(LENGTHS)
@@ -36,7 +36,7 @@ def assert_masked_columns_are_zero(values: Tensor) -> None:
 def test_advantages_are_the_sums_of_their_definition(gamma: float, lam: float) -> None:
     """A_t = Σ_l (γλ)^l (r_{t+l} + γ V_{t+l+1} − V_{t+l}), each row alone, without recursion or padding."""
     rewards, values = numbers(1), numbers(2)
-    found = tensors.advantages(rewards, values, MASK, gamma, lam)
+    found = tensors.gae(rewards, values, MASK, gamma, lam)
     assert_masked_columns_are_zero(found)
     for row, r, v in zip(unpadded(found), unpadded(rewards), unpadded(values), strict=True):
         after = [*v[1:], 0.0]
@@ -47,7 +47,7 @@ def test_advantages_are_the_sums_of_their_definition(gamma: float, lam: float) -
 
 def test_with_lambda_one_an_advantage_is_the_discounted_return_less_the_value() -> None:
     rewards, values = numbers(1), numbers(2)
-    found = tensors.advantages(rewards, values, MASK, 0.9, 1.0)
+    found = tensors.gae(rewards, values, MASK, 0.9, 1.0)
     for row, r, v in zip(unpadded(found), unpadded(rewards), unpadded(values), strict=True):
         for t in range(len(r)):
             assert row[t] + v[t] == pytest.approx(sum(0.9 ** (k - t) * r[k] for k in range(t, len(r))), abs=1e-12)
@@ -55,7 +55,7 @@ def test_with_lambda_one_an_advantage_is_the_discounted_return_less_the_value() 
 
 def test_the_score_sits_on_the_last_token_and_the_price_of_kl_on_each() -> None:
     logprobs, reference, scores = numbers(3), numbers(4), torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
-    found = tensors.token_rewards(scores, logprobs, reference, MASK, beta=0.3)
+    found = tensors.token_rewards(scores, logprobs, reference, MASK, kl_coef=0.3)
     assert_masked_columns_are_zero(found)
     rows = zip(unpadded(found), unpadded(logprobs), unpadded(reference), scores.tolist(), strict=True)
     for row, log_pi, log_ref, score in rows:
@@ -66,7 +66,7 @@ def test_the_score_sits_on_the_last_token_and_the_price_of_kl_on_each() -> None:
 
 
 def test_without_a_price_of_kl_the_score_is_all_there_is() -> None:
-    found = tensors.token_rewards(torch.ones(4, dtype=torch.float64), numbers(3), numbers(4), MASK, beta=0.0)
+    found = tensors.token_rewards(torch.ones(4, dtype=torch.float64), numbers(3), numbers(4), MASK, kl_coef=0.0)
     assert torch.equal(found.nonzero(), torch.tensor([[row, WIDTH - 1] for row in range(4)]))
 
 
@@ -76,7 +76,7 @@ def test_the_kl_of_an_answer_is_the_sum_over_its_tokens() -> None:
         assert kl == pytest.approx(sum(log_pi) - sum(log_ref), abs=1e-12)
 
 
-# --------------------------------------------------------------------------------------- whitening, moments, beta
+# ---------------------------------------------------------------------------- whitening, moments, KL coefficient
 
 
 @pytest.mark.parametrize("keep_mean", [False, True])
@@ -110,11 +110,11 @@ def test_equal_scores_are_not_scaled() -> None:
     assert moments.normalised(torch.tensor([2.5, 3.5])).tolist() == [0.0, 1.0]
 
 
-def test_beta_moves_towards_the_target_and_never_by_more_than_a_fifth_a_horizon() -> None:
-    assert tensors.next_beta(0.2, kl=6.0, target=6.0, horizon=1000, episodes=100) == 0.2
-    assert tensors.next_beta(0.2, kl=6.6, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 1.01)
-    assert tensors.next_beta(0.2, kl=600.0, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 1.02)
-    assert tensors.next_beta(0.2, kl=-5.0, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 0.98)
+def test_the_kl_coefficient_moves_towards_the_target_and_by_a_fifth_a_horizon_at_most() -> None:
+    assert tensors.next_kl_coef(0.2, kl=6.0, target=6.0, horizon=1000, episodes=100) == 0.2
+    assert tensors.next_kl_coef(0.2, kl=6.6, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 1.01)
+    assert tensors.next_kl_coef(0.2, kl=600.0, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 1.02)
+    assert tensors.next_kl_coef(0.2, kl=-5.0, target=6.0, horizon=1000, episodes=100) == pytest.approx(0.2 * 0.98)
 
 
 def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_one_that_knows_the_mean() -> None:
@@ -198,3 +198,27 @@ def test_the_approximate_kl_is_never_negative_and_near_the_true_one() -> None:
     whole = torch.ones(1, len(draws), dtype=torch.bool)
     found = policy_loss(new[draws][None], old[draws][None], torch.zeros(1, len(draws)), whole, 0.2)
     assert float(found.divergence) / len(draws) == pytest.approx(float((old.exp() * (old - new)).sum()), rel=0.05)
+
+
+def test_the_kl_penalty_and_its_gradient_are_those_of_the_formula_token_by_token() -> None:
+    reference = numbers(7)
+    new = leaf(reference + 0.4 * numbers(9))
+    penalty = kl_penalty(new, reference, MASK)
+    penalty.backward()
+    total = 0.0
+    for row, column in MASK.nonzero().tolist():
+        ratio = math.exp(float(reference[row, column] - new[row, column].detach()))  # π_ref/π
+        total += ratio - math.log(ratio) - 1
+        assert new.grad is not None
+        assert float(new.grad[row, column]) == pytest.approx(1 - ratio, abs=1e-12)
+    assert new.grad is not None
+    assert (new.grad[~MASK] == 0).all()
+    assert float(penalty.detach()) == pytest.approx(total, abs=1e-10)
+
+
+def test_the_kl_penalty_is_the_kl_to_the_reference_in_expectation() -> None:
+    policy, reference = torch.tensor([0.4, 0.35, 0.25]).log(), torch.tensor([0.5, 0.3, 0.2]).log()
+    draws = torch.multinomial(policy.exp(), 200_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    everything = torch.ones(1, len(draws), dtype=torch.bool)
+    found = float(kl_penalty(policy[draws][None], reference[draws][None], everything)) / len(draws)
+    assert found == pytest.approx(float((policy.exp() * (policy - reference)).sum()), rel=0.05)

@@ -173,23 +173,23 @@ class ReferenceLogpsConfig(StageConfig):
     ld_alpha: float | None = config_field(at_least=0, at_most=1)
 
 
-@stage_config("ppo")
 @dataclass
-class PPOConfig(StageConfig):
-    """Its loop has iterations, each a batch of rollouts and several epochs of updates on it: not a TrainingConfig."""
+class OnPolicyConfig(StageConfig):
+    """What ppo and its like share. Their loop has iterations, each a batch of rollouts and several epochs of updates on
+    it: not a TrainingConfig."""
 
     reads_training_rows = True
     leaves_policy = True
 
-    lora: bool = config_field()
+    lora: bool = config_field(legacy_default=False)
     adapter: AdapterConfig = config_field(only_with="lora")
     seed: int = config_field(at_least=0)
     iterations: int = config_field(at_least=1)
     batch_size: int = config_field(at_least=1)
+    group_size: int = config_field(at_least=1)
     minibatch_size: int = config_field(at_least=1)
     epochs: int = config_field(at_least=1)
     learning_rate: float = config_field(above=0)
-    critic_learning_rate: float | None = config_field(above=0)
     schedule: str = config_field(choices=("linear", "constant"))
     warmup_iterations: int = config_field(at_least=0)
     adam_epsilon: float = config_field(above=0)
@@ -199,7 +199,6 @@ class PPOConfig(StageConfig):
     query_tokens: list[int] | None = config_field(at_least=1)
     response_tokens: list[int] = config_field(at_least=1)
     temperature: float = config_field(above=0)
-    critic: str = config_field(choices=("shared", "separate", "reward"))
     missing_eos: str = config_field(choices=("none", "penalty", "replace"))
     missing_eos_penalty: float = config_field(at_least=0)
     score_normalisation: str = config_field(choices=("none", "start", "running"))
@@ -208,13 +207,7 @@ class PPOConfig(StageConfig):
     kl_coef: float = config_field(at_least=0)
     adaptive_kl_target: float | None = config_field(above=0)
     adaptive_kl_horizon: float = config_field(above=0)
-    whiten_rewards: bool = config_field()
-    whiten_advantages: bool = config_field()
-    gamma: float = config_field(above=0, at_most=1)
-    gae_lambda: float = config_field(at_least=0, at_most=1)
     clip_range: float = config_field(above=0, below=1)
-    clip_range_value: float | None = config_field(above=0)
-    vf_coef: float = config_field(at_least=0)
     target_kl: float | None = config_field(above=0)
     negative_kl: float = config_field(above=0)
     min_entropy: float = config_field(at_least=0)
@@ -232,10 +225,12 @@ class PPOConfig(StageConfig):
         return True
 
     def check(self, key: str, config: Config) -> None:
-        if self.batch_size % self.minibatch_size:
-            raise UserError(
-                f"{key}.minibatch_size={self.minibatch_size}: must divide {key}.batch_size={self.batch_size}"
-            )
+        for name in ("minibatch_size", "group_size"):
+            if self.batch_size % getattr(self, name):
+                raise UserError(
+                    f"{key}.{name}={getattr(self, name)}: must divide {key}.batch_size={self.batch_size}; set "
+                    f"{key}.{name} to one of its divisors"
+                )
         for name in ("query_tokens", "response_tokens"):
             check_bounds(f"{key}.{name}", getattr(self, name))
         longest = self.response_tokens[1] + (self.query_tokens[1] if self.query_tokens else 1)
@@ -252,6 +247,19 @@ class PPOConfig(StageConfig):
                 raise UserError(
                     f"{key}.adapter.dropout={self.adapter.dropout}: must be 0, or the first ratios would not be 1"
                 )
+
+
+@stage_config("ppo")
+@dataclass
+class PPOConfig(OnPolicyConfig):
+    critic: str = config_field(choices=("shared", "separate", "reward"))
+    critic_learning_rate: float | None = config_field(above=0)
+    vf_coef: float = config_field(at_least=0)
+    clip_range_value: float | None = config_field(above=0)
+    gamma: float = config_field(above=0, at_most=1)
+    gae_lambda: float = config_field(at_least=0, at_most=1)
+    whiten_rewards: bool = config_field()
+    whiten_advantages: bool = config_field()
 
 
 @dataclass

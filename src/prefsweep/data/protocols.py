@@ -39,8 +39,7 @@ def mentions(dialogue: str, protocol: HarmfulHelpful) -> bool:
 def draw(rng: random.Random, rows: list[tuple[int, str]], count: int, name: str) -> list[tuple[int, str]]:
     if count > len(rows):
         raise UserError(
-            f"protocol.{name}={count}: only {len(rows)} rows of the test file qualify; lower it, or "
-            "leave out words"
+            f"protocol.{name}={count}: only {len(rows)} rows of the test file qualify; lower it, or leave out words"
         )
     return rng.sample(rows, count)
 

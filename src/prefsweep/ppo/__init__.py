@@ -1,1 +1,1 @@
-"""Proximal policy optimisation of language models. Read in this order: tensors, loss, policy, rollout, trainer."""
+"""On-policy optimisation of language models. Read in this order: tensors, loss, policy, rollout, update, trainer."""

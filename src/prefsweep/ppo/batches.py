@@ -1,10 +1,13 @@
-"""Which rows are worked on together, and by which process. The same rows whatever the number of processes."""
+"""Which rows share a minibatch and a micro-batch, and which process works on them.
+
+The rows of a minibatch are the same whatever the number of processes.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from prefsweep.config.stages import PPOConfig
+from prefsweep.config.stages import OnPolicyConfig
 
 
 @dataclass(frozen=True)
@@ -12,31 +15,31 @@ class Minibatch:
     """The rows of one optimiser step over all processes, and this process's share of them in micro-batches."""
 
     rows: tuple[int, ...]
-    parts: list[list[int]]
+    micro_batches: list[list[int]]
 
 
 @dataclass(frozen=True)
 class Split:
+    """Divide the rows of an iteration into minibatches, and each minibatch among `world` processes."""
+
     rank: int
     world: int
     micro_batch: int
 
-    def minibatches(self, config: PPOConfig, iteration: int, epoch: int) -> list[Minibatch]:
-        """All rows of an iteration in an order that belongs to the epoch."""
+    def minibatches(self, config: OnPolicyConfig, iteration: int, epoch: int) -> list[Minibatch]:
+        """Return all rows of an iteration, in an order that depends on the iteration and the epoch alone."""
         order = shuffled(f"{config.seed}/epoch/{iteration}/{epoch}", config.batch_size)
         size = config.minibatch_size
         return [self.minibatch(order[first : first + size]) for first in range(0, len(order), size)]
 
     def minibatch(self, rows: tuple[int, ...]) -> Minibatch:
-        mine = list(rows[self.rank :: self.world])
-        return Minibatch(
-            rows, [mine[first : first + self.micro_batch] for first in range(0, len(mine), self.micro_batch)]
-        )
+        share, size = list(rows[self.rank :: self.world]), self.micro_batch
+        return Minibatch(rows, [share[first : first + size] for first in range(0, len(share), size)])
 
 
 @lru_cache(maxsize=64)
 def shuffled(name: str, count: int) -> tuple[int, ...]:
-    """0 … count − 1 in an order that `name` decides."""
+    """Return 0 … count − 1 in an order that `name` decides."""
     order = list(range(count))
     Random(name).shuffle(order)
     return tuple(order)

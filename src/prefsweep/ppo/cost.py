@@ -12,42 +12,50 @@ from prefsweep.ppo.update import Metrics
 
 
 @dataclass(frozen=True)
-class Meters:
-    """What only ever grows, as it stands now."""
+class Totals:
+    """The counters that only ever grow, read at one moment; each is over all processes."""
 
-    generate_completions: int
-    read: int
-    generated: int
-    differentiated: int
-    scoring: int  # FLOPs, of all processes
+    completions: int
+    tokens_read: int
+    tokens_generated: int
+    tokens_trained: int
+    scorer_flops: int
 
 
 @dataclass(frozen=True)
 class CostTracker:
+    """Runs the trainer's iterations and counts what each costs."""
+
     trainer: Trainer
     scorer: Scorer
-    buys_labels: bool  # whether a score is a label: not where a stage of ours was trained on the labels there are
+    buys_labels: bool  # whether a score is a label: not where a reward model was trained on the labels there are
 
     def iterate(self) -> tuple[Metrics, Rollouts, dict[str, int]]:
-        """An iteration, and what it cost: to draw its answers, to look at them, to learn from them."""
-        trainer, before = self.trainer, self.read()
+        """Run an iteration and return what it cost: to draw completions, to score them, and to learn from them."""
+        trainer, before = self.trainer, self.totals()
         metrics, rollouts = trainer.iterate()
-        now = self.read()
-        looked_at = rollouts.tokens(range(len(rollouts.queries)))
-        trained = now.differentiated - before.differentiated
-        flops = forward_flops(trainer.task.policy, now.read - before.read) + now.scoring - before.scoring
-        flops += forward_flops(trainer.model, looked_at) + forward_flops(trainer.task.reference, looked_at)
+        after = self.totals()
+        scored = rollouts.tokens(range(len(rollouts.queries)))
+        trained = after.tokens_trained - before.tokens_trained
+        flops = forward_flops(trainer.task.policy, after.tokens_read - before.tokens_read)
+        flops += after.scorer_flops - before.scorer_flops
+        flops += forward_flops(trainer.model, scored) + forward_flops(trainer.task.reference, scored)
         cost = {
-            "labels": now.generate_completions - before.generate_completions if self.buys_labels else 0,
+            "labels": after.completions - before.completions if self.buys_labels else 0,
             "episodes": len(rollouts.queries),
-            "tokens_generated": now.generated - before.generated,
+            "tokens_generated": after.tokens_generated - before.tokens_generated,
             "tokens_trained": trained,
             "flops": flops + training_flops(trainer.model, trained),
         }
         return metrics, rollouts, cost
 
-    def read(self) -> Meters:
-        trainer, sampler = self.trainer, self.trainer.sampler
-        each = [flops_of(self.scorer)]
-        scoring = sum(gather_object(each) if trainer.accelerator.num_processes > 1 else each)
-        return Meters(sampler.generate_completions, sampler.read, sampler.generated, trainer.updater.tokens, scoring)
+    def totals(self) -> Totals:
+        sampler, local = self.trainer.sampler, [flops_of(self.scorer)]
+        scorer_flops = sum(gather_object(local) if self.trainer.accelerator.num_processes > 1 else local)
+        return Totals(
+            sampler.completions,
+            sampler.tokens_read,
+            sampler.tokens_generated,
+            self.trainer.updater.tokens,
+            scorer_flops,
+        )

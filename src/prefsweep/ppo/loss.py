@@ -1,7 +1,7 @@
-"""The two losses of PPO, a token at a time. Pure; all tensors [B, A], the caller takes the masked mean.
+"""The losses of policy and critic, a token at a time. Pure functions; every tensor is [B, A].
 
-Sums over the mask, not means, are returned: a minibatch may be split into parts of unequal lengths, and the whole is
-divided once by its number of tokens.
+They return sums over the mask, not means: a minibatch may be split into micro-batches of unequal lengths, and the total
+is divided once by the number of tokens of the minibatch.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """Sums over the tokens of a part: the loss, and what is logged of it."""
+    """Sums over the tokens of a micro-batch: the loss, and what is logged beside it."""
 
     loss: Tensor
     clipped: Tensor  # tokens at which the clipped term is the larger, so that no gradient flows
@@ -22,20 +22,22 @@ class PolicyLoss:
 
 @dataclass(frozen=True)
 class ValueLoss:
+    """Sums over the tokens of a micro-batch: the loss, and the tokens at which its clipped term is the larger."""
+
     loss: Tensor
     clipped: Tensor
 
 
 def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> PolicyLoss:
     """−min(r A, clip(r, 1 − ε, 1 + ε) A), r = π(y_t)/π_old(y_t). Schulman et al. 2017 (arXiv 1707.06347), eq. 7."""
-    change = (new - old).where(mask, 0.0)  # before the exponential: 0 · ∞ in the padding would poison the gradient
-    ratio = change.exp()
-    plain = -advantages * ratio
+    log_ratio = (new - old).where(mask, 0.0)  # before the exponential: 0 · ∞ in the padding would poison the gradient
+    ratio = log_ratio.exp()
+    unclipped = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
     return PolicyLoss(
-        loss=torch.maximum(plain, clipped).where(mask, 0.0).sum(),
-        clipped=((clipped > plain) & mask).sum(),
-        divergence=(ratio.detach() - 1 - change.detach()).where(mask, 0.0).sum(),
+        loss=torch.maximum(unclipped, clipped).where(mask, 0.0).sum(),
+        clipped=((clipped > unclipped) & mask).sum(),
+        divergence=(ratio.detach() - 1 - log_ratio.detach()).where(mask, 0.0).sum(),
         ratio=ratio.detach().where(mask, 0.0).sum(),
     )
 
@@ -43,9 +45,18 @@ def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip
 def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float | None) -> ValueLoss:
     """½ max((V − R)², (V_clip − R)²) with V_clip within ±clip of the old value; ½ (V − R)² where `clip` is None."""
     new = new.where(mask, 0.0)
-    plain = (new - returns) ** 2
+    unclipped = (new - returns) ** 2
     if clip is None:
-        return ValueLoss(0.5 * plain.where(mask, 0.0).sum(), torch.zeros_like(mask).sum())
+        return ValueLoss(0.5 * unclipped.where(mask, 0.0).sum(), torch.zeros_like(mask).sum())
     clipped = (torch.minimum(torch.maximum(new, old - clip), old + clip) - returns) ** 2
-    larger = torch.maximum(plain, clipped).where(mask, 0.0)
-    return ValueLoss(0.5 * larger.sum(), ((clipped > plain) & mask).sum())
+    larger = torch.maximum(unclipped, clipped).where(mask, 0.0)
+    return ValueLoss(0.5 * larger.sum(), ((clipped > unclipped) & mask).sum())
+
+
+def kl_penalty(new: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Return Σ_t (r − log r − 1) with r = π_ref(y_t)/π(y_t), which is differentiated. Shao et al. 2024, equation 4.
+
+    Each term is never negative, and over tokens drawn from π its expectation is KL(π ‖ π_ref): the estimator k3.
+    """
+    log_ratio = (reference - new).where(mask, 0.0)
+    return (log_ratio.exp() - log_ratio - 1).where(mask, 0.0).sum()

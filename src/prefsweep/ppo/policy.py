@@ -1,10 +1,10 @@
-"""The policy with its critic: one forward gives log-probabilities, entropies and values at the answer's tokens.
+"""The policy, with a critic or none: one forward gives log-probabilities, entropies and values at completion tokens.
 
 The value head starts at zero, so the first values are 0, and takes its width from the hidden state itself: OPT-350m's
-is 512 wide where its `hidden_size` says 1024.
+is 512 wide where its `hidden_size` is 1024.
 
 Departure: the critic is not trained before the policy. On a shared trunk that would move the policy off its reference
-before the first answer; whitened advantages make up for a critic that knows nothing yet.
+before the first completion; whitened advantages make up for a critic that knows nothing yet.
 """
 
 from dataclasses import dataclass
@@ -20,40 +20,63 @@ from prefsweep.models.logprobs import CompletionBatch, positions
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """What a forward says of an answer's tokens, each [B, A]; meaningless outside the batch's answer mask."""
+    """What one forward gives for each completion token, every tensor [B, A]; meaningless outside the mask."""
 
     logprobs: Tensor
-    values: Tensor
+    values: Tensor | None  # None without a critic
     entropy: Tensor | None  # of the whole distribution, in nats; None in a forward that is differentiated
 
 
-class ActorCritic(nn.Module):
-    """`critic=None` puts the value head on the policy's own trunk; else on a trunk of its own."""
+@dataclass(frozen=True)
+class Critic:
+    """How values are learned: by a head on `trunk`, or on the policy's own trunk where that is None."""
 
-    def __init__(self, policy: PreTrainedModel, critic: PreTrainedModel | None, temperature: float):
+    trunk: PreTrainedModel | None
+    learning_rate: float
+    coef: float  # the weight of the value loss
+    clip_range: float | None
+
+
+class ActorCritic(nn.Module):
+    """A policy, and a value head where there is a critic."""
+
+    def __init__(self, policy: PreTrainedModel, critic: Critic | None, temperature: float):
         super().__init__()
         self.policy = policy
-        self.critic = critic
+        self.critic = None if critic is None else critic.trunk
         self.temperature = temperature
-        self.value_head = nn.Linear(hidden_width(critic or policy), 1, device=policy.device)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_head = None if critic is None else zero_head(critic.trunk or policy)
 
     def forward(self, batch: CompletionBatch) -> PolicyOutput:
         hidden = completion_states(self.policy, batch)
         logits = completion_logits(self.policy, hidden, self.temperature)
-        states = hidden if self.critic is None else completion_states(self.critic, batch)
-        with torch.autocast(states.device.type, enabled=False):  # in bf16 a value would move in steps of a percent
-            values = self.value_head(states.float()).squeeze(-1)
+        values = self.values(batch, hidden)
         entropy = None if torch.is_grad_enabled() else entropies(logits)
         return PolicyOutput(token_logprobs(logits, batch.completions), values, entropy)
 
+    def values(self, batch: CompletionBatch, hidden: Tensor) -> Tensor | None:
+        """Return values [B, A], from the policy's hidden states [B, A, H] where the critic has no trunk of its own."""
+        if self.value_head is None:
+            return None
+        states = hidden if self.critic is None else completion_states(self.critic, batch)
+        with torch.autocast(states.device.type, enabled=False):  # in bf16 a value would move in steps of a percent
+            values: Tensor = self.value_head(states.float()).squeeze(-1)
+        return values
+
     def critic_parameters(self) -> list[nn.Parameter]:
-        return [*self.value_head.parameters(), *(self.critic.parameters() if self.critic is not None else [])]
+        return [weight for part in (self.value_head, self.critic) if part is not None for weight in part.parameters()]
+
+
+def zero_head(trunk: PreTrainedModel) -> nn.Linear:
+    """Return a value head of the trunk's width whose every value is 0."""
+    head = nn.Linear(hidden_width(trunk), 1, device=trunk.device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def completion_states(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
-    """[B, A, H] the last hidden states from which each answer token was chosen."""
+    """Return the last hidden states [B, A, H] from which each completion token was chosen."""
     output = model.base_model(
         input_ids=batch.ids, attention_mask=batch.attention, position_ids=positions(batch.attention), use_cache=False
     )
@@ -63,36 +86,36 @@ def completion_states(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
 
 
 def completion_logits(policy: PreTrainedModel, hidden: Tensor, temperature: float) -> Tensor:
-    """[B, A, V] fp32, at the temperature of sampling. Only answers see the vocabulary."""
+    """Return logits [B, A, V] in fp32 at the sampling temperature. Only completions pass the vocabulary head."""
     logits: Tensor = policy.get_output_embeddings()(hidden).float() / temperature
     return logits
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """[B, A] log π(y_t). In one kernel each way: beside a small trunk the vocabulary is most of the work."""
+    """Return log π(y_t) [B, A]. One kernel each way: beside a small trunk the vocabulary is most of the work."""
     return -cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
 
 
 @torch.no_grad()
 def reference_logprobs(reference: PreTrainedModel, batch: CompletionBatch, temperature: float) -> Tensor:
-    """[B, A] by the same operations as the policy's, so that an unmoved policy differs by exactly 0.
+    """Return log π_ref(y_t) [B, A] by the operations of the policy, so that an unmoved policy differs by exactly 0.
 
     Adapters are off: a policy that trains some is its own reference.
     """
     with adapters_off(reference):
-        return token_logprobs(
-            completion_logits(reference, completion_states(reference, batch), temperature), batch.completions
-        )
+        logits = completion_logits(reference, completion_states(reference, batch), temperature)
+    return token_logprobs(logits, batch.completions)
 
 
 def entropies(logits: Tensor) -> Tensor:
-    """[B, A] −Σ_v π(v) log π(v)."""
+    """Return −Σ_v π(v) log π(v) [B, A]."""
     logs = logits.log_softmax(-1)
     return -(logs.exp() * logs).sum(-1)
 
 
 @torch.no_grad()
 def hidden_width(model: PreTrainedModel) -> int:
-    one = torch.ones(1, 1, dtype=torch.long, device=model.device)
-    width: int = model.base_model(input_ids=one, attention_mask=one, use_cache=False).last_hidden_state.shape[-1]
+    """Return the width of the hidden state that the trunk really gives, found by a forward of one token."""
+    token = torch.ones(1, 1, dtype=torch.long, device=model.device)
+    width: int = model.base_model(input_ids=token, attention_mask=token, use_cache=False).last_hidden_state.shape[-1]
     return width

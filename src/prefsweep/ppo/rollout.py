@@ -1,8 +1,10 @@
-"""Answers to queries, and their scores.
+"""Rollouts: completions of the current policy, and their scores.
 
-Whatever is random about an answer (its tokens, the caps of its query and its length) is drawn from numbers that belong
-to its name, `iteration/row`. So an answer depends neither on the batch nor on the process that draws it, processes
-need no seeds of their own, and a resumed run needs no generator's state.
+A query is a prompt's tokens as the policy reads them; a response is a completion's tokens, up to and with EOS.
+
+Whatever is random about a completion (its tokens, the caps of its query and of its length) is drawn from numbers that
+belong to its name, `iteration/row`. So a completion depends neither on the batch nor on the process that draws it,
+processes need no seeds of their own, and a resumed run has no generator's state to restore.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefsweep.config.stages import PPOConfig
+from prefsweep.config.stages import OnPolicyConfig
 from prefsweep.models import decoding
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import CompletionBatch, Ids, completion_batch
@@ -27,7 +29,7 @@ Decode = Callable[[list[Ids]], list[str]]
 
 @dataclass(frozen=True)
 class Rollouts:
-    """N answered queries; every process holds all of them."""
+    """N scored completions; every process holds all of them."""
 
     queries: list[Ids]
     responses: list[Ids]  # up to and with EOS
@@ -42,30 +44,31 @@ class Rollouts:
         return completion_batch(queries, responses, pad, self.scores.device)
 
     def tokens(self, rows: Iterable[int]) -> int:
-        """Of queries and responses."""
+        """Return the number of tokens of queries and responses."""
         return sum(len(self.queries[row]) + len(self.responses[row]) for row in rows)
 
     @property
     def lengths(self) -> Tensor:
+        """[N] the tokens of each response."""
         return torch.tensor([len(response) for response in self.responses], device=self.scores.device)
 
 
 @dataclass(frozen=True)
 class TextCodec:
-    """What stands between token ids and texts: a tokenizer's, or a toy's."""
+    """How token ids become text: a tokenizer's special ids and its decoder, or a toy's."""
 
     eos: int
     pad: int
     decode: Decode
 
 
-def room(config: PPOConfig) -> int:
-    """Tokens that the longest response leaves for its query."""
+def room(config: OnPolicyConfig) -> int:
+    """Return how many tokens the longest response leaves for its query."""
     return config.max_length - config.response_tokens[1]
 
 
-def clipped_query(query: Ids, name: str, config: PPOConfig) -> Ids:
-    """Its first few tokens, their number drawn from `query_tokens`; else the whole, or as much of its end as fits."""
+def clipped_query(query: Ids, name: str, config: OnPolicyConfig) -> Ids:
+    """Return its first few tokens, as many as are drawn from `query_tokens`; where that is unset, its end that fits."""
     if config.query_tokens is not None:
         return query[: Random(f"{config.seed}/query/{name}").randint(*config.query_tokens)]
     return query[-room(config) :]
@@ -73,56 +76,63 @@ def clipped_query(query: Ids, name: str, config: PPOConfig) -> Ids:
 
 @dataclass
 class Sampler:
-    """Draws answers from `policy` as it is at each call, at `temperature` from the whole distribution."""
+    """Draws completions from `policy` as it is at each call, at `temperature` from the whole distribution."""
 
-    config: PPOConfig
+    config: OnPolicyConfig
     policy: PreTrainedModel
-    words: TextCodec
+    codec: TextCodec
     score: Score
     accelerator: Any
     batch: int
-    generate_completions: int = 0  # queries so far, by all processes
-    read: int = 0  # tokens of queries and responses
-    generated: int = 0  # of responses
+    # Totals so far, over all processes.
+    completions: int = 0
+    tokens_read: int = 0  # of queries and responses
+    tokens_generated: int = 0  # of responses
 
     def __call__(self, queries: list[Ids], names: list[str]) -> Rollouts:
+        """Complete and score each query with the random numbers of its name; every process returns all of them."""
         # 1. this process's share, queries of like length together
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        queries = [clipped_query(query, name, self.config) for query, name in zip(queries, names, strict=True)]
-        mine = sorted(range(rank, len(queries), world), key=lambda row: len(queries[row]))
-        responses: dict[int, Ids] = {}
-        for first in range(0, len(mine), self.batch):
-            rows = mine[first : first + self.batch]
+        share = sorted(range(rank, len(queries), world), key=lambda row: len(queries[row]))
+        by_row: dict[int, Ids] = {}
+        for first in range(0, len(share), self.batch):
+            rows = share[first : first + self.batch]
             drawn = self.draw([queries[row] for row in rows], [names[row] for row in rows])
-            responses |= dict(zip(rows, drawn, strict=True))
+            by_row |= dict(zip(rows, drawn, strict=True))
         # 2. score it, as text: the scorer may have another tokenizer
-        prompts = self.words.decode([queries[row] for row in mine])
-        completions = self.words.decode([responses[row] for row in mine])
-        measured = self.score(prompts, completions) if mine else {"score": []}
-        scores, cut = measured["score"], measured.get("truncated", [0.0] * len(mine))
-        # 3. everybody's, in the order of the rows
-        done = list(zip(mine, [responses[row] for row in mine], prompts, completions, scores, cut, strict=True))
-        whole = sorted(gather_object(done) if world > 1 else done, key=lambda item: item[0])
-        _, kept, all_prompts, all_completions, all_scores, all_cut = (
-            list(column) for column in zip(*whole, strict=True)
+        prompts = self.codec.decode([queries[row] for row in share])
+        completions = self.codec.decode([by_row[row] for row in share])
+        measures = self.score(prompts, completions) if share else {"score": []}
+        scores, truncated = measures["score"], measures.get("truncated", [0.0] * len(share))
+        # 3. every process's, in the order of the rows
+        local = list(zip(share, [by_row[row] for row in share], prompts, completions, scores, truncated, strict=True))
+        gathered = sorted(gather_object(local) if world > 1 else local, key=lambda item: item[0])
+        columns: list[list[Any]] = [list(column) for column in zip(*gathered, strict=True)]
+        _, responses, all_prompts, all_completions, all_scores, all_truncated = columns
+        self.completions += len(queries)
+        self.tokens_generated += sum(map(len, responses))
+        self.tokens_read += sum(map(len, queries)) + sum(map(len, responses))
+        ended = [response[-1] == self.codec.eos for response in responses]
+        where = {"device": self.policy.device}
+        return Rollouts(
+            queries,
+            responses,
+            all_prompts,
+            all_completions,
+            scores=torch.tensor(all_scores, dtype=torch.float32, **where),
+            truncated=torch.tensor(all_truncated, dtype=torch.float32, **where),
+            ended=torch.tensor(ended, **where),
         )
-        self.generate_completions += len(queries)
-        self.generated += sum(map(len, kept))
-        self.read += sum(map(len, queries)) + sum(map(len, kept))
-        where = self.policy.device
-        ended = torch.tensor([response[-1] == self.words.eos for response in kept], device=where)
-        found, truncated = (torch.tensor(each, device=where, dtype=torch.float32) for each in (all_scores, all_cut))
-        return Rollouts(queries, kept, all_prompts, all_completions, found, truncated, ended)
 
     def draw(self, queries: list[Ids], names: list[str]) -> list[Ids]:
-        """Responses cut at their first EOS, or at a length drawn from `response_tokens`."""
+        """Return responses cut at their first EOS, or at a length drawn from `response_tokens`."""
         shortest, longest = self.config.response_tokens
         uniform = decoding.uniforms(names, longest, self.config.seed)
         training = self.policy.training
         self.policy.eval()  # gradient checkpointing, which acts in training mode alone, would switch the cache off
         with autocast(self.config.precision, self.policy.device):
             drawn = decoding.sample(
-                self.policy, queries, uniform, self.words.eos, self.words.pad, self.config.temperature
+                self.policy, queries, uniform, self.codec.eos, self.codec.pad, self.config.temperature
             )
         self.policy.train(training)
         if shortest == longest:

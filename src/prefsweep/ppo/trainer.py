@@ -1,27 +1,30 @@
-"""Proximal policy optimisation (Schulman et al. 2017) of a language model against a score, as in Ziegler et al. 2019.
+"""On-policy optimisation of a language model against a score, as in Ziegler et al. 2019 (arXiv 1909.08593).
 
-An iteration answers a batch of queries, scores the answers, and updates policy and critic on them for a few epochs:
+An iteration completes a batch of queries, scores the completions, and updates the policy on them for a few epochs:
 
-1. draw the next queries, answer and score them;
-2. before any step, by the update's own forward and on the first epoch's own micro-batches: log-probabilities and values
-   of the policy, log-probabilities of the reference;
+1. draw the next queries, complete each `group_size` times, score the completions;
+2. before any step, by the update's own forward and on the first epoch's own micro-batches: log-probabilities of the
+   policy and of the reference, and the critic's values;
 3. stop here if these are not what honest sampling gives;
-4. rewards: the normalised score at the last token, the price of KL at each;
-5. advantages and returns;
-6. for each epoch, for each minibatch: one optimiser step;
-7. move beta.
+4. shape the scores: normalise them, and apply the rule for completions without an end;
+5. the algorithm's own step: from scores, log-probabilities and values to advantages and returns;
+6. for each epoch, for each minibatch: one optimiser step on the clipped loss (Schulman et al. 2017);
+7. adapt the KL coefficient.
+
+What tells algorithms apart is given: `advantage` is step 5, and `critic` is None for those without values.
 
 Departures:
-- 2 is why the first minibatch's ratio is exactly 1, in bf16 too: numbers of the sampler's forward, with its cache and
-  its other padding, would differ from the update's;
+- step 2 is why the first minibatch's ratio is exactly 1, in bf16 too: numbers of the sampler's forward, with its cache
+  and its other padding, would differ from the update's;
 - all randomness is a function of (seed, iteration, row or epoch), so no generator has a state to lose;
-- several processes share rows, not data: each answers, scores and differentiates its part of every batch, all hold the
-  whole, and gradients are summed by one call. So whitening, KL and every decision are of the whole, and the split
+- several processes share rows, not data: each completes, scores and differentiates its part of every batch, all hold
+  the whole, and gradients are summed by one call. So whitening, KL and every decision are of the whole, and the split
   changes the order of additions and no more;
-- what replaces the score of an answer without an end does so after normalisation, so that its size means something;
+- what replaces the score of a completion without an end does so after normalisation, so that its size means something;
 - an update whose approx-KL passes its bound is not made, and ends the iteration's epochs.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,104 +32,125 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefsweep.config.stages import PPOConfig
+from prefsweep.config.stages import OnPolicyConfig
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import Ids
 from prefsweep.ppo import tensors
 from prefsweep.ppo.batches import Minibatch, Split, shuffled
 from prefsweep.ppo.guards import check_rollouts
-from prefsweep.ppo.policy import ActorCritic, reference_logprobs
-from prefsweep.ppo.rollout import Rollouts, Sampler, Score, TextCodec
+from prefsweep.ppo.policy import ActorCritic, Critic, reference_logprobs
+from prefsweep.ppo.rollout import Rollouts, Sampler, Score, TextCodec, clipped_query
 from prefsweep.ppo.tensors import Moments, masked_mean
 from prefsweep.ppo.update import Metrics, Snapshot, Targets, Updater
+
+# From the rollouts before the update, their shaped scores [N] and the KL coefficient to what the update aims at. Rows
+# `group_size` apart are of different queries: those of query q are q · group_size up to (q + 1) · group_size − 1.
+Advantage = Callable[[Snapshot, Tensor, float], Targets]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is optimised. `reference` is never trained, or it is the policy, of which only the adapters are; `critic` is
-    None for a value head on the policy's trunk."""
+    """What is optimised. `reference` is never trained, or is the policy itself, of which only the adapters are."""
 
     policy: PreTrainedModel
     reference: PreTrainedModel
-    critic: PreTrainedModel | None
-    words: TextCodec
+    codec: TextCodec
     score: Score
     queries: list[Ids]
 
 
 class Trainer:
-    def __init__(self, config: PPOConfig, task: Task, accelerator: Any, micro_batch: int, forward_batch: int):
+    """The algorithm and its state: the models, the optimiser, the KL coefficient and the scale of the scores."""
+
+    def __init__(
+        self,
+        config: OnPolicyConfig,
+        task: Task,
+        advantage: Advantage,
+        critic: Critic | None,
+        accelerator: Any,
+        micro_batch: int,
+        forward_batch: int,
+    ):
         self.config = config
         self.task = task
+        self.advantage = advantage
         self.accelerator = accelerator
-        self.model = ActorCritic(task.policy, task.critic, config.temperature).train()
-        self.sampler = Sampler(config, task.policy, task.words, task.score, accelerator, forward_batch)
-        self.updater = Updater(config, self.model, accelerator, task.words.pad)
+        self.model = ActorCritic(task.policy, critic, config.temperature).train()
+        self.sampler = Sampler(config, task.policy, task.codec, task.score, accelerator, forward_batch)
+        self.updater = Updater(config, self.model, critic, accelerator, task.codec.pad)
         self.split = Split(accelerator.process_index, accelerator.num_processes, micro_batch)
-        self.iteration = 0  # the number of finished ones
-        self.beta = config.kl_coef
+        self.iteration = 0  # how many are finished
+        self.kl_coef = config.kl_coef
         self.moments = Moments()
 
     # ------------------------------------------------------------------------------------------- one iteration
 
     def iterate(self) -> tuple[Metrics, Rollouts]:
-        """Steps 1 to 7; raises `TrippedError` with the weights as they were before what tripped it."""
+        """Make steps 1 to 7; raise `TrippedError` with the weights as they were before what tripped it."""
         config, iteration = self.config, self.iteration
         self.calibrate()
-        # 1. answers and scores
-        rows = range(config.batch_size)
-        episodes = [iteration * config.batch_size + row for row in rows]
-        rollouts = self.sampler([self.query(episode) for episode in episodes], [f"{iteration}/{row}" for row in rows])
-        # 2. the policy, the critic and the reference, before any step
+        # 1. completions and scores
+        groups = config.batch_size // config.group_size
+        queries = [self.query(iteration * groups + group) for group in range(groups)]
+        rollouts = self.complete(queries, str(iteration), config.group_size)
+        # 2. the policy, the reference and the critic, before any step
         epochs = [self.split.minibatches(config, iteration, epoch) for epoch in range(config.epochs)]
         before = self.score_rollouts(rollouts, epochs[0])
         # 3. honest?
         entropy = float(masked_mean(before.entropy, before.mask))
         check_rollouts(config, iteration + 1, rollouts.scores, before.kl, entropy)
-        # 4. and 5.
-        targets = self.targets(before, self.shape_scores(rollouts))
+        # 4. and 5. scores, advantages and returns
+        targets = self.advantage(before, self.shape_scores(rollouts), self.kl_coef)
         # 6. the update
-        learned = self.updater.update(iteration, epochs, rollouts, before, targets)
-        # 7. beta
-        metrics = self.described(rollouts, before, targets) | learned
+        update_metrics = self.updater.update(iteration, epochs, rollouts, before, targets)
+        # 7. the KL coefficient
+        metrics = self.metrics(rollouts, before, targets) | update_metrics
         if config.adaptive_kl_target is not None:
-            self.beta = tensors.next_beta(
-                self.beta, metrics["kl"], config.adaptive_kl_target, config.adaptive_kl_horizon, config.batch_size
+            self.kl_coef = tensors.next_kl_coef(
+                self.kl_coef, metrics["kl"], config.adaptive_kl_target, config.adaptive_kl_horizon, config.batch_size
             )
         self.iteration += 1
         return metrics, rollouts
 
-    def query(self, episode: int) -> Ids:
-        """Every query once in an order of its own, then again in another."""
-        passes, place = divmod(episode, len(self.task.queries))
-        return self.task.queries[shuffled(f"{self.config.seed}/queries/{passes}", len(self.task.queries))[place]]
+    def query(self, number: int) -> Ids:
+        """Return every query once in a shuffled order, then again in another."""
+        passes, index = divmod(number, len(self.task.queries))
+        return self.task.queries[shuffled(f"{self.config.seed}/queries/{passes}", len(self.task.queries))[index]]
+
+    def complete(self, queries: list[Ids], name: str, group_size: int = 1) -> Rollouts:
+        """Complete each query `group_size` times, rows of one query in succession, by the random numbers of `name`."""
+        clipped = [clipped_query(query, f"{name}/{row}", self.config) for row, query in enumerate(queries)]
+        repeated = [query for query in clipped for _ in range(group_size)]
+        return self.sampler(repeated, [f"{name}/{row}" for row in range(len(repeated))])
 
     def calibrate(self) -> None:
-        """The scale of scores, from answers of the starting policy to the first queries. Once."""
+        """Fix the scale of scores, once, by the starting policy's completions of the first queries."""
         if self.config.score_normalisation == "start" and not self.moments.count:
-            rows = range(self.config.normalisation_samples)
-            self.moments.add(self.sampler([self.query(row) for row in rows], [f"start/{row}" for row in rows]).scores)
+            queries = [self.query(row) for row in range(self.config.normalisation_samples)]
+            self.moments.add(self.complete(queries, "start").scores)
 
     @torch.no_grad()
     def score_rollouts(self, rollouts: Rollouts, minibatches: list[Minibatch]) -> Snapshot:
+        """Return what policy, reference and critic give for every rollout, by the micro-batches of `minibatches`."""
         lengths = rollouts.lengths
         width = int(lengths.max())
-        found = torch.zeros(4, len(lengths), width, device=lengths.device)
-        for rows in (rows for minibatch in minibatches for rows in minibatch.parts):
-            batch = rollouts.batch(rows, self.task.words.pad)
+        local = torch.zeros(3 if self.model.value_head is None else 4, len(lengths), width, device=lengths.device)
+        for rows in (rows for minibatch in minibatches for rows in minibatch.micro_batches):
+            batch = rollouts.batch(rows, self.task.codec.pad)
             with autocast(self.config.precision, lengths.device):
-                now = self.model(batch)
+                output = self.model(batch)
                 reference = reference_logprobs(self.task.reference, batch, self.config.temperature)
-            assert now.entropy is not None  # nothing is differentiated here
-            beliefs = torch.stack([now.logprobs, reference, now.values, now.entropy])
-            found[:, rows, -batch.completion_mask.shape[1] :] = beliefs.where(batch.completion_mask, 0.0)
-        # a row was looked at by one process and is 0 in the others
-        logprobs, reference, values, entropy = self.accelerator.reduce(found, "sum")
+            columns = [output.logprobs, reference, output.entropy, output.values]
+            known = torch.stack([column for column in columns if column is not None])
+            local[:, rows, -batch.completion_mask.shape[1] :] = known.where(batch.completion_mask, 0.0)
+        # a row was computed by one process and is 0 in the others
+        logprobs, reference, entropy, *values = self.accelerator.reduce(local, "sum")
         mask = torch.arange(width, device=lengths.device)[None, :] >= width - lengths[:, None]
-        return Snapshot(logprobs, reference, values, entropy, mask)
+        return Snapshot(logprobs, reference, entropy, mask, *values)
 
     def shape_scores(self, rollouts: Rollouts) -> Tensor:
-        """[N] scores as the update sees them: normalised, cut, and then the rule for answers without an end."""
+        """Return scores [N] for the update: normalised, clipped, and then changed where the completion has no end."""
         config, scores = self.config, rollouts.scores
         if config.score_normalisation == "running":
             self.moments.add(scores)
@@ -140,64 +164,57 @@ class Trainer:
             scores = scores.where(rollouts.ended, -config.missing_eos_penalty)
         return scores
 
-    def targets(self, before: Snapshot, scores: Tensor) -> Targets:
-        config = self.config
-        rewards = tensors.token_rewards(scores, before.logprobs, before.reference, before.mask, self.beta)
-        if config.whiten_rewards:
-            rewards = tensors.whiten(rewards, before.mask, keep_mean=True)
-        advantages = tensors.advantages(rewards, before.values, before.mask, config.gamma, config.gae_lambda)
-        returns = advantages + before.values  # of the advantages as they are, before whitening
-        if config.whiten_advantages:
-            advantages = tensors.whiten(advantages, before.mask)
-        return Targets(advantages, returns)
+    # ------------------------------------------------------------------------------------------------- metrics
 
-    # --------------------------------------------------------------------------------------------- what is told
-
-    def described(self, rollouts: Rollouts, before: Snapshot, targets: Targets) -> Metrics:
+    def metrics(self, rollouts: Rollouts, before: Snapshot, targets: Targets) -> Metrics:
+        """Return what the history says of the rollouts, as they were before the update."""
         return {
-            **described_scores(rollouts.scores),
+            "score/mean": float(rollouts.scores.mean()),
+            "score/std": float(rollouts.scores.std(correction=0)),
+            "score/median": float(rollouts.scores.median()),
             "score/truncated": float(rollouts.truncated.mean()),
             "kl": float(before.kl.mean()),
             "entropy": float(masked_mean(before.entropy, before.mask)),
-            "beta": self.beta,
-            "explained_variance": tensors.explained_variance(before.values, targets.returns, before.mask),
-            "value/mean": float(masked_mean(before.values, before.mask)),
-            "return/mean": float(masked_mean(targets.returns, before.mask)),
+            "kl_coef": self.kl_coef,
+            **value_metrics(before, targets),
             "response/length": float(rollouts.lengths.float().mean()),
             "response/ended": float(rollouts.ended.float().mean()),
         }
 
     def validate(self, queries: list[Ids]) -> tuple[Metrics, Rollouts]:
-        """On held-out queries, with equal draws each time. `objective` is score − β·KL at the β of the beginning."""
-        rollouts = self.sampler(queries, [f"validation/{row}" for row in range(len(queries))])
+        """Complete held-out queries, with equal draws each time. `objective` is score − KL at the configured price."""
+        rollouts = self.complete(queries, "validation")
         kl = float(self.score_rollouts(rollouts, [self.split.minibatch(tuple(range(len(queries))))]).kl.mean())
         score = float(rollouts.scores.mean())
         scaled = float(self.moments.normalised(rollouts.scores).mean())
         return {"score": score, "kl": kl, "objective": scaled - self.config.kl_coef * kl}, rollouts
 
-    # -------------------------------------------------------------------------------------------------- its state
+    # --------------------------------------------------------------------------------------------------- state
 
     def state(self) -> dict[str, Any]:
-        """All that the next iteration depends on and no config says."""
+        """Return all that the next iteration depends on beside the config."""
         return {
             "model": {name: weight.detach() for name, weight in self.model.named_parameters() if weight.requires_grad},
             "optimizer": self.updater.optimizer.state_dict(),
             "iteration": self.iteration,
-            "beta": self.beta,
+            "kl_coef": self.kl_coef,
             "moments": asdict(self.moments),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        found = self.model.load_state_dict(state["model"], strict=False)  # what is not trained was loaded as it was
-        assert not found.unexpected_keys
+        keys = self.model.load_state_dict(state["model"], strict=False)  # what is not trained was loaded as it was
+        assert not keys.unexpected_keys
         self.updater.optimizer.load_state_dict(state["optimizer"])
-        self.iteration, self.beta = state["iteration"], state["beta"]
+        self.iteration, self.kl_coef = state["iteration"], state["kl_coef"]
         self.moments = Moments(**state["moments"])
 
 
-def described_scores(scores: Tensor) -> Metrics:
+def value_metrics(before: Snapshot, targets: Targets) -> Metrics:
+    """Return how well the critic knew the returns; nothing without a critic."""
+    if before.values is None or targets.returns is None:
+        return {}
     return {
-        "score/mean": float(scores.mean()),
-        "score/std": float(scores.std(correction=0)),
-        "score/median": float(scores.median()),
+        "explained_variance": tensors.explained_variance(before.values, targets.returns, before.mask),
+        "value/mean": float(masked_mean(before.values, before.mask)),
+        "return/mean": float(masked_mean(targets.returns, before.mask)),
     }

@@ -8,126 +8,165 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from prefsweep.config.stages import PPOConfig
+from prefsweep.config.stages import OnPolicyConfig
 from prefsweep.models.loading import autocast
 from prefsweep.ppo import tensors
 from prefsweep.ppo.batches import Minibatch
 from prefsweep.ppo.guards import check_step
-from prefsweep.ppo.loss import policy_loss, value_loss
-from prefsweep.ppo.policy import ActorCritic
+from prefsweep.ppo.loss import kl_penalty, policy_loss, value_loss
+from prefsweep.ppo.policy import ActorCritic, Critic
 from prefsweep.ppo.rollout import Rollouts
 
 Metrics = dict[str, float]
-STATISTICS = ("loss/policy", "loss/value", "approx_kl", "clip_fraction/policy", "clip_fraction/value", "ratio")
-APPROX_KL, RATIO = STATISTICS.index("approx_kl"), STATISTICS.index("ratio")
+STATISTICS = (
+    "loss/policy",
+    "loss/value",
+    "approx_kl",
+    "clip_fraction/policy",
+    "clip_fraction/value",
+    "ratio",
+    "loss/kl",
+)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was believed of the rollouts before the update; each [N, A], right-aligned, 0 outside the mask."""
+    """The rollouts as the models saw them before the update; each [N, A], right-aligned, 0 outside the mask."""
 
     logprobs: Tensor
     reference: Tensor
-    values: Tensor
     entropy: Tensor
     mask: Tensor
+    values: Tensor | None = None  # None without a critic
 
     @property
     def kl(self) -> Tensor:
-        """[N]"""
+        """[N] log π(y) − log π_ref(y) of each completion."""
         return tensors.kl_per_completion(self.logprobs, self.reference, self.mask)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the update aims at; each [N, A]."""
+    """What the update aims at."""
 
-    advantages: Tensor
-    returns: Tensor
+    advantages: Tensor  # [N, A]
+    returns: Tensor | None = None  # [N, A], what the critic learns; None without one
+    kl_loss_coef: float | None = None  # the price of KL where it is a penalty of the loss and not of the reward
 
 
 class Updater:
-    def __init__(self, config: PPOConfig, model: ActorCritic, accelerator: Any, pad: int):
+    """Holds the optimiser and makes the optimiser steps of each iteration."""
+
+    def __init__(self, config: OnPolicyConfig, model: ActorCritic, critic: Critic | None, accelerator: Any, pad: int):
         self.config = config
         self.model = model
+        self.critic = critic
         self.accelerator = accelerator
         self.pad = pad
-        self.tokens = 0  # differentiated so far, by all processes
-        groups = [{"params": trained(model.policy.parameters())}, {"params": model.critic_parameters()}]
+        self.tokens = 0  # that optimiser steps have read so far, over all processes
+        groups = [{"params": trained(model.policy.parameters())}]
+        if critic is not None:
+            groups.append({"params": model.critic_parameters()})
         self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, eps=config.adam_epsilon)
 
     def update(
         self, iteration: int, epochs: list[list[Minibatch]], rollouts: Rollouts, before: Snapshot, targets: Targets
     ) -> Metrics:
-        """A step a minibatch; the one that would start too far from where the answers were drawn ends them all."""
+        """Make one step for each minibatch, until one would start too far from the policy that drew the completions."""
         self.set_learning_rate(iteration)
+        names = self.statistics(targets)
         steps, norms = list[Tensor](), list[float]()
         for minibatch in (minibatch for epoch in epochs for minibatch in epoch):
-            # 1. the gradient of the whole minibatch, wherever its parts are
-            found = self.backward_minibatch(minibatch, rollouts, before, targets)
-            steps.append(found)
+            # 1. the gradient of the whole minibatch, over all processes
+            means = self.backward_minibatch(minibatch, rollouts, before, targets)
+            steps.append(means)
             self.tokens += rollouts.tokens(minibatch.rows)
             # 2. too far?
-            if self.config.target_kl is not None and found[APPROX_KL] > self.config.target_kl:
+            if self.config.target_kl is not None and means[names.index("approx_kl")] > self.config.target_kl:
                 break
             # 3. finite?
             norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
-            check_step(iteration + 1, found, norm)
+            check_step(iteration + 1, means, norm)
             # 4. the step
             self.optimizer.step()
             norms.append(norm)
-        return self.described(steps, norms)
+        return self.metrics(names, steps, norms)
 
     def set_learning_rate(self, iteration: int) -> None:
         config = self.config
-        height = 1 - iteration / config.iterations if config.schedule == "linear" else 1.0
-        height *= min(1.0, (iteration + 1) / (config.warmup_iterations + 1))
-        policy, critic = self.optimizer.param_groups
-        policy["lr"] = config.learning_rate * height
-        critic["lr"] = (config.critic_learning_rate or config.learning_rate) * height
+        scale = 1 - iteration / config.iterations if config.schedule == "linear" else 1.0
+        scale *= min(1.0, (iteration + 1) / (config.warmup_iterations + 1))
+        rates = [config.learning_rate] if self.critic is None else [config.learning_rate, self.critic.learning_rate]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * scale
+
+    def statistics(self, targets: Targets) -> list[str]:
+        """Return the names of what `backward_minibatch` measures, in order."""
+        absent = {"loss/value", "clip_fraction/value"} if self.critic is None else set()
+        absent |= {"loss/kl"} if targets.kl_loss_coef is None else set()
+        return [name for name in STATISTICS if name not in absent]
 
     def backward_minibatch(
         self, minibatch: Minibatch, rollouts: Rollouts, before: Snapshot, targets: Targets
     ) -> Tensor:
-        """[6] STATISTICS of the whole minibatch, means over its tokens; its gradient is left in the parameters."""
-        config = self.config
+        """Leave the minibatch's gradient in the parameters; return its `statistics` [S], means over its tokens."""
         tokens = before.mask[list(minibatch.rows)].sum()
         self.optimizer.zero_grad()
-        sums = torch.zeros(len(STATISTICS), device=tokens.device)
-        for rows in minibatch.parts:
-            batch = rollouts.batch(rows, self.pad)
-            mask, width = batch.completion_mask, batch.completion_mask.shape[1]
-            with autocast(config.precision, tokens.device):
-                now = self.model(batch)
-            old, values, advantages, returns = (
-                whole[rows, -width:] for whole in (before.logprobs, before.values, targets.advantages, targets.returns)
-            )
-            policy = policy_loss(now.logprobs, old, advantages, mask, config.clip_range)
-            value = value_loss(now.values, values, returns, mask, config.clip_range_value)
-            self.accelerator.backward((policy.loss + config.vf_coef * value.loss) / tokens)
-            each = (policy.loss, value.loss, policy.divergence, policy.clipped, value.clipped, policy.ratio)
-            sums += torch.stack([number.detach().float() for number in each])
+        names = self.statistics(targets)
+        sums = torch.zeros(len(names), device=tokens.device)
+        for rows in minibatch.micro_batches:
+            loss, statistics = self.losses(rows, rollouts, before, targets)
+            self.accelerator.backward(loss / tokens)
+            sums += torch.stack([statistics[name].detach().float() for name in names])
         self.sum_gradients()
-        whole: Tensor = self.accelerator.reduce(sums, "sum") / tokens
-        return whole
+        means: Tensor = self.accelerator.reduce(sums, "sum") / tokens
+        return means
+
+    def losses(
+        self, rows: list[int], rollouts: Rollouts, before: Snapshot, targets: Targets
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss [] of a micro-batch and its `statistics`, all of them sums over its tokens."""
+        batch = rollouts.batch(rows, self.pad)
+        mask, width = batch.completion_mask, batch.completion_mask.shape[1]
+        with autocast(self.config.precision, mask.device):
+            output = self.model(batch)
+
+        def part(whole: Tensor | None) -> Tensor:
+            assert whole is not None
+            return whole[rows, -width:]
+
+        policy = policy_loss(
+            output.logprobs, part(before.logprobs), part(targets.advantages), mask, self.config.clip_range
+        )
+        loss, statistics = policy.loss, {"loss/policy": policy.loss, "approx_kl": policy.divergence}
+        statistics |= {"clip_fraction/policy": policy.clipped, "ratio": policy.ratio}
+        if self.critic is not None:
+            value = value_loss(output.values, part(before.values), part(targets.returns), mask, self.critic.clip_range)
+            loss = loss + self.critic.coef * value.loss
+            statistics |= {"loss/value": value.loss, "clip_fraction/value": value.clipped}
+        if targets.kl_loss_coef is not None:
+            penalty = kl_penalty(output.logprobs, part(before.reference), mask)
+            loss = loss + targets.kl_loss_coef * penalty
+            statistics["loss/kl"] = penalty
+        return loss, statistics
 
     def sum_gradients(self) -> None:
-        """Over processes, in one call; one that had no row of this minibatch adds zeros."""
+        """Add the gradients of all processes in one call; one that had no row of this minibatch adds zeros."""
         if self.accelerator.num_processes == 1:
             return
         parameters = trained(self.model.parameters())
-        mine = [(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in parameters]
-        whole = self.accelerator.reduce(torch.cat(mine), "sum")
-        for each, gradient in zip(parameters, whole.split([each.numel() for each in parameters]), strict=True):
-            each.grad = gradient.view_as(each)
+        local = [(torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten() for weight in parameters]
+        total = self.accelerator.reduce(torch.cat(local), "sum")
+        for weight, gradient in zip(parameters, total.split([weight.numel() for weight in parameters]), strict=True):
+            weight.grad = gradient.view_as(weight)
 
-    def described(self, steps: list[Tensor], norms: list[float]) -> Metrics:
-        """Means over the minibatches; the ratio of the first, and how many steps were made."""
-        means = dict(zip(STATISTICS, torch.stack(steps).mean(0).tolist(), strict=True))
+    def metrics(self, names: list[str], steps: list[Tensor], norms: list[float]) -> Metrics:
+        """Return means over the minibatches, the ratio of the first, and how many steps were made."""
+        means = dict(zip(names, torch.stack(steps).mean(0).tolist(), strict=True))
         del means["ratio"]
         return {
             **means,
-            "ratio/first": float(steps[0][RATIO]),
+            "ratio/first": float(steps[0][names.index("ratio")]),
             "updates": len(norms),
             "grad_norm": sum(norms) / max(len(norms), 1),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -135,5 +174,5 @@ class Updater:
 
 
 def trained(parameters: Iterable[Parameter]) -> list[Parameter]:
-    """Without the weights that adapters leave as they are."""
-    return [each for each in parameters if each.requires_grad]
+    """Return those that are trained, without the weights under adapters."""
+    return [parameter for parameter in parameters if parameter.requires_grad]

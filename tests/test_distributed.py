@@ -1,4 +1,4 @@
-"""The ppo stage by two processes on this machine: the result of one, told by the parent."""
+"""The ppo stage by two processes of this machine: the result is that of one, and the parent passes on what they log."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -64,9 +64,9 @@ def test_what_a_process_complains_of_is_the_parents_complaint(run: Run) -> None:
 
 def test_a_line_is_told_once_and_when_it_is_whole(tmp_path: Path) -> None:
     heard: list[dict[str, Any]] = []
-    history, told, at = History(tmp_path / "history.jsonl", heard.append), tmp_path / distributed.TOLD, 0
+    history, told, at = History(tmp_path / "history.jsonl", heard.append), tmp_path / distributed.EVENTS, 0
     for written, steps in ((b"", []), (b'{"step": 1}\n{"st', [1]), (b'ep": 2}\n', [1, 2]), (b"", [1, 2])):
         with told.open("ab") as file:
             file.write(written)
-        at = distributed.tell(history, told, at)
+        at = distributed.forward_events(history, told, at)
         assert [row["step"] for row in heard] == steps

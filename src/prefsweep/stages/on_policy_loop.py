@@ -1,0 +1,189 @@
+"""The loop of an on-policy stage: a trainer's iterations with history, tables, validation, checkpoints and a result.
+
+A guard's trip is a result: training stops, the state before it is the stage's, and `diverged` in its metrics says why.
+Beside the policy are left `rollouts.jsonl`, some of the training completions every `runtime.log_every` iterations, and
+`validation.jsonl`, every completion of each validation, for any scorer to read afterwards; with a critic also
+`value_head.safetensors`, and `critic/` where the critic has a trunk of its own.
+
+Departure: no independent scorer runs beside the reward. It reads `validation.jsonl` when training is done, so the judge
+of a table has no way into what is trained, and its memory is not needed while the policy's is.
+
+One step of the history is one iteration: a batch of completions and its updates. As elsewhere,
+`runtime.resume_checkpoint_every` counts optimiser steps.
+"""
+
+import shutil
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from prefsweep.config.stages import OnPolicyConfig
+from prefsweep.data.truncation import Ids
+from prefsweep.pipeline.files import atomic, link
+from prefsweep.pipeline.history import History, Row
+from prefsweep.pipeline.stage import Context
+from prefsweep.ppo.cost import CostTracker
+from prefsweep.ppo.guards import TrippedError
+from prefsweep.ppo.rollout import Rollouts
+from prefsweep.ppo.update import Metrics
+from prefsweep.stages.callbacks import BestCheckpoint, PeriodicCheckpoints, save
+from prefsweep.stages.training import checkpoints, step_of
+
+SHOWN = 8  # training completions in a table
+
+
+class Loop:
+    """Runs a trainer's iterations in `context` and leaves the result in `folder`."""
+
+    def __init__(
+        self,
+        config: OnPolicyConfig,
+        name: str,
+        costs: CostTracker,
+        held_out: list[Ids],
+        tokenizer: Any,
+        folder: Path,
+        context: Context,
+    ):
+        self.config = config
+        self.name = name
+        self.costs = costs
+        self.trainer = costs.trainer
+        self.held_out = held_out
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.context = context
+        self.writes = self.trainer.accelerator.is_main_process  # of several processes the first alone
+        self.tables = {table: History(context.checkpoints / f"{table}.jsonl") for table in ("rollouts", "validation")}
+        self.choice = BestCheckpoint(config.best_by, context)
+        self.periodic = PeriodicCheckpoints(config.save_every, context)
+
+    def run(self) -> dict[str, Any]:
+        """Train from where a killed build stopped; return the stage's metrics."""
+        self.resume()
+        diverged: dict[str, Any] = {}
+        try:
+            self.iterate()
+            if self.config.evaluate_every is None or self.config.iterations % self.config.evaluate_every:
+                self.validate()  # the loop did not end on a validation
+        except TrippedError as trip:
+            diverged = {"diverged": f"{self.name}: {trip}"}
+        best = self.config.checkpoint == "best" and not diverged  # after a trip the last state is the result
+        if self.writes:
+            self.export(best)
+        validation = self.choice.metrics(best) if self.choice.last_step >= 0 else {}
+        iterations = self.trainer.iteration
+        return {"iterations": iterations, "episodes": iterations * self.config.batch_size, **validation, **diverged}
+
+    def export(self, best: bool) -> None:
+        """Leave the last state, or the best, in the stage's folder, with the periodic states and the tables."""
+        if best:
+            shutil.copytree(self.choice.best_folder, self.folder, copy_function=link, dirs_exist_ok=True)
+        else:
+            self.save(self.folder)
+        self.periodic.export_to(self.folder)
+        for table in self.tables.values():
+            if table.path.is_file():
+                shutil.copy(table.path, self.folder)
+
+    def resume(self) -> None:
+        saved = checkpoints(self.context.checkpoints)
+        if saved:
+            state = torch.load(saved[-1], map_location="cpu")
+            self.trainer.restore(state)
+            self.context.cost.restore(state.get("counts", {}))
+        if self.writes:
+            for rows in (self.context.history, *self.tables.values()):
+                rows.rewind(step_of(saved[-1]) if saved else -1)
+
+    def iterate(self) -> None:
+        """Run the iterations that are left, or until a guard trips."""
+        trainer, config = self.trainer, self.config
+        disable = (
+            None if self.context.runtime.progress and self.writes else True
+        )  # None: only where there is a terminal
+        with tqdm(
+            total=config.iterations,
+            initial=trainer.iteration,
+            desc=self.name,
+            unit="iteration",
+            disable=disable,
+            leave=False,
+        ) as bar:
+            while trainer.iteration < config.iterations:
+                started = time.monotonic()
+                metrics, rollouts, cost = self.costs.iterate()
+                self.context.cost.add(**cost)
+                rate = config.batch_size / (time.monotonic() - started)
+                self.record(metrics, rollouts, rate)
+                bar.update()
+                bar.set_postfix_str(f"{rate:.0f} episodes/s, score {metrics['score/mean']:.3f}, KL {metrics['kl']:.2f}")
+
+    def record(self, metrics: Metrics, rollouts: Rollouts, rate: float) -> None:
+        """Log an iteration, validate where it is time, and save states."""
+        step, every = self.trainer.iteration, self.config.evaluate_every
+        if self.writes:
+            history = self.context.history
+            history.append(step, metrics)
+            history.say(step, {"episodes_per_second": rate})
+            if step == 1 or step % self.context.runtime.log_every == 0:
+                history.say(step, {"rollouts": self.tabulate("rollouts", rollouts, SHOWN)})
+        if every is not None and step % every == 0:
+            self.validate()
+        if self.writes:
+            self.periodic.keep(step, self.save)
+            if self.checkpoint_is_due(step):
+                self.write_checkpoint()
+
+    def checkpoint_is_due(self, iteration: int) -> bool:
+        """Return whether the optimiser passed a multiple of `runtime.resume_checkpoint_every` in this iteration."""
+        config, every = self.config, self.context.runtime.resume_checkpoint_every
+        steps = config.epochs * config.batch_size // config.minibatch_size
+        due: bool = iteration * steps // every > (iteration - 1) * steps // every
+        return due
+
+    def validate(self) -> None:
+        metrics, rollouts = self.trainer.validate(self.held_out)
+        if not self.writes:
+            return
+        step, cost = self.trainer.iteration, self.context.cost
+        self.context.history.append(
+            step, {f"validation/{metric}": value for metric, value in metrics.items()} | cost.row()
+        )
+        cost.reached(step)
+        self.tabulate("validation", rollouts, len(self.held_out))
+        if self.config.checkpoint == "best" and self.choice.best()["step"] == step:
+            self.choice.keep(self.save)
+
+    def tabulate(self, table: str, rollouts: Rollouts, count: int) -> list[Row]:
+        """Append the first rollouts to a table; return the rows."""
+        step = self.trainer.iteration
+        columns = zip(rollouts.prompts, rollouts.completions, rollouts.scores.tolist(), strict=True)
+        rows = [
+            {"prompt": prompt, "completion": completion, "score": score}
+            for prompt, completion, score in islice(columns, count)
+        ]
+        for row in rows:
+            self.tables[table].append(step, row)
+        return [{"step": step, **row} for row in rows]
+
+    def write_checkpoint(self) -> None:
+        """Write the trainer's whole state; the older checkpoints go once it is there."""
+        with atomic(self.context.checkpoints / f"checkpoint-{self.trainer.iteration}") as temporary:
+            torch.save(self.trainer.state() | {"counts": self.context.cost.counts}, temporary)
+        for older in checkpoints(self.context.checkpoints)[:-1]:
+            older.unlink()
+
+    def save(self, folder: Path) -> None:
+        """Write the policy as a plain model folder, and the critic beside it."""
+        actor = self.trainer.model
+        save(actor.policy, self.tokenizer, folder)
+        if actor.value_head is not None:
+            save_file(actor.value_head.state_dict(), folder / "value_head.safetensors")
+        if actor.critic is not None:
+            actor.critic.save_pretrained(folder / "critic")
