@@ -115,9 +115,8 @@ def test_weights_that_a_run_made_are_linked_and_not_written_twice(config: Any, r
     result = run(dpo, made, policy=policy, reference=run(reference_logps, made, policy=policy))
     assert (result / "base/model.safetensors").samefile(policy / "model.safetensors")
     words = ("stages.dpo.evaluate_every=2", "stages.dpo.checkpoint=best", "stages.dpo.save_every=2")
-    best = run(
-        dpo, config("gpt2", *words), "best", policy=policy, reference=policy.with_name("reference_logps-artifact")
-    )
+    reference = policy.with_name("reference_logps-artifact")
+    best = run(dpo, config("gpt2", *words), "best", policy=policy, reference=reference)
     for kept in (best, best / "steps/2", best / "steps/4"):
         assert (kept / "base/model.safetensors").samefile(policy / "model.safetensors")
 

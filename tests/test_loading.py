@@ -81,7 +81,7 @@ def test_an_fp16_opt_trains_in_fp32(model_folders: dict[str, Path], tmp_path: Pa
     place = Workplace(tmp_path)
     said = ("model=opt-350m", f"model.path={folder}", "model.base=null", "tracking=off", "sweep=opt")
     assert place.run("-m", *said, "method=sft+dpo,ppo").returncode == 0
-    for stage in ("sft", "dpo", "ppo", "reward"):
+    for stage in ("sft", "dpo", "ppo", "reward_model"):
         (found,) = place.stages(stage)
         assert {weight.dtype for weight in load_file(found / "model.safetensors").values()} == {torch.float32}
         rows = [json.loads(line) for line in (found / "history.jsonl").read_text().splitlines()]
