@@ -115,7 +115,7 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
     own, other = (write_dataset(name, tmp_path / name) for name in ("hh-rlhf", "imdb"))
     line = ["model=gpt2", *words("hh-rlhf", own), "method=dpo", "debug=smoke", "runtime=cpu", "tracking=off"]
     more = [
-        "stages.evaluate.other_datasets=[imdb]",
+        "evaluate_on=[imdb]",
         f"other_datasets.imdb.path={other}",
         "other_datasets.imdb.validation=8",
     ]
@@ -143,21 +143,21 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (["stages.evaluate.other_datasets=[imbd]"], "no such dataset (nearest: imdb)"),
-        (["stages.evaluate.other_datasets=[synthetic-reviews]"], "is the run's own dataset"),
-        (["other_datasets.imdb.path=x"], "names no dataset of stages.evaluate.other_datasets"),
-        (["stages.evaluate.other_datasets=[imdb]"], "knows the synthetic world alone"),
+        (["evaluate_on=[imbd]"], "no such dataset (nearest: imdb)"),
+        (["evaluate_on=[synthetic-reviews]"], "is the run's own dataset"),
+        (["other_datasets.imdb.path=x"], "set evaluate_on=[NAME] too"),
+        (["evaluate_on=[imdb]"], "knows the synthetic world alone"),
         (
-            ["stages.evaluate.other_datasets=[imdb]", *BY_ANOTHER, "other_datasets.imdb.path=nowhere"],
+            ["evaluate_on=[imdb]", *BY_ANOTHER, "other_datasets.imdb.path=nowhere"],
             "other_datasets.imdb.path=nowhere: no such file",
         ),
         (
-            ["stages.evaluate.other_datasets=[imdb]", *BY_ANOTHER, "other_datasets.imdb.pth=x"],
+            ["evaluate_on=[imdb]", *BY_ANOTHER, "other_datasets.imdb.pth=x"],
             "other_datasets.imdb.pth: no such key (nearest: ",
         ),
         (
             ["stages.generate.temperature=0", "stages.generate.completions_per_prompt=2"],
-            "say stages.generate.completions_per_prompt=1",
+            "set stages.generate.completions_per_prompt=1",
         ),
     ],
 )

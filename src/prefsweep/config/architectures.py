@@ -1,4 +1,4 @@
-"""The typed shapes of models from nothing, each in transformers' own names."""
+"""The typed architectures of models with random weights; their keys are those of transformers' configs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from prefsweep.config.field import config_field
 
 @dataclass
 class Architecture:
-    """A transformer from nothing, in transformers' own names; `model_type` is transformers' name of its kind."""
+    """What every architecture has: `model_type`, transformers' name for its kind."""
 
     model_type: str = config_field()
 
@@ -36,7 +36,7 @@ class OPTArchitecture(Architecture):
 
 @dataclass
 class EncoderArchitecture(Architecture):
-    """A bidirectional one, with a vocabulary of bytes. `labels`: its outputs, in their order; none for a backbone."""
+    """A bidirectional model whose vocabulary is bytes. `labels` names its outputs in order; a backbone has none."""
 
     labels: list[str] = config_field()
     max_position_embeddings: int = config_field(at_least=8)
@@ -70,12 +70,12 @@ class DeBERTaArchitecture(BERTArchitecture):
 
 
 def positions(architecture: Any) -> int:
-    """The longest sequence it can read, by whichever name transformers has for it."""
-    found: int = getattr(architecture, "n_positions", None) or architecture.max_position_embeddings
-    return found
+    """Return the number of tokens in the longest sequence that a model of this architecture can read."""
+    longest: int = getattr(architecture, "n_positions", None) or architecture.max_position_embeddings
+    return longest
 
 
-# By their model_type: each is read by the schema that its own model_type names.
+# The schema of each `model_type`.
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "gpt2": GPT2Architecture,
     "opt": OPTArchitecture,

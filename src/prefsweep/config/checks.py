@@ -1,4 +1,4 @@
-"""What types cannot say about a config: ranges, finite numbers, and settings that contradict each other."""
+"""Check what types cannot: ranges, finite numbers, and settings that contradict each other."""
 
 import dataclasses
 import math
@@ -11,11 +11,11 @@ from prefsweep.config.schema import Config, DatasetConfig, IMDBConfig, LocalConf
 from prefsweep.config.stage import PolicyTrainingConfig, check_bounds
 from prefsweep.errors import UserError, nearest
 
-PUBLISHED = {"where", "metrics", "n", "source"}  # of an entry of `published:`
+PUBLISHED = {"where", "metrics", "n", "source"}  # the keys of an entry of `published:`
 
 
 def check_sections(config: Config) -> None:
-    """Raise a `UserError` at the first thing that cannot be right in a config, its stages left aside."""
+    """Raise a `UserError` for the first mistake in any section of a config but its stages."""
     check_ranges(config)
     check_model(config.model)
     check_dataset("dataset", config.dataset)
@@ -29,7 +29,7 @@ def check_sections(config: Config) -> None:
 
 
 def check_stages(config: Config) -> None:
-    """Raise a `UserError` at the first thing that cannot be right in the stages that the method runs."""
+    """Raise a `UserError` for the first mistake in the stages that the method runs."""
     for name, stage in config.stages.items():
         check_ranges(stage, f"stages.{name}.")
         stage.check(f"stages.{name}", config)
@@ -39,20 +39,21 @@ def check_stages(config: Config) -> None:
 
 
 def check_runtime(config: Config) -> None:
+    """Check what `runtime` and `report` demand of each other and of `jobs`."""
     runtime = config.runtime
     if config.report.versus is not None and len(config.report.versus) != 2:
         raise UserError(f"report.versus={config.report.versus}: name two rows, as in report.versus=[ppo,dpo]")
     if runtime.processes > 1 and config.jobs > 1:
-        raise UserError(f"jobs={config.jobs}: runtime.processes={runtime.processes} needs the machine; set jobs=1")
+        raise UserError(f"jobs={config.jobs}: runtime.processes={runtime.processes} takes the machine; set jobs=1")
     if runtime.resume_checkpoint_every % runtime.log_every:
         raise UserError(
             f"runtime.resume_checkpoint_every={runtime.resume_checkpoint_every}: must be a multiple of "
-            f"runtime.log_every={runtime.log_every}, or a resumed run would log other windows"
+            f"runtime.log_every={runtime.log_every}, or a resumed run would average its metrics over other steps"
         )
 
 
 def check_published(entries: list[Any] | None) -> None:
-    """One line for the first mistake in an experiment's `published:`."""
+    """Raise a `UserError` for the first mistake in an experiment's `published:`."""
     for entry in entries or []:
         if not isinstance(entry, dict) or not {"where", "metrics"} <= entry.keys() <= PUBLISHED:
             raise UserError("published: each entry needs `where` and `metrics`, and may have `n` and `source`")
@@ -64,7 +65,7 @@ def check_published(entries: list[Any] | None) -> None:
 
 
 def check_ranges(node: Any, path: str = "") -> None:
-    """Every dataclass field against the range in its metadata; every float finite."""
+    """Check every field of a dataclass, and of those within it, against the range in the field's metadata."""
     for field in dataclasses.fields(node):
         key, value = f"{path}{field.name}", getattr(node, field.name)
         if dataclasses.is_dataclass(value):
@@ -77,6 +78,7 @@ def check_ranges(node: Any, path: str = "") -> None:
 
 
 def check_value(key: str, value: Any, limits: Any) -> None:
+    """Check that a value is finite and within the limits that `config_field` was given."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key}={value}: must be a finite number")
     if value is None or isinstance(value, dict) or dataclasses.is_dataclass(value):
@@ -95,27 +97,28 @@ def check_value(key: str, value: Any, limits: Any) -> None:
 
 
 def check_dataset(key: str, dataset: Any) -> None:
+    """Check the section `dataset`, or `other_datasets.NAME`: `key` is the one that errors name."""
     if not isinstance(dataset, DatasetConfig):
         raise UserError(f"{key}: its YAML names no schema; begin it with `defaults: [_local, _self_]`")
     path = getattr(dataset, "path", None)
     if path is not None and not Path(path).exists():
         raise UserError(f"{key}.path={path}: no such file or folder")
     if isinstance(dataset, LocalConfig) and Path(dataset.path).is_dir():
-        raise UserError(f"{key}.path={path}: is a folder; set a file in it, or the dataset it is a copy of")
+        raise UserError(f"{key}.path={path}: is a folder; set a file in it, or the dataset that it is a copy of")
     if isinstance(dataset, IMDBConfig):
         check_bounds(f"{key}.query_tokens", dataset.query_tokens)
         if dataset.pairs == "dataset":
-            raise UserError(f"{key}.pairs=dataset: imdb holds texts, not pairs; say sampled")
+            raise UserError(f"{key}.pairs=dataset: imdb has texts, not pairs; set {key}.pairs=generated")
 
 
 def check_lengths(config: Config) -> None:
-    """Refuse what is longer than a model from random weights has positions for."""
+    """Refuse lengths for which a model with random weights has no positions."""
     if config.model.architecture is None or not config.model.from_scratch:
         return
     longest = positions(config.model.architecture)
     for name, stage in config.stages.items():
-        another = getattr(stage, "backbone", "policy") == "encoder"  # with positions of its own
-        if not another and getattr(stage, "max_length", 0) > longest:
+        reads_by_encoder = getattr(stage, "backbone", "policy") == "encoder"  # which has positions of its own
+        if not reads_by_encoder and getattr(stage, "max_length", 0) > longest:
             raise UserError(f"stages.{name}.max_length={stage.max_length}: the model has {longest} positions")
         for key in ("max_new_tokens", "validation_max_new_tokens"):
             if getattr(stage, key, 0) >= longest:

@@ -1,14 +1,13 @@
-"""Words on the command line → one typed, checked `Config`; whatever is wrong with them becomes one line.
+"""Compose the overrides of a command line into a typed, checked `Config`; any mistake in them is one line.
 
 1. The files: `conf/config.yaml`, and one file of each group (model, dataset, method, ...).
-2. The values set on the line for all but the stages.
+2. The values that the command line sets outside `stages`.
 3. The stages that the method's graph names, each from `conf/stage/` with what the files above preset for it; presets
    for other stages are left out.
-4. The values set on the line for these stages. What it sets for others is the business of `jobs.unused_overrides`.
-5. Types, ranges and contradictions; then the stages whose condition in the graph does not hold are left out too.
+4. The values that the command line sets for these stages; those for other stages are left to `jobs.unused_overrides`.
+5. Types, ranges and contradictions. Then the stages whose condition in the graph does not hold are left out too.
 
-Only Hydra's and OmegaConf's own complaints are turned into a line, and only while they compose: a bug of ours keeps
-its traceback.
+Only errors that Hydra and OmegaConf raise while they compose are turned into one line: a bug here keeps its traceback.
 """
 
 import copy
@@ -29,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from prefsweep import config_folder
-from prefsweep.config import overrides as lines, schema
+from prefsweep.config import overrides, schema
 from prefsweep.config.architectures import ARCHITECTURES
 from prefsweep.config.checks import check_sections, check_stages
 from prefsweep.config.conditions import holds
@@ -45,7 +44,7 @@ STAGE = "stages."
 
 @contextmanager
 def composing(config_dir: Path | None = None) -> Iterator[None]:
-    """Set Hydra up once for any number of `compose` calls; `config_dir` adds a folder of the user's own YAML."""
+    """Set Hydra up for any number of `compose` calls; `config_dir` adds a folder of the user's own YAML."""
     schema.register()
     load_stages()
     if config_dir is not None and not config_dir.is_dir():
@@ -53,7 +52,7 @@ def composing(config_dir: Path | None = None) -> Iterator[None]:
     GlobalHydra.instance().clear()
     composed_files.cache_clear()
     stage_file.cache_clear()
-    lines.PARSED.clear()
+    overrides.PARSED.clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         yield
 
@@ -66,7 +65,7 @@ def compose(words: list[str], config_dir: Path | None = None) -> Config:
 
 
 def compose_raw(words: list[str], config_dir: Path | None) -> DictConfig:
-    """Compose as Hydra does: interpolations not resolved, nothing checked, every stage of the graph."""
+    """Return the composed config of one job, unresolved and unchecked, with every stage of the graph."""
     refuse_settings_of_hydra(words)
     try:
         composed = compose_values(words, config_dir)
@@ -84,6 +83,7 @@ def compose_raw(words: list[str], config_dir: Path | None) -> DictConfig:
 
 
 def typed(composed: DictConfig, words: list[str]) -> Config:
+    """Resolve a composed config into the dataclasses of its schema."""
     try:
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
@@ -114,7 +114,7 @@ def config_text(words: list[str], config_dir: Path | None, resolve: bool) -> str
 
 
 def sections(values: dict[Any, Any], path: str, opened: set[str]) -> Iterator[str]:
-    """Yield a line for each value, and for each of those in `opened` one for each value in it."""
+    """Yield the YAML of each value on a line of its own; of a section in `opened`, that of each value in it."""
     indent = "  " * path.count(".")
     for key, value in values.items():
         if f"{path}{key}" in opened:
@@ -131,12 +131,12 @@ def flow(value: Any, indent: str) -> str:
 
 
 def compose_values(words: list[str], config_dir: Path | None) -> DictConfig:
-    """Steps 1 to 4, of one line of single values."""
-    parsed = lines.parse(words)
-    values = [override for override in parsed if not lines.chooses_file(override)]
+    """Take steps 1 to 4 for overrides of single values."""
+    parsed = overrides.parse(words)
+    values = [override for override in parsed if not overrides.chooses_file(override)]
     if any(override.is_sweep_override() for override in values):
         return hydra_compose("config", overrides=words)  # which complains of several values
-    files = tuple(str(override.input_line) for override in parsed if lines.chooses_file(override))
+    files = tuple(str(override.input_line) for override in parsed if overrides.chooses_file(override))
     composed = copy.deepcopy(composed_files(files, config_dir))
     of_stages = [override for override in values if f"{override.key_or_group}.".startswith(STAGE)]
     others = [override for override in values if override not in of_stages]
@@ -147,18 +147,19 @@ def compose_values(words: list[str], config_dir: Path | None) -> DictConfig:
 
 
 def apply(composed: DictConfig, values: list[Override]) -> None:
+    """Set values in a composed config, as Hydra does after it has merged the files."""
     for override in values:
         if isinstance(override.value(), dict):
-            make_room(composed, lines.set_key(override))
-    lines.loader()._apply_overrides_to_config(values, composed)
+            make_room(composed, overrides.set_key(override))
+    overrides.loader()._apply_overrides_to_config(values, composed)
 
 
 def add_stages(composed: DictConfig, config_dir: Path | None) -> None:
-    """Step 3: in place of the presets, the stages of the graph with those presets that are theirs."""
+    """Take step 3: replace the presets by the stages of the graph, each with what is preset for it."""
     presets = composed.stages
     for name in presets:
         if name not in STAGES:
-            raise UserError(f"stages.{name}: a file presets it, and there is no such stage{nearest(str(name), STAGES)}")
+            raise UserError(f"stages.{name}: preset by a file, but there is no such stage{nearest(str(name), STAGES)}")
     pipeline = OmegaConf.to_container(composed.method.pipeline, resolve=True)
     assert isinstance(pipeline, dict)
     check_pipeline(pipeline)  # type: ignore[arg-type]
@@ -181,9 +182,9 @@ def stage_file(name: str, config_dir: Path | None) -> DictConfig:
 
 
 def read_stage_file(name: str, config_dir: Path | None) -> DictConfig:
-    """Return a file of `conf/stage/` over those of its `defaults` list, which are files beside it and `_self_`.
+    """Return a file of `conf/stage/` merged with those that its `defaults` list names.
 
-    Hydra would do the same in a tenth of a second a stage, which is most of what composing takes.
+    Hydra would do the same, but takes a tenth of a second a stage, which would be most of the time to compose.
     """
     paths = [path for folder in group_folders("stage", config_dir) if (path := folder / f"{name}.yaml").is_file()]
     if not paths:
@@ -197,20 +198,20 @@ def read_stage_file(name: str, config_dir: Path | None) -> DictConfig:
 
 
 def sets_a_stage_of(composed: DictConfig, override: Override) -> bool:
-    """Whether an override is of a stage that is in the graph; one of a key that no stage has is refused."""
+    """Whether an override sets keys of stages that are in the graph; a key that no stage has is refused."""
     keys = stage_keys(override)
     for key in keys:
         name = key.split(".")[1]
         if name not in STAGES or not is_known(key):
             raise UserError(unknown_key(key if name in STAGES else f"stages.{name}"))
-    whole = override.key_or_group.count(".") < 2 and not override.is_delete()
-    if whole and not isinstance(override.value(), dict):
+    sets_section = override.key_or_group.count(".") < 2 and not override.is_delete()
+    if sets_section and not isinstance(override.value(), dict):
         raise UserError(f"{override.key_or_group}: holds keys of its own; set {override.key_or_group}.<key>=...")
     return {key.split(".")[1] for key in keys} <= set(composed.stages)
 
 
 def is_known(key: str) -> bool:
-    """Whether the schema of a stage has this key, or a dict that may hold it."""
+    """Whether the schema of a stage has this key, or a section that may have it."""
     known = known_keys()
     return any(prefix in known for prefix in (key, key.rpartition(".")[0])) or bool(architecture_keys(key))
 
@@ -220,17 +221,17 @@ def stage_keys(override: Override) -> list[str]:
     value = override.value()
     if override.key_or_group == STAGE[:-1]:
         return [f"{STAGE}{name}" for name in value] if isinstance(value, dict) else []
-    return [lines.set_key(override)]
+    return [overrides.set_key(override)]
 
 
 def add_datasets(composed: DictConfig, words: list[str], config_dir: Path | None) -> None:
-    """Add the datasets that `evaluate_on` names, as their own files have them, with the values set for them."""
+    """Add the datasets that `evaluate_on` names, each from its file with the values set for `other_datasets.NAME`."""
     names = list(composed.evaluate_on)
     available = {file.stem for folder in group_folders("dataset", config_dir) for file in folder.glob("[!_]*.yaml")}
     values = [word for word in words if word.startswith(OTHER)]
     for word in values:
         if word.removeprefix(OTHER).partition(".")[0] not in names:
-            raise UserError(f"{word}: names no dataset of evaluate_on; set evaluate_on=[NAME] too")
+            raise UserError(f"{word}: is for a dataset that evaluate_on does not name; set evaluate_on=[NAME] too")
     for name in names:
         if name not in available:
             raise UserError(f"evaluate_on={name}: no such dataset{nearest(name, available)}")
@@ -247,6 +248,7 @@ def add_datasets(composed: DictConfig, words: list[str], config_dir: Path | None
 
 
 def group_folders(group: str, config_dir: Path | None) -> Iterator[Path]:
+    """Yield the folders that hold the choices of a group: the package's and that of `-cd`."""
     yield config_folder() / group
     if config_dir is not None:
         yield config_dir / group
@@ -263,8 +265,11 @@ def make_room(composed: DictConfig, key: str) -> None:
 
 @lru_cache(maxsize=256)
 def composed_files(files: tuple[str, ...], config_dir: Path | None) -> DictConfig:
-    """Compose the files alone. The jobs of a grid choose few different ones, and reading them is most of the work:
-    Hydra sets values after the files are merged, so setting them on a copy is the same, at a fifth of the time."""
+    """Compose the files alone, once for all jobs of a grid that choose the same.
+
+    Reading them is most of the work. Hydra sets values after it has merged the files, so setting them on a copy of the
+    result is the same at a fifth of the time.
+    """
     return hydra_compose("config", overrides=[*files, *search_path(config_dir)])
 
 
@@ -273,14 +278,14 @@ def search_path(config_dir: Path | None) -> list[str]:
 
 
 def as_container(config: Config) -> dict[str, Any]:
-    """Return the resolved config as plain dicts and lists, as it is written to disk and sent to the tracker."""
+    """Return the resolved config as dicts and lists, as it is written to disk and sent to the tracker."""
     container = dataclasses.asdict(config)
     container["stages"] = dict(container["stages"])
     return container
 
 
 def refuse_unknown_keys(node: Any, path: str = "") -> None:
-    """Hydra lets `+key=value` add to a typed config; we do not."""
+    """Refuse keys that the schema does not have; `+key=value` adds them, which Hydra allows in a typed config."""
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
         return
     kind = OmegaConf.get_type(node)
@@ -294,18 +299,18 @@ def refuse_unknown_keys(node: Any, path: str = "") -> None:
 
 
 def type_architectures(composed: DictConfig) -> None:
-    """Each architecture that is written out gets the schema of its own `model_type`; `small` first, as the other may
-    refer to it."""
-    places = ["model", "reward", "judge", *(f"stages.{name}.encoder" for name in composed.stages)]
-    for place in places:
-        section = OmegaConf.select(composed, place)
-        for name in ("small", "architecture"):
+    """Give each architecture that is written out the schema of its own `model_type`."""
+    owners = ["model", "reward", "judge", *(f"stages.{name}.encoder" for name in composed.stages)]
+    for owner in owners:
+        section = OmegaConf.select(composed, owner)
+        for name in ("small", "architecture"):  # in this order, because `architecture` may refer to `small`
             node = section._get_node(name) if isinstance(section, DictConfig) else None
             if isinstance(node, DictConfig) and not (node._is_none() or node._is_interpolation()):
-                section[name] = typed_architecture(node, f"{place}.{name}")
+                section[name] = typed_architecture(node, f"{owner}.{name}")
 
 
 def typed_architecture(node: DictConfig, key: str) -> DictConfig:
+    """Return an architecture under the schema of its `model_type`."""
     kind, known = str(node.get("model_type")), ARCHITECTURES
     if kind not in known:
         raise UserError(f"{key}.model_type={kind}: no such kind{nearest(kind, known)}; there are: {', '.join(known)}")
@@ -318,9 +323,8 @@ def typed_architecture(node: DictConfig, key: str) -> DictConfig:
     return schema
 
 
-def refuse_settings_of_hydra(overrides: list[str]) -> None:
-    """Only Hydra's Compose API runs here, which would pass over them in silence."""
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
+def refuse_settings_of_hydra(words: list[str]) -> None:
+    """Refuse `hydra.*`, which Hydra's Compose API would ignore without a word."""
+    for key in map(overrides.key_of, words):
         if re.match(r"hydra\b", key):
             raise UserError(f"{key}: settings of Hydra itself have no effect here")

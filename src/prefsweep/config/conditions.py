@@ -1,4 +1,4 @@
-"""The conditions of a method's YAML: `when: dataset.pairs=generated`, `when: model.from_scratch`."""
+"""Decide the conditions of a method's YAML: `when: dataset.pairs=generated`, `when: model.from_scratch`."""
 
 import dataclasses
 from typing import Any
@@ -8,10 +8,10 @@ from prefsweep.errors import UserError, nearest
 
 
 def holds(config: Config, role: str, condition: str) -> bool:
-    """Whether a role's condition is true of this config: a key that has the value, or is true where none is named.
+    """Whether a role's condition holds: `key=value` where the key has this value, `key` where its value is true.
 
-    In a role that ends in the name of another dataset, as `judge_accuracy/imdb`, `dataset` means that one. A stage that
-    the method does not run has no property that is true.
+    A key may also name a property of a section (`judge.is_trained_here`). In a role whose part is the name of another
+    dataset, as `judge_accuracy/imdb`, `dataset` means that one. A key of a stage that the method does not run is false.
     """
     key, _, value = condition.partition("=")
     current = value_at(for_dataset(config, role), key, f"method.pipeline.{role}.when={condition}")
@@ -19,11 +19,13 @@ def holds(config: Config, role: str, condition: str) -> bool:
 
 
 def for_dataset(config: Config, role: str) -> Config:
+    """Return the config with the dataset of `evaluate_on` that a role's part names, or unchanged."""
     other: DatasetConfig | None = config.other_datasets.get(role.rpartition("/")[2])
     return config if other is None else dataclasses.replace(config, dataset=other)
 
 
 def value_at(config: Config, key: str, where: str) -> Any:
+    """Return the value at a dotted key; `where` begins the error for a key that does not exist."""
     section, _, rest = key.partition(".")
     current: Any = config
     if section == "stages":

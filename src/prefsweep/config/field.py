@@ -1,4 +1,4 @@
-"""How a field of a config says its range, and how it enters an identity."""
+"""`config_field`: a field of a typed config, with the range of its value and how it enters an identity."""
 
 import dataclasses
 from typing import Any
@@ -21,15 +21,15 @@ def config_field(
     only_with: str | None = None,
     legacy_default: Any = NO_DEFAULT,
 ) -> Any:
-    """A config field whose value must come from YAML or the command line.
+    """Return a dataclass field without a default: its value must come from YAML or the command line.
 
-    `above`, `at_least`, `below`, `at_most`, `choices` are checked before anything starts.
-    `in_identity=False` keeps a nickname out of every identity.
-    `is_content=True` names a file or folder by the hash of what it holds, never by its path.
-    `unless="path"` leaves the field out of the identity when the field `path` is set.
+    `above`, `at_least`, `below`, `at_most` and `choices` are checked before anything starts; in a list, for each item.
+    `hashed=False` leaves the field out of every identity, because it changes no result.
+    `is_content=True` puts the hash of a file or folder into the identity, in place of its path.
+    `unless="path"` leaves the field out of the identity where the field `path` is set.
     `only_with="lora"` leaves the field out of the identity unless the field `lora` is true.
-    `absent_equals=x` (for a field added later) leaves the field out of the identity while its value is x, the old
-    behaviour, so that what was built before the field existed stays valid.
+    `legacy_default=x`, for a field that is added later, leaves it out of the identity while its value is x. With x the
+    behaviour from before the field existed, everything that was built then stays valid.
     """
     ranges: dict[str, Any] = {
         "above": above,

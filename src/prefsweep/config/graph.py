@@ -1,13 +1,14 @@
-"""A method's graph as its YAML has it → the roles that a run needs, inputs first.
+"""Resolve a method's graph, as its YAML has it, into the roles that a run needs, inputs first.
 
     pipeline:
       base: pretrain                          # a string: another name for a role
       pretrain: {when: model.from_scratch}    # left out where the condition does not hold
-      sft: {policy: base}                     # the stage `sft`; its input `policy` is the role `base`
-      generate/result: {policy: sft}          # the stage `generate` once more, in the part `result`
+      sft: {policy: base}                     # the stage `sft`; its input `policy` comes from the role `base`
+      generate/base: {policy: base}           # the stage `generate`, once for each part
+      generate/result: {policy: sft}
 
-A role is `stage` or `stage/part`. Where a role is left out, so is every input that names it: a stage finds out from the
-inputs that it is passed.
+A role is `stage` or `stage/part`. Where a role is left out, so is every input that comes from it: the stage that would
+read it is called without that argument.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ Inputs = dict[str, str]  # the name of an input → the role it comes from
 
 
 def stage_of(role: str) -> str:
-    """`generate` of `generate/result`."""
+    """Return the stage of a role: `generate` for `generate/result`."""
     return role.partition("/")[0]
 
 
@@ -42,7 +43,7 @@ def needed_roles(pipeline: Pipeline, target: str, holds: Callable[[str, str], bo
     `holds(role, condition)` decides a role's `when`. What the target does not need is never looked at.
     """
     done: dict[str, Inputs] = {}
-    open_roles: list[str] = []
+    open_roles: list[str] = []  # the path from the target to the role that is visited
 
     def visit(role: str, reader: str) -> None:
         if role in done:
@@ -66,6 +67,7 @@ def needed_roles(pipeline: Pipeline, target: str, holds: Callable[[str, str], bo
 
 
 def check_pipeline(pipeline: Pipeline) -> None:
+    """Refuse a role that is neither another name nor a dict of inputs."""
     for role, inputs in pipeline.items():
         if isinstance(inputs, str):
             continue

@@ -1,4 +1,4 @@
-"""What can be wrong with a model, an adapter or a scorer: where it comes from, and what it is made of."""
+"""Check models, adapters and scorers: where they come from, and their architectures."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from prefsweep.config.schema import (
 from prefsweep.config.stage import AdapterConfig
 from prefsweep.errors import UserError, nearest
 
-# The linear layers of a block, in the architectures that are known here: asking transformers would take seconds.
+# The linear layers of each known architecture, listed because importing transformers would take seconds.
 LAYERS = {
     "gpt2": ("c_attn", "c_fc", "c_proj"),
     "opt": ("fc1", "fc2", "k_proj", "out_proj", "project_in", "project_out", "q_proj", "v_proj"),
@@ -25,6 +25,7 @@ LAYERS = {
 
 
 def check_model(model: ModelConfig) -> None:
+    """Check that the base comes from one source: random weights, a local folder, or the hub."""
     check_model_folder("model.path", model.path)
     if model.from_scratch:
         if model.architecture is None:
@@ -33,7 +34,7 @@ def check_model(model: ModelConfig) -> None:
             )
         if not isinstance(model.architecture, (GPT2Architecture, OPTArchitecture)):
             raise UserError(
-                f"model.architecture.model_type={model.architecture.model_type}: is no language model; set gpt2 or opt"
+                f"model.architecture.model_type={model.architecture.model_type}: not a language model; set gpt2 or opt"
             )
         check_heads("model.architecture", model.architecture)
         if model.path is not None:
@@ -45,7 +46,7 @@ def check_model(model: ModelConfig) -> None:
 
 
 def check_heads(key: str, architecture: Architecture) -> None:
-    """Attention splits the width among its heads; each kind has its own words for the two."""
+    """Check that the number of attention heads divides the width; each architecture has its own names for the two."""
     for heads, width in (("n_head", "n_embd"), ("num_attention_heads", "hidden_size"), ("n_heads", "dim")):
         if hasattr(architecture, heads) and getattr(architecture, width) % getattr(architecture, heads):
             raise UserError(
@@ -54,20 +55,20 @@ def check_heads(key: str, architecture: Architecture) -> None:
 
 
 def check_encoder(key: str, owner: Any) -> None:
-    """What a scorer or an encoder is made from, where it comes from nothing."""
+    """Check the architecture of a scorer or an encoder that is to get random weights."""
     shape = owner.architecture
     if shape is None or getattr(owner, "path", None) is not None:
         return
     if not isinstance(shape, EncoderArchitecture):
-        raise UserError(f"{key}.architecture.model_type={shape.model_type}: is no encoder; set bert, or another")
+        raise UserError(f"{key}.architecture.model_type={shape.model_type}: not an encoder; set bert or deberta-v2")
     check_heads(f"{key}.architecture", shape)
 
 
 def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
+    """Check that the model has the layers that an adapter targets, where its architecture is known."""
     if not adapter.targets:
         raise UserError(f"{key}.targets=[]: name the layers that get adapters, as in model.adapter.targets=[c_attn]")
-    made = model.architecture if model.from_scratch else None
-    kind = made.model_type if made is not None else model_type(model.path)
+    kind = model.architecture.model_type if model.from_scratch else model_type(model.path)
     for target in adapter.targets:
         if kind in LAYERS and target not in LAYERS[kind]:
             raise UserError(
@@ -77,19 +78,18 @@ def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
 
 
 def model_type(folder: str | None) -> str | None:
-    """As a local model's own config says. None for one on the hub: its targets are looked at before it is loaded."""
+    """Return the `model_type` in a local model's config.json; None on the hub, where it is checked on loading."""
     if folder is not None:
         with contextlib.suppress(OSError, ValueError):
-            found: str | None = json.loads((Path(folder) / "config.json").read_text()).get("model_type")
-            return found
+            kind: str | None = json.loads((Path(folder) / "config.json").read_text()).get("model_type")
+            return kind
     return None
 
 
 def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
+    """Check the section `reward` or `judge`, and that the scorer can score completions of this dataset."""
     if isinstance(scorer, str):
-        raise UserError(
-            f"{role}={scorer}: holds keys of its own; choose a whole one by its group, scorer@{role}={scorer}"
-        )
+        raise UserError(f"{role}={scorer}: is a section; choose a scorer by its group, scorer@{role}={scorer}")
     if not isinstance(scorer, ScorerConfig):
         raise UserError(f"{role}: its YAML names no schema; begin it with `defaults: [_classifier, _self_]`")
     check_model_folder(f"{role}.path", getattr(scorer, "path", None))
@@ -104,5 +104,6 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
 
 
 def check_model_folder(key: str, path: str | None) -> None:
+    """Refuse a path that is not a transformers folder."""
     if path is not None and not (Path(path) / "config.json").is_file():
         raise UserError(f"{key}={path}: no such model folder (it must hold a config.json)")

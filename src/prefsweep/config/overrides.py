@@ -1,4 +1,4 @@
-"""The words `key=value` of a command line, parsed by Hydra's grammar once each."""
+"""Parse overrides (`key=value`, `group=choice`, `+key=value`, `~key`) by Hydra's grammar, each once."""
 
 import dataclasses
 import itertools
@@ -13,17 +13,19 @@ from hydra.errors import OverrideParseException
 from prefsweep.config.hydra_errors import one_line
 from prefsweep.errors import UserError
 
-# Words that are parsed already: each job of a grid repeats most words of the others. Emptied by `compose.composing`.
+# The overrides parsed so far: the jobs of a grid share most of theirs. Emptied by `compose.composing`.
 PARSED: dict[str, Override] = {}
 
 
 def loader() -> ConfigLoaderImpl:
-    found = GlobalHydra.instance().config_loader()
-    assert isinstance(found, ConfigLoaderImpl)
-    return found
+    """Return the config loader that Hydra was set up with."""
+    current = GlobalHydra.instance().config_loader()
+    assert isinstance(current, ConfigLoaderImpl)
+    return current
 
 
 def parse(words: list[str]) -> list[Override]:
+    """Return the parsed form of each override, in order."""
     new = [word for word in dict.fromkeys(words) if word not in PARSED]
     if new:
         try:
@@ -44,12 +46,12 @@ def set_key(override: Override) -> str:
 
 
 def chooses_file(override: Override) -> bool:
-    """Whether it picks a file of a config group, as Hydra decides it."""
+    """Whether an override chooses a file of a config group, as Hydra decides it."""
     return loader().repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
 
 
 def products(words: list[str], multirun: bool) -> list[list[str]]:
-    """Return the Cartesian product of all values, a line of single values each.
+    """Return the Cartesian product of all values: one list of single-valued overrides for each combination.
 
     Hydra's syntax for several values is `a=1,2`, `a=range(3)`, `a=choice(x,y)`, `a=glob(*)` for the files of a group.
     """
@@ -59,6 +61,7 @@ def products(words: list[str], multirun: bool) -> list[list[str]]:
 
 
 def single_values(override: Override) -> list[str]:
+    """Return one override for each value: `a=1` and `a=2` for `a=1,2`."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
     if not override.is_discrete_sweep():
@@ -67,11 +70,11 @@ def single_values(override: Override) -> list[str]:
     for value in override.sweep_iterator():
         text = Transformer.str(value)
         if override.value_type == ValueType.GLOB_CHOICE_SWEEP and text.startswith("_"):
-            continue  # `glob(*)` means the choices, not the parts that they share
+            continue  # `glob(*)` means the choices, not the files that they include
         word = f"{override.get_key_element()}={text}"
         single: dict[str, Any] = {"value_type": ValueType.ELEMENT, "_value": value, "input_line": word}
         PARSED.setdefault(word, dataclasses.replace(override, **single))
         words.append(word)
     if not words:
-        raise UserError(f"{override.input_line}: holds no value")
+        raise UserError(f"{override.input_line}: has no values")
     return words

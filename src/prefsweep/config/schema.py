@@ -1,6 +1,6 @@
-"""Every typed config: the schema of what can be said on the command line. Values live in `conf/`, never here.
+"""The schema of every section of a config but its stages. Values are in `conf/`, never here.
 
-A field is made with `setting(...)`, which says what a type cannot: its range, and how it enters an identity.
+Each field is a `config_field(...)`, which adds to its type the range of its value and how it enters an identity.
 """
 
 import dataclasses
@@ -17,7 +17,10 @@ from prefsweep.config.stage import AdapterConfig
 
 @dataclass
 class ModelConfig:
-    """On the hub at a commit, a local folder, or from nothing. `revision` may say whose commit it is: `id@commit`."""
+    """A policy's base: on the hub at a revision, in a local folder, or with random weights.
+
+    `revision` is a commit, or `id@commit`, which holds for that id alone.
+    """
 
     name: str = config_field(hashed=False)
     id: str | None = config_field(unless="path")
@@ -27,18 +30,18 @@ class ModelConfig:
     max_length: int = config_field(hashed=False, at_least=2)
     architecture: Any = config_field()  # an Architecture or None
     small: Any = config_field(hashed=False)  # likewise
-    # Where the stages find theirs; it is there that they enter an identity, so a rank changes no answer of the base.
+    # Defaults of keys of the stages, whose identities they enter: the base's completions do not depend on a rank.
     lora: bool = config_field(hashed=False)
     adapter: AdapterConfig = config_field(hashed=False)
 
 
-# The preference sets of hh-rlhf; `red-team-attempts` beside them has another schema.
+# The preference datasets of hh-rlhf; its `red-team-attempts` has other columns.
 HH_SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
 
 
 @dataclass
 class DatasetConfig:
-    """What every dataset has; each adds its own."""
+    """What every dataset has; each adds keys of its own."""
 
     _target_: str = config_field()
     name: str = config_field(hashed=False)
@@ -60,7 +63,7 @@ class SyntheticReviewsConfig(DatasetConfig):
 
 @dataclass
 class FileDatasetConfig(DatasetConfig):
-    """Rows in files."""
+    """A dataset whose rows are read from files."""
 
     path: str | None = config_field(is_content=True)
     seed: int = config_field(at_least=0)
@@ -76,7 +79,10 @@ class LocalConfig(FileDatasetConfig):
 
 @dataclass
 class HubDatasetConfig(FileDatasetConfig):
-    """On the hub at a commit, or a local folder laid out like it. `commit` may say whose it is: `id@commit`."""
+    """A dataset on the hub at a revision, or in a local folder laid out like its repository.
+
+    `revision` is a commit, or `id@commit`, which holds for that id alone.
+    """
 
     id: str = config_field(unless="path")
     revision: str | None = config_field(unless="path")
@@ -108,10 +114,10 @@ class IMDBConfig(HubDatasetConfig):
 
 @dataclass
 class MethodConfig:
-    """A small graph: `pipeline` names the roles and the inputs of each (`config.graph`); `target` is the last role."""
+    """A graph of stages: `pipeline` names the inputs of each role (`config.graph`), and `target` is the last role."""
 
     name: str = config_field()
-    pipeline: dict[str, Any] = config_field()  # typed more closely, OmegaConf could not merge two files
+    pipeline: dict[str, Any] = config_field()  # a closer type would keep OmegaConf from merging two files
     start: str = config_field()
     result: str = config_field()
     target: str = config_field()
@@ -121,7 +127,7 @@ class MethodConfig:
 
 @dataclass
 class ScorerConfig:
-    """What every scorer has; each adds its own. With an `architecture` it is made from nothing, with random weights."""
+    """What every scorer has; each adds keys of its own. With an `architecture` its weights are random."""
 
     _target_: str = config_field()
     name: str = config_field(hashed=False)
@@ -131,7 +137,7 @@ class ScorerConfig:
 
     @property
     def is_trained_here(self) -> bool:
-        """Whether a stage of this run makes it."""
+        """Whether a stage of this run trains it."""
         return False
 
 
@@ -175,7 +181,7 @@ class PairInputConfig(HubScorerConfig):
 
 @dataclass
 class RuntimeConfig:
-    """Where and how; nothing here is part of an identity."""
+    """Where and how a job runs; nothing here is part of an identity."""
 
     device: str = config_field(choices=("auto", "cpu", "cuda"))
     threads: int | None = config_field(at_least=1)
@@ -248,7 +254,7 @@ SCORERS: dict[str, type[ScorerConfig]] = {
 
 
 def register() -> None:
-    """Tell Hydra the schemas: `schema` is the root's, `dataset/_local`, `scorer/_oracle` are its parts'."""
+    """Register the schemas with Hydra: `schema` for the root, `dataset/_local`, `scorer/_oracle`, ... for sections."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for name, node in DATASETS.items():

@@ -1,4 +1,6 @@
-"""What every stage declares about itself: its typed config, what it reads, and the facts that other parts ask about.
+"""Base classes of the stages' typed configs, and the registry of stages.
+
+A stage declares everything about itself: its keys, what it reads, and the facts that the rest of the program asks for.
 
 A new stage is a subclass of `StageConfig` registered under its name, a YAML of that name in `conf/stage/`, and the
 function that the YAML's `_target_` names:
@@ -10,8 +12,8 @@ function that the YAML's `_target_` names:
         desirable_weight: float = config_field(above=0)
 
 A package of your own registers its stages by an entry point of the group `prefsweep.stages` that names the module in
-which they are decorated, and brings their YAML in a folder given as `-cd DIR` (docs/extending.md). Nothing here imports
-torch: a command line is checked before any library is loaded.
+which they are decorated, and has their YAML in a folder given as `-cd DIR` (docs/extending.md). Nothing here imports
+torch, because a command line is checked before any library is loaded.
 """
 
 from collections.abc import Callable
@@ -57,26 +59,27 @@ class StageMap(dict[str, Any]):
 
 @dataclass
 class StageConfig:
-    """`code_version` is raised when a stage's code changes what it computes; `reads` names the sections it is passed.
+    """What every stage has. `code_version` is raised when the stage's code changes what it computes; `reads` names the
+    sections of the config that it is passed.
 
-    The class variables are facts about the stage: they say how the rest of the program treats it.
+    The class variables are facts about the stage that decide how the rest of the program treats it.
     """
 
     # It learns from training rows, so `dataset.max_train_samples` is part of what it computes.
     reads_training_rows: ClassVar[bool] = False
-    # It needs the preferred completion of each training row, so rows that are prompts alone are refused early.
+    # It needs a preferred completion in each training row: rows that are prompts alone are refused before it starts.
     needs_chosen: ClassVar[bool] = False
     # It compares two completions of a prompt, so rows of single completions with a label are refused.
     needs_pairs: ClassVar[bool] = False
-    # Its folder holds a policy that can be exported and generates completions.
+    # Its result is a policy, which can be exported and generate completions.
     leaves_policy: ClassVar[bool] = False
-    # It is run once more for each dataset of `stages.evaluate.other_datasets`.
+    # It is run once more for each dataset that `evaluate_on` names.
     repeated_per_dataset: ClassVar[bool] = False
-    # Inputs that such a repetition leaves out, because they describe the run's own dataset.
+    # The inputs that such a repetition leaves out, because they describe the run's own dataset.
     inputs_of_own_dataset: ClassVar[tuple[str, ...]] = ()
-    # `prefsweep rescore` may build it: no policy and no reward is trained by it.
+    # `prefsweep rescore` may build it: it trains neither a policy nor a reward.
     built_by_rescoring: ClassVar[bool] = False
-    # The scorer that it trains, `reward` or `judge`.
+    # The section of the scorer that it trains, `reward` or `judge`.
     trains_scorer: ClassVar[str | None] = None
 
     _target_: str = config_field()
@@ -84,25 +87,25 @@ class StageConfig:
     reads: list[str] = config_field()
 
     def learns_from(self, dataset: Any) -> bool:
-        """Whether it reads the training rows of this dataset."""
+        """Whether the stage reads the training rows of this dataset."""
         return self.reads_training_rows
 
     @property
     def generates_in_training(self) -> bool:
-        """Whether it leaves the completions that its policy generated at each validation."""
+        """Whether the stage saves what its policy generates at each validation, for `judge_validation`."""
         return False
 
     @property
     def sections(self) -> list[str]:
-        """The sections of the config that it is passed."""
+        """The sections of the config that the stage is passed: those of `reads` that its settings need."""
         return self.reads
 
     def ignores_input(self, name: str) -> bool:
-        """Whether a setting makes an input that the method names irrelevant to this stage."""
+        """Whether a setting makes an input that the method's graph names irrelevant."""
         return False
 
     def hub_sections(self) -> dict[str, Any]:
-        """Return the fields that name a repository on the hub which this stage reads."""
+        """Return the fields that name a repository on the hub, by their keys."""
         return {}
 
     def check(self, key: str, config: Any) -> None:
@@ -111,7 +114,7 @@ class StageConfig:
 
 @dataclass
 class AdapterConfig:
-    """LoRA: low-rank adapters are trained, the weights beside them stay frozen."""
+    """LoRA: low-rank adapters are trained while the other weights stay frozen."""
 
     r: int = config_field(at_least=1)
     alpha: int = config_field(at_least=1)
@@ -121,7 +124,7 @@ class AdapterConfig:
 
 @dataclass
 class TrainingConfig(StageConfig):
-    """What every training loop has. One batch is one optimiser step, however it is split to fit in memory."""
+    """A training loop over rows. A batch is one optimiser step, however `runtime.micro_batch` splits it."""
 
     reads_training_rows = True
 
@@ -155,7 +158,7 @@ class TrainingConfig(StageConfig):
 
 @dataclass
 class PolicyTrainingConfig(TrainingConfig):
-    """Training of a policy, all of it or adapters, with the completions that it generates at each validation."""
+    """A training loop of a policy or its adapters, which generates completions at each validation."""
 
     leaves_policy = True
 
@@ -170,5 +173,6 @@ class PolicyTrainingConfig(TrainingConfig):
 
 
 def check_bounds(key: str, bounds: list[int] | None) -> None:
+    """Check a range that is written as [least, most]."""
     if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
         raise UserError(f"{key}={bounds}: must be the shortest and the longest, as in [4,16]")

@@ -1,4 +1,4 @@
-"""The typed config of each stage: a dataclass of its own, with the facts about it and the checks of its settings."""
+"""The typed config of each stage: its keys, the facts about it, and the checks of its settings."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class PretrainConfig(TrainingConfig):
     leaves_policy = True
 
     def learns_from(self, dataset: DatasetConfig) -> bool:
-        """A base of the synthetic world is pretrained on the world's reviews, not on the training rows."""
+        """Whether the base is pretrained on the training rows; the synthetic world has reviews of their own for it."""
         return super().learns_from(dataset) and not isinstance(dataset, SyntheticReviewsConfig)
 
 
@@ -36,14 +36,14 @@ class SFTConfig(PolicyTrainingConfig):
     completion_only_loss: bool = config_field()
 
 
-# TRL's, one for one; `docs/configuration.md` says whose paper each is.
+# The losses of TRL's DPOTrainer, by TRL's names; docs/methods.md lists them.
 DPO_LOSSES = (
     *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
     *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
 )
 # Losses that couple the rows of a batch: splitting the batch would change them.
 COUPLED_LOSSES = ("sft", "aot", "aot_unpaired")
-# TRL: the others have no valid f-divergence generalisation.
+# The losses that TRL generalises to other f-divergences.
 F_DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 
 
@@ -76,10 +76,10 @@ class DPOConfig(PolicyTrainingConfig):
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
             raise UserError(f"{key}.loss_weights={self.loss_weights}: needs one weight for each of {self.loss}")
         if "exo_pair" in self.loss and self.label_smoothing == 0:
-            raise UserError(f"{key}.label_smoothing=0.0: exo_pair takes its logarithm; the paper uses 1e-3")
+            raise UserError(f"{key}.label_smoothing=0.0: exo_pair takes its logarithm; set 0.001, as in its paper")
         if self.use_weighting and {"aot", "aot_unpaired"} & set(self.loss):
             raise UserError(
-                f"{key}.use_weighting=true: aot sorts the pairs, so weights would land on others; set false"
+                f"{key}.use_weighting=true: aot sorts the pairs, which would then get each other's weights; set false"
             )
         undefined = [loss for loss in self.loss if loss not in F_DIVERGENCE_LOSSES]
         if self.f_divergence != "reverse_kl" and undefined:
@@ -98,7 +98,7 @@ class KTOConfig(PolicyTrainingConfig):
 
 @dataclass
 class EncoderConfig:
-    """A bidirectional model to start a reward model from: on the hub, a local folder, or with random weights."""
+    """A bidirectional model from which a reward model starts: on the hub, in a local folder, or with random weights."""
 
     id: str | None = config_field(unless="path")
     revision: str | None = config_field(unless="path")
@@ -122,7 +122,7 @@ class RewardModelConfig(TrainingConfig):
 
     @property
     def sections(self) -> list[str]:
-        """An encoder is its own backbone: the runs of every model share one reward model."""
+        """The sections that are read, without `model` for an encoder: all models then share one reward model."""
         return [name for name in self.reads if name != "model" or self.backbone == "policy"]
 
     def ignores_input(self, name: str) -> bool:
@@ -134,12 +134,12 @@ class RewardModelConfig(TrainingConfig):
     def check(self, key: str, config: Config) -> None:
         super().check(key, config)
         if not self.template.endswith("{completion}") or self.template.count("{completion}") > 1:
-            raise UserError(f"{key}.template={self.template}: must end with {{completion}} and hold it once")
+            raise UserError(f"{key}.template={self.template}: must end with {{completion}} and have it once")
         if self.backbone == "encoder":
             check_model_folder(f"{key}.encoder.path", self.encoder.path)
             check_encoder(f"{key}.encoder", self.encoder)
         if len(self.share) != 2 or self.share[0] >= self.share[1]:
-            raise UserError(f"{key}.share={self.share}: must be where it begins and where it ends, as in [0,0.5]")
+            raise UserError(f"{key}.share={self.share}: must be the beginning and the end of a range, as in [0,0.5]")
 
 
 @stage_config("judge_model")
@@ -175,8 +175,7 @@ class ReferenceLogpsConfig(StageConfig):
 
 @dataclass
 class OnPolicyConfig(StageConfig):
-    """What ppo and its like share. Their loop has iterations, each a batch of rollouts and several epochs of updates on
-    it: not a TrainingConfig."""
+    """What PPO and its like share. Their loop has iterations, each a batch of rollouts and several epochs of updates."""
 
     reads_training_rows = True
     leaves_policy = True
@@ -216,7 +215,7 @@ class OnPolicyConfig(StageConfig):
     save_every: int | None = config_field(at_least=1)
     checkpoint: str = config_field(choices=("last", "best"))
     best_by: str = config_field(choices=("score", "objective"))
-    # They decide whether a reward model is used, not what comes of it: no part of an identity.
+    # These decide whether a reward model is accepted, not what PPO computes, so they are in no identity.
     min_accuracy: float = config_field(hashed=False, at_least=0, at_most=1)
     must_beat_length: bool = config_field(hashed=False)
 
@@ -236,7 +235,7 @@ class OnPolicyConfig(StageConfig):
         longest = self.response_tokens[1] + (self.query_tokens[1] if self.query_tokens else 1)
         if longest > self.max_length:
             raise UserError(
-                f"{key}.max_length={self.max_length}: query and response may be {longest} tokens; raise it, or lower "
+                f"{key}.max_length={self.max_length}: prompt and completion may be {longest} tokens; raise it or lower "
                 f"{key}.response_tokens"
             )
         if self.checkpoint == "best" and self.evaluate_every is None:
@@ -264,7 +263,10 @@ class PPOConfig(OnPolicyConfig):
 
 @dataclass
 class HarmfulHelpful:
-    """Prompts drawn from HH's harmless-base and helpful-base test files, as arXiv 2509.09055 draws them."""
+    """A number of prompts drawn from hh-rlhf's harmless-base and helpful-base test files, as in arXiv 2509.09055.
+
+    Harmful prompts contain one of `words`, as part of a word or, with `whole_words`, as a word; no words admit all.
+    """
 
     harmful: int = config_field(at_least=1)
     helpful: int = config_field(at_least=1)
@@ -292,10 +294,12 @@ class GenerateConfig(StageConfig):
         if self.temperature == 0 and self.completions_per_prompt > 1:
             raise UserError(
                 f"{key}.completions_per_prompt={self.completions_per_prompt}: at temperature 0 all completions of a "
-                f"prompt are one; set {key}.completions_per_prompt=1"
+                f"prompt are equal; set {key}.completions_per_prompt=1"
             )
         if self.temperature != 1 and any(getattr(stage, "frontier", False) for stage in config.stages.values()):
-            raise UserError(f"{key}.temperature={self.temperature:g}: the frontier is one of KL, which needs 1")
+            raise UserError(
+                f"{key}.temperature={self.temperature:g}: the frontier needs exact KL; set {key}.temperature=1"
+            )
         if self.protocol is None:
             return
         if not isinstance(config.dataset, HHConfig) or config.dataset.subset != "all":
@@ -303,9 +307,9 @@ class GenerateConfig(StageConfig):
                 f"{key}.protocol: draws from two subsets of hh-rlhf; set dataset=hh-rlhf dataset.subset=all"
             )
         if self.split != "test":
-            raise UserError(f"{key}.split={self.split}: {key}.protocol draws from the test files")
+            raise UserError(f"{key}.split={self.split}: {key}.protocol draws from the test files; set {key}.split=test")
         if config.evaluate_on:
-            raise UserError(f"{key}.protocol: has prompts of hh-rlhf alone; leave out evaluate_on")
+            raise UserError(f"{key}.protocol: draws prompts of hh-rlhf alone; leave out evaluate_on")
 
 
 @stage_config("judge_completions")
@@ -365,7 +369,7 @@ class EvaluateConfig(StageConfig):
     built_by_rescoring = True
     inputs_of_own_dataset = ("frontier", "validated")
 
-    frontier: bool = config_field(hashed=False)  # what it adds is an input, and enters the identity there
+    frontier: bool = config_field(hashed=False)  # it adds an input, which is in the identity
     frontier_of: str = config_field(only_with="frontier")
     min_kl: float = config_field(above=0, only_with="frontier")
     beta: float = config_field(above=0)
