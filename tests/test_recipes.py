@@ -43,7 +43,8 @@ RECIPES: dict[str, dict[str, Any]] = {
             "max_length": 512,
         },
         "stages.reward_model.encoder.id": "google-bert/bert-base-uncased",
-        "stages.reward_model.template": "{prompt}{completion}",  # User: {q}\nAssistant: {a}, by the dataset's own prompt
+        # User: {q}\nAssistant: {a}, by the dataset's own prompt
+        "stages.reward_model.template": "{prompt}{completion}",
         "stages.ppo": {"learning_rate": 1e-6, "batch_size": 64, "minibatch_size": 8 * 8, "iterations": 375},
         "stages.ppo.response_tokens": [50, 50],
         "stages.ppo.max_grad_norm": 1.0,

@@ -147,6 +147,13 @@ class OracleConfig(ScorerConfig):
 
 
 @dataclass
+class CustomScorerConfig(ScorerConfig):
+    """A scorer of another package: the class that `_target_` names is passed this config."""
+
+    options: dict[str, Any] = config_field()
+
+
+@dataclass
 class TrainedConfig(ScorerConfig):
     """A reward model that a stage of this run trains, or the one of another run at `path`."""
 
@@ -247,6 +254,7 @@ DATASETS: dict[str, type[DatasetConfig]] = {
 }
 SCORERS: dict[str, type[ScorerConfig]] = {
     "oracle": OracleConfig,
+    "custom": CustomScorerConfig,
     "trained": TrainedConfig,
     "classifier": ClassifierConfig,
     "pair_input": PairInputConfig,

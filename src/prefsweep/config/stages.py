@@ -175,7 +175,7 @@ class ReferenceLogpsConfig(StageConfig):
 
 @dataclass
 class OnPolicyConfig(StageConfig):
-    """What PPO and its like share. Their loop has iterations, each a batch of rollouts and several epochs of updates."""
+    """What PPO and its like share: iterations, each a batch of rollouts and several epochs of updates on it."""
 
     reads_training_rows = True
     leaves_policy = True
@@ -379,3 +379,4 @@ class EvaluateConfig(StageConfig):
     precision: str = config_field(choices=("fp32", "bf16"))
     pairs: int = config_field(at_least=1)
     max_length: int = config_field(at_least=2)
+    metrics: list[str] = config_field()

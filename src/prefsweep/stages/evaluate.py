@@ -12,6 +12,7 @@ from prefsweep.evaluation import divergence, efficiency, judged, overlap, prefer
 from prefsweep.evaluation.values import Values, joined, means
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.files import Row, read_jsonl, write_json, write_jsonl
+from prefsweep.pipeline.imports import import_object
 from prefsweep.pipeline.stage import Context
 from prefsweep.pipeline.store import RECORD
 from prefsweep.stages.frontier import BY_PROMPT
@@ -89,7 +90,14 @@ def completion_values(
         judged.values(result.rows, base.rows, pairs, good_above),
         text.values(result.rows),
         divergence.values(result.policy, base.policy, start.policy, result.rows, forward, with_kl),
+        custom_values(config.metrics, result.rows),
     )
+
+
+def custom_values(paths: list[str], rows: list[Row]) -> Values:
+    """Return the metrics of each completion by functions of other packages, which `paths` name."""
+    functions = [import_object(path) for path in paths]
+    return [{name: value for function in functions for name, value in function(row).items()} for row in rows]
 
 
 def sample_metrics(
