@@ -411,7 +411,7 @@ def test_a_mistake_is_told_before_any_heavy_library_is_imported(line: str, tmp_p
     ("place", "bug"),
     [
         ("prefsweep.sweep.grid.prepare", KeyError("planted")),
-        ("prefsweep.config.compose.check", ValueError("planted")),
+        ("prefsweep.config.compose.check_stages", ValueError("planted")),
         ("prefsweep.config.compose.refuse_unknown_keys", AssertionError("planted")),
     ],
 )

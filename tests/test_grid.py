@@ -60,9 +60,9 @@ def test_a_learning_curve_has_its_base_answered_and_its_judge_tried_once(sweep: 
     )
     assert [job.resolved["dataset"]["max_train_samples"] for job in grid.jobs] == [None, 10, 100]
     roles = [{stage.role: stage.identity for stage in job.plan.stages} for job in grid.jobs]
-    for role in ("judge", "generate/base", "judge_completions/base"):
+    for role in ("judge_accuracy", "generate/base", "judge_completions/base"):
         assert len({stages[role] for stages in roles}) == 1
-    assert roles[1]["reference"] != roles[2]["reference"]
+    assert roles[1]["reference_logps"] != roles[2]["reference_logps"]
 
 
 def test_a_learning_curve_in_the_synthetic_world_has_its_base_trained_once(sweep: Sweep) -> None:
@@ -71,7 +71,7 @@ def test_a_learning_curve_in_the_synthetic_world_has_its_base_trained_once(sweep
     roles = [{stage.role: stage.identity for stage in job.plan.stages} for job in grid.jobs]
     for role in ("pretrain", "generate/base", "judge_completions/base"):
         assert len({stages[role] for stages in roles}) == 1
-    for role in ("reference", "dpo"):
+    for role in ("reference_logps", "dpo"):
         assert len({stages[role] for stages in roles}) == 3
 
 

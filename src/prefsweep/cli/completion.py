@@ -10,6 +10,8 @@ import hydra
 from prefsweep import config_folder
 from prefsweep.cli.parser import COMMANDS, Parser, index_of_command
 from prefsweep.config import schema
+from prefsweep.config.hydra_errors import known_keys
+from prefsweep.config.stage import load_stages
 
 WITH_OVERRIDES = ("rescore", "show", "score")  # the shell itself completes the folders of the other commands
 
@@ -32,11 +34,21 @@ def candidates(line: str, request: str) -> list[str]:
         return [flag for flag in Parser(command).flags if flag.startswith(word)]
     if command and command not in WITH_OVERRIDES:
         return []
+    if word.startswith("stages."):
+        return stage_keys(word)
     kept = [other for other in words if "=" in other or other in ("-m", "--multirun")]
     os.environ["COMP_LINE"] = " ".join(["prefsweep", *kept, word])
     # Files that only others are made of begin with an underscore.
     found = [choice for choice in ask_hydra(request).split() if "=_" not in choice and not choice.startswith("hydra")]
     return found if words else [*(name for name in COMMANDS if name.startswith(word)), *found]
+
+
+def stage_keys(prefix: str) -> list[str]:
+    """Return the settings of all stages; Hydra sees none, since stages are composed from the method's graph."""
+    load_stages()
+    keys = known_keys()
+    parents = {key.rpartition(".")[0] for key in keys}
+    return [f"{key}=" for key in sorted(keys - parents) if key.startswith(prefix)]
 
 
 def ask_hydra(request: str) -> str:

@@ -47,6 +47,7 @@ def composing(config_dir: Path | None = None) -> Iterator[None]:
     """Set Hydra up for any number of `compose` calls; `config_dir` adds a folder of the user's own YAML."""
     schema.register()
     load_stages()
+    known_keys.cache_clear()
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder")
     GlobalHydra.instance().clear()
