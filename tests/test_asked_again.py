@@ -135,7 +135,7 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
     )
     mean = sum(row["values"]["judge/mean"] for row in rows) / len(rows)
     assert found["metrics"]["judge/mean@imdb"] == pytest.approx(mean)
-    assert json.loads(json.dumps(found["config"]["also"]))["imdb"]["path"] == str(other)
+    assert json.loads(json.dumps(found["config"]["other_datasets"]))["imdb"]["path"] == str(other)
     done = place.command(*line, *more, "runtime.dry_run=true")
     assert re.search(r"^imdb: test kept 16", done.stdout, re.MULTILINE), done.stdout
 
