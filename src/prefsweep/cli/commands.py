@@ -51,7 +51,8 @@ def run(
 
 
 def print_config(overrides: list[str], resolve: bool, config_dir: Path | None) -> int:
-    from prefsweep.config.compose import composing, config_text
+    from prefsweep.cli.config_text import config_text
+    from prefsweep.config.compose import composing
 
     with composing(config_dir):
         print(config_text(overrides, config_dir, resolve), end="")

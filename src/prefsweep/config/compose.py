@@ -104,33 +104,6 @@ def keep_used_stages(config: Config) -> None:
     check_stages(config)
 
 
-def config_text(words: list[str], config_dir: Path | None, resolve: bool) -> str:
-    """Return the checked config of one job as compact YAML, as `--cfg job` prints it: a stage in a few lines."""
-    composed = compose_raw(words, config_dir)
-    used = compose(words, config_dir).stages
-    container = OmegaConf.to_container(composed, resolve=resolve)
-    assert isinstance(container, dict)
-    container["stages"] = {name: values for name, values in container["stages"].items() if name in used}
-    return "".join(sections(container, "", {"stages", "method", "method.pipeline"}))
-
-
-def sections(values: dict[Any, Any], path: str, opened: set[str]) -> Iterator[str]:
-    """Yield the YAML of each value on a line of its own; of a section in `opened`, that of each value in it."""
-    indent = "  " * path.count(".")
-    for key, value in values.items():
-        if f"{path}{key}" in opened:
-            yield f"{indent}{key}:\n"
-            yield from sections(value, f"{path}{key}.", opened)
-        else:
-            yield f"{indent}{key}: {flow(value, indent)}\n"
-
-
-def flow(value: Any, indent: str) -> str:
-    """Return a value as YAML in flow style, wrapped."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=110, allow_unicode=True)
-    return str(text).removesuffix("\n").removesuffix("\n...").replace("\n", f"\n{indent}    ")
-
-
 def compose_values(words: list[str], config_dir: Path | None) -> DictConfig:
     """Take steps 1 to 4 for overrides of single values."""
     parsed = overrides.parse(words)
