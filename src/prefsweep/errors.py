@@ -1,4 +1,4 @@
-"""What a person at the keyboard can do something about. Everything else keeps its traceback."""
+"""Errors that a user can resolve, shown in one line. All others keep their traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ class UserError(Exception):
 
 
 class DivergedError(Exception):
-    """Training left the finite numbers. A result, not a bug: one line, status `diverged`, exit code 1."""
+    """Training has diverged, which is a result, not a bug: one line, status `diverged`, exit code 1."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """` (nearest: x)` for the known word most like this one, or nothing where none is alike."""
+    """Return ` (nearest: x)` with the known word most similar to `word`, or an empty string where none is similar."""
     candidates = sorted(known)
     leaf = word.rpartition(".")[2]
     same_leaf = [name for name in candidates if difflib.get_close_matches(leaf, [name.rpartition(".")[2]], cutoff=0.75)]
