@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from prefsweep.jobs.job import Job, plan_of
-from prefsweep.jobs.run import RunFile, learning
+from prefsweep.jobs.run import RunFile, method_stages
 from prefsweep.pipeline.cost import COUNTS, TRACE
 from prefsweep.report import efficiency, report
 from prefsweep.report.columns import decimals_for, heading, number
@@ -43,7 +43,7 @@ def test_a_methods_stages_are_those_between_base_and_result(
     method: str, between: set[str], composed: Callable[..., Any]
 ) -> None:
     job = job_of(composed(f"method={method}"))
-    assert {stage.role for stage in job.plan.stages if stage.identity in learning(job)} == between
+    assert {stage.role for stage in job.plan.stages if stage.identity in method_stages(job)} == between
 
 
 def test_a_run_adds_up_what_its_stages_cost_and_what_it_paid(composed: Callable[..., Any], tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_run_adds_up_what_its_stages_cost_and_what_it_paid(composed: Callable[
     assert found["method"]["seconds"] == 4.0
     del state.cost["reward"]
     assert set(state.totals()) == {"paid"}
-    assert roles["reward"].identity in learning(job)
+    assert roles["reward"].identity in method_stages(job)
 
 
 # -------------------------------------------------------------------------------------------------------------- tables

@@ -83,11 +83,11 @@ def run(line: parser.Line) -> int:
     console.show_plan(job.plan, store_of(job.config.runtime), job.name)
     if job.config.runtime.dry_run:
         return 0
-    from prefsweep.jobs.run import execute, terminated
-    from prefsweep.sweep.devices import gpus, least_used, see_only
+    from prefsweep.jobs.run import execute, exit_on_sigterm
+    from prefsweep.sweep.devices import gpus, least_used, use_gpu
 
-    see_only(least_used(gpus(), []))
-    signal.signal(signal.SIGTERM, terminated)
+    use_gpu(least_used(gpus(), []))
+    signal.signal(signal.SIGTERM, exit_on_sigterm)
     folder = Path(job.config.runtime.outputs) / "runs" / job.name
     execute(job, folder)
     console.show_metrics_of(folder)
@@ -138,12 +138,12 @@ def choose(command: str, words: list[str]) -> int:
     chosen, count = best(folder, by, console)
     if command == "best":
         return 0
-    from prefsweep.sweep.confirm import confirming
+    from prefsweep.sweep.confirm import confirm_overrides
 
     why = f"On fresh seeds: the best of {count} configurations of {folder.resolve().name}" + (
         f" by {by}." if by else "."
     )
-    words = confirming(chosen, folder, seeds, why)
+    words = confirm_overrides(chosen, folder, seeds, why)
     console.print(" ".join(["prefsweep -m", *words]), soft_wrap=True, markup=False)
     return run(parser.Line(overrides=words, multirun=True))
 

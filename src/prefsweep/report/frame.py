@@ -3,13 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from prefsweep.errors import UserError
+from prefsweep.pipeline.compare import flatten
 from prefsweep.report.columns import COST_OF
 
 # Groups of the config with a name, in the order in which a table lists them. Two that differ in name differ in much
@@ -52,19 +53,11 @@ class Run:
         """Dotted key → value, for all that this run computes from, the names aside."""
         computed = {key: value for key, value in self.config.items() if key not in NOT_COMPUTED}
         names = {f"{group}.name" for group in NAMED}
-        return {key: value for key, value in flatten(computed) if key not in names}
+        return {key: value for key, value in flatten(computed).items() if key not in names and value != {}}
 
     def value(self, key: str) -> Any:
         """What this run says for a key of `varying`; None where the key means nothing to it."""
         return self.names[key] if key in NAMED else self.settings.get(key)
-
-
-def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
