@@ -17,7 +17,7 @@ from prefsweep.config.compose import composing
 from prefsweep.errors import UserError
 from prefsweep.report.choice import best, ranked
 from prefsweep.report.diff import diff
-from prefsweep.sweep.confirm import confirming
+from prefsweep.sweep.confirm import confirm_overrides
 from prefsweep.sweep.grid import expand
 from recorded import write_completions, write_run
 from workplace import Workplace
@@ -82,7 +82,7 @@ def test_a_choice_by_test_or_by_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_the_chosen_one_is_confirmed_on_seeds_that_nobody_chose_by(tmp_path: Path) -> None:
     sweep = tuned(tmp_path / "tuned", {0.1: 0.9, 0.5: 0.3}, {0.1: [0.5], 0.5: [0.7]})
-    words = confirming(ranked(sweep, "validation/loss")[0], sweep, 3, "The best of 2, it's said.")
+    words = confirm_overrides(ranked(sweep, "validation/loss")[0], sweep, 3, "The best of 2, it's said.")
     assert words[-4] == "grid=null" and words[-2:] == ["seed=3,4,5", "sweep=tuned-confirm"]
     with composing():
         grid = expand(words, multirun=True, config_dir=None)

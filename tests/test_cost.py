@@ -281,13 +281,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 def test_power_is_that_of_the_cards_in_use(card: Card, clock: Callable[[float], None]) -> None:
     gpus = gpu.Gpus()
-    assert (gpus.look(), gpus.spent()) == (None, {})  # nothing runs on them yet
+    assert (gpus.sample_power(), gpus.spent()) == (None, {})  # nothing runs on them yet
     card.allocations[1] += 1
     clock(10.0)
-    assert gpus.look() == 250.0
+    assert gpus.sample_power() == 250.0
     clock(2.0)
     card.milliwatts = 100_000
-    assert gpus.look() == 100.0
+    assert gpus.sample_power() == 100.0
     assert card.asked == [b"GPU-card-1"] * 2
     assert gpus.spent() == {
         "gpu_seconds": 12.0,
@@ -301,11 +301,11 @@ def test_a_card_that_is_shared_tells_no_energy(card: Card, clock: Callable[[floa
     gpus = gpu.Gpus()
     card.allocations[0] += 1
     clock(1.0)
-    assert gpus.look() is not None
+    assert gpus.sample_power() is not None
     card.processes.append(SimpleNamespace(pid=2))
-    assert gpus.look() is None
+    assert gpus.sample_power() is None
     card.processes.pop()
-    assert gpus.look() is None  # what it drew while it was shared is not known
+    assert gpus.sample_power() is None  # what it drew while it was shared is not known
     assert gpus.spent() == {
         "gpu_seconds": 1.0,
         "gpu_peak_memory_bytes": 1000,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefsweep.sweep.devices import MASK, gpus, least_used, see_only
+from prefsweep.sweep.devices import MASK, gpus, least_used, use_gpu
 
 
 def pretend(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_jobs_spread_over_them_and_share_when_there_are_more() -> None:
 
 def test_a_job_sees_its_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MASK, "0,1")
-    see_only("1")
+    use_gpu("1")
     assert os.environ[MASK] == "1"
-    see_only(None)
+    use_gpu(None)
     assert os.environ[MASK] == "1"

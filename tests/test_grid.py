@@ -14,7 +14,7 @@ from prefsweep.config.overrides import parse
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job
 from prefsweep.sweep import driver
-from prefsweep.sweep.grid import Grid, expand, word
+from prefsweep.sweep.grid import Grid, expand, format_value
 
 Sweep = Callable[..., Grid]
 
@@ -160,7 +160,7 @@ def test_a_grid_may_hold_lists_and_null_as_values(sweep: Sweep) -> None:
 )
 def test_a_value_of_a_file_comes_back_from_the_command_line_as_it_was(value: Any) -> None:
     with composing():
-        (override,) = parse([f"key={word(value)}"])
+        (override,) = parse([f"key={format_value(value)}"])
     assert not override.is_sweep_override()
     found = plain(override.value())
     assert (found, type(found)) == (value, type(value))

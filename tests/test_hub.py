@@ -105,4 +105,4 @@ def test_without_network_one_line_says_how_to_get_it(tmp_path: Path) -> None:
     assert "`hf download --repo-type dataset Anthropic/hh-rlhf --revision 09be8c5" in said
     asleep = place.command("dataset=CulturalKaleidoscope", "runtime.dry_run=true", HF_HOME=str(tmp_path / "empty"))
     assert asleep.returncode == 0
-    assert "CulturalKaleidoscope: not read yet; not pinned: its commit is asked for at first use" in asleep.stdout
+    assert "CulturalKaleidoscope: not read yet; not pinned: its commit is looked up at first use" in asleep.stdout

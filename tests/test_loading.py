@@ -195,7 +195,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_built(
     with pytest.raises(UserError) as refused:
         check_models(repositories(job.config, job.plan.stages).values())
     said = str(refused.value)
-    assert said.startswith(f"{id}: ") and said.endswith(f" or say {key}=FOLDER")
+    assert said.startswith(f"{id}: ") and said.endswith(f" or set {key}=FOLDER")
     assert f"hf download {id} --revision " in said and "@" not in said
 
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from prefsweep.jobs.job import Job, plan_of
-from prefsweep.jobs.run import RunFile, learning
+from prefsweep.jobs.run import RunFile, method_stages
 from prefsweep.pipeline.cost import COUNTS, TRACE
 from prefsweep.report import report
 from prefsweep.report.curves import efficiency, points_of
@@ -43,7 +43,7 @@ def test_a_methods_stages_are_those_between_base_and_result(
     method: str, between: set[str], composed: Callable[..., Any]
 ) -> None:
     job = job_of(composed(f"method={method}"))
-    assert {stage.role for stage in job.plan.stages if stage.identity in learning(job)} == between
+    assert {stage.role for stage in job.plan.stages if stage.identity in method_stages(job)} == between
 
 
 def test_a_run_adds_up_what_its_stages_cost_and_what_it_paid(composed: Callable[..., Any], tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_run_adds_up_what_its_stages_cost_and_what_it_paid(composed: Callable[
     assert found["method"]["seconds"] == 4.0
     del state.cost["reward_model"]
     assert set(state.totals()) == {"paid"}
-    assert roles["reward_model"].identity in learning(job)
+    assert roles["reward_model"].identity in method_stages(job)
 
 
 # -------------------------------------------------------------------------------------------------------------- tables

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from prefsweep.config.schema import TrackingConfig
-from prefsweep.jobs.tracking import JobCard, Tracker, mode_without_asking, tracking
+from prefsweep.jobs.tracking import JobCard, Tracker, noninteractive_mode, tracking
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Stage
 from wandb_reader import OfflineRun, read_only_run, read_run, run_folders
@@ -352,7 +352,7 @@ def test_the_mode_follows_the_environment_and_the_login(
     (tmp_path / "home" / "netrc").chmod(0o600)
     wandb.teardown()
     try:
-        assert mode_without_asking() == mode
+        assert noninteractive_mode() == mode
     finally:
         wandb.teardown()
 

@@ -20,7 +20,7 @@ from prefsweep.pipeline.history import Row
 from prefsweep.pipeline.plan import Plan, make_plan
 from prefsweep.pipeline.runner import run
 from prefsweep.pipeline.stage import Context, Stage
-from prefsweep.pipeline.store import Record, Store, Workplace
+from prefsweep.pipeline.store import BuildFolder, Record, Store
 
 GRAPH = {"gather": {}, "learn": {"numbers": "gather"}, "judge": {"model": "learn"}}
 SAVE_EVERY = 3
@@ -203,10 +203,10 @@ def diary(root: Path, about: str = "") -> list[str]:
     return [line for line in (root / "diary").read_text().splitlines() if line.startswith(about)]
 
 
-def workplace(root: Path, role: str) -> Workplace:
+def workplace(root: Path, role: str) -> BuildFolder:
     stage = stage_of(root, role)
     aside = root / "stages" / stage.name / ".building" / stage.identity
-    return Workplace(aside / "artifact", aside / "checkpoints", aside / "history.jsonl", Cost(aside))
+    return BuildFolder(aside / "artifact", aside / "checkpoints", aside / "history.jsonl", Cost(aside))
 
 
 def stage_of(root: Path, role: str) -> Stage:

@@ -1,5 +1,5 @@
-"""The Hugging Face hub, asked as little as possible: what lies in its cache is never asked for, and a commit that the
-config does not pin is asked for once.
+"""Access to the Hugging Face hub with as few requests as possible: none for what is in the local cache, and one for the
+commit of a repository that the config does not pin.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ from prefsweep.config.stages import EncoderConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_json
 
-COMMITS = "hub-commits.json"  # under runtime.outputs: repository → the commit it was at when it was first used
-WEIGHTS = tuple(f"{name}{of}" for name in ("model.safetensors", "pytorch_model.bin") for of in ("", ".index.json"))
+COMMITS = "hub-commits.json"  # under runtime.outputs: repository → its commit at first use
+WEIGHTS = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
 
 
 def hub_is_reachable() -> bool:
-    """Asked first, because the hub's client waits through five retries, most of a minute, to find out."""
+    """Return whether the hub accepts a connection; its client would find out after most of a minute of retries."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 
     if HF_HUB_OFFLINE:
         return False
-    if getproxies():  # a connection of our own would go around the proxy
+    if getproxies():  # a direct connection would bypass the proxy
         return True
     address = urlsplit(ENDPOINT)
     try:
@@ -40,7 +40,7 @@ def hub_is_reachable() -> bool:
 
 @dataclass(frozen=True)
 class Repository:
-    """Where a section of the config is read from; `key` is what a person sets to have it read from elsewhere."""
+    """The repository that a section of the config is read from; setting `key` has it read from a folder instead."""
 
     id: str
     revision: str | None
@@ -49,12 +49,12 @@ class Repository:
 
     @property
     def name(self) -> str:
-        """Models and datasets may share an id."""
+        """A name that is unique although models and datasets may share an id."""
         return self.id if self.kind == "dataset" else f"models/{self.id}"
 
 
 def repository(section: Any, key: str = "") -> Repository | None:
-    """None for what is read from a local folder or made from nothing. `key` is the section's own."""
+    """Return the repository of the section at `key`; None where it is a local folder or is initialised from scratch."""
     if getattr(section, "path", None) is not None or getattr(section, "id", None) is None:
         return None
     match section:
@@ -70,124 +70,127 @@ def repository(section: Any, key: str = "") -> Repository | None:
 
 
 def pinned(section: Any, outputs: Path, resolve: bool) -> Any:
-    """The dataset, model or scorer with the commit that it is read at: the config's, or the one it was first used at.
+    """Return the section with the commit that it is read at: that of the config, or that of its first use.
 
-    Where neither is known it stays None, a plan's "not pinned"; with `resolve` the hub is asked, and the answer kept.
+    Where neither is known it stays None, which a plan shows as "not pinned"; with `resolve` it is looked up and stored.
     """
     if not isinstance(section, HubDatasetConfig | ModelConfig | HubScorerConfig | EncoderConfig) or section.id is None:
         return section
     commit = commit_of(section.id, section.revision)
-    if found := repository(section):
-        commit = commit or remembered(outputs).get(found.name)
+    if repo := repository(section):
+        commit = commit or first_use_commits(outputs).get(repo.name)
         if commit is None and resolve:
-            commit = first_commit(found)
-            write_json(outputs / COMMITS, {**remembered(outputs), found.name: commit})
+            commit = current_commit(repo)
+            write_json(outputs / COMMITS, {**first_use_commits(outputs), repo.name: commit})
     return dataclasses.replace(section, revision=commit)
 
 
 def not_pinned(section: Any, outputs: Path) -> str | None:
-    """What a plan says of a section whose rows or weights the config alone does not name; None where it does."""
-    found = repository(section)
-    if found is None:
+    """Return what a plan shows for a section whose commit the config does not pin; None where it does."""
+    repo = repository(section)
+    if repo is None:
         return None
-    if found.revision is None:
-        return "not pinned: its commit is asked for at first use"
-    if remembered(outputs).get(found.name) == found.revision:
-        return f"not pinned: at {found.revision}, the commit of its first use here"
+    if repo.revision is None:
+        return "not pinned: its commit is looked up at first use"
+    if first_use_commits(outputs).get(repo.name) == repo.revision:
+        return f"not pinned: at {repo.revision}, the commit of its first use here"
     return None
 
 
 def commit_of(id: str, commit: str | None) -> str | None:
-    """`commit`, unless it says that it is of another repository: `id@commit`."""
-    whose, _, hash = (commit or "").rpartition("@")
-    return hash if hash and whose in ("", id) else None
+    """Return the hash of `commit` or `id@commit`; None where that is the id of another repository."""
+    owner, _, hash = (commit or "").rpartition("@")
+    return hash if hash and owner in ("", id) else None
 
 
-def remembered(outputs: Path) -> dict[str, str]:
+def first_use_commits(outputs: Path) -> dict[str, str]:
+    """Return the commits at which repositories that the config does not pin were first used, by `Repository.name`."""
     try:
-        found = json.loads((outputs / COMMITS).read_text())
+        commits = json.loads((outputs / COMMITS).read_text())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UserError(f"{outputs / COMMITS}: cannot be read ({error}); mend or remove it") from error
-    return {str(key): str(value) for key, value in found.items()}
+        raise UserError(f"{outputs / COMMITS}: cannot be read ({error}); repair or delete it") from error
+    return {str(key): str(value) for key, value in commits.items()}
 
 
-def first_commit(wanted: Repository) -> str:
-    """The newest of the hub; without network, the one in the cache."""
+def current_commit(repo: Repository) -> str:
+    """Return the newest commit on the hub; without network, the one in the local cache."""
     from huggingface_hub import repo_info, snapshot_download
 
     try:
         if hub_is_reachable():
-            return str(asked(wanted, lambda: repo_info(wanted.id, repo_type=wanted.kind).sha))
-        return Path(snapshot_download(wanted.id, repo_type=wanted.kind, local_files_only=True)).name
+            return str(call_hub(repo, lambda: repo_info(repo.id, repo_type=repo.kind).sha))
+        return Path(snapshot_download(repo.id, repo_type=repo.kind, local_files_only=True)).name
     except FileNotFoundError as error:
-        raise unreachable(wanted) from error
+        raise unreachable(repo) from error
 
 
-def check_models(wanted: Iterable[Repository]) -> None:
-    """Raise a `UserError` at the first model that is neither in the cache nor to be had."""
+def check_models(repos: Iterable[Repository]) -> None:
+    """Raise a UserError for the first model that is neither in the local cache nor accessible on the hub."""
     from huggingface_hub import repo_info
 
-    for each in sorted(set(wanted), key=lambda repository: repository.id):
-        if is_cached(each):
+    for repo in sorted(set(repos), key=lambda repo: repo.id):
+        if is_cached(repo):
             continue
         if not hub_is_reachable():
-            raise unreachable(each)
-        asked(each, partial(repo_info, each.id, revision=each.revision, repo_type=each.kind))
+            raise unreachable(repo)
+        call_hub(repo, partial(repo_info, repo.id, revision=repo.revision, repo_type=repo.kind))
 
 
 def is_cached(model: Repository) -> bool:
+    """Return whether the local cache holds the config and weights of a model."""
     from huggingface_hub import try_to_load_from_cache
 
-    def lies_there(name: str) -> bool:
+    def has_file(name: str) -> bool:
         return isinstance(try_to_load_from_cache(model.id, name, revision=model.revision), str)
 
-    return lies_there("config.json") and any(map(lies_there, WEIGHTS))
+    return has_file("config.json") and any(map(has_file, WEIGHTS))
 
 
 def snapshot(id: str, commit: str | None, patterns: list[str], complete: Callable[[Path], bool]) -> Path:
-    """A folder with the files of a dataset's repository: the cache's, where it is `complete`, or the hub's."""
+    """Return a folder with the files of a dataset that match `patterns`, from the cache where that is `complete`."""
     from huggingface_hub import snapshot_download
 
-    where: dict[str, Any] = {"repo_id": id, "repo_type": "dataset", "revision": commit, "allow_patterns": patterns}
+    options: dict[str, Any] = {"repo_id": id, "repo_type": "dataset", "revision": commit, "allow_patterns": patterns}
     try:
-        folder = Path(snapshot_download(**where, local_files_only=True))
+        folder = Path(snapshot_download(**options, local_files_only=True))
         if complete(folder):
             return folder
     except FileNotFoundError:
         pass
-    wanted = Repository(id, commit, "dataset", "dataset.path")
+    repo = Repository(id, commit, "dataset", "dataset.path")
     if not hub_is_reachable():
-        raise unreachable(wanted)
-    return Path(asked(wanted, lambda: snapshot_download(**where)))
+        raise unreachable(repo)
+    return Path(call_hub(repo, lambda: snapshot_download(**options)))
 
 
-def unreachable(wanted: Repository) -> UserError:
-    pin = f" --revision {wanted.revision}" if wanted.revision else ""
-    kind = "" if wanted.kind == "model" else f"--repo-type {wanted.kind} "
+def unreachable(repo: Repository) -> UserError:
+    """Return the error for a repository that is neither cached nor downloadable, with the command to fetch it."""
+    pin = f" --revision {repo.revision}" if repo.revision else ""
+    kind = "" if repo.kind == "model" else f"--repo-type {repo.kind} "
     return UserError(
-        f"{wanted.id}: not in the local cache and the hub cannot be reached; run `hf download {kind}{wanted.id}{pin}` "
-        f"on a machine with network, or say {wanted.key}=FOLDER"
+        f"{repo.id}: not in the local cache and the hub cannot be reached; run `hf download {kind}{repo.id}{pin}` "
+        f"on a machine with network, or set {repo.key}=FOLDER"
     )
 
 
-def asked(wanted: Repository, question: Callable[[], Any]) -> Any:
-    """What the hub answers; what it refuses, in one line."""
+def call_hub(repo: Repository, request: Callable[[], Any]) -> Any:
+    """Return what a request to the hub returns; turn its errors into a UserError of one line."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return question()
+        return request()
     except GatedRepoError as error:
-        where = wanted.id if wanted.kind == "model" else f"{wanted.kind}s/{wanted.id}"
+        page = repo.id if repo.kind == "model" else f"{repo.kind}s/{repo.id}"
         raise UserError(
-            f"{wanted.id}: is gated; accept its conditions at https://huggingface.co/{where} and run `hf auth login`"
+            f"{repo.id}: is gated; accept its conditions at https://huggingface.co/{page} and run `hf auth login`"
         ) from error
     except RepositoryNotFoundError as error:
-        key = f"{wanted.key.removesuffix('path')}id={wanted.id}"
-        raise UserError(f"{key}: the hub has no such {wanted.kind}, or shows it to others (`hf auth login`)") from error
+        key = f"{repo.key.removesuffix('path')}id={repo.id}"
+        raise UserError(f"{key}: the hub has no such {repo.kind}, or it is private (`hf auth login`)") from error
     except RevisionNotFoundError as error:
-        raise UserError(f"{wanted.id}: has no such commit on the hub, {wanted.revision}") from error
+        raise UserError(f"{repo.id}: has no such commit on the hub, {repo.revision}") from error
     except (HfHubHTTPError, OSError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{wanted.id}: the hub does not give it ({said}); or say {wanted.key}=FOLDER") from error
+        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{repo.id}: the hub refuses it ({message}); or set {repo.key}=FOLDER") from error

@@ -68,11 +68,11 @@ def run_job(job: "Job") -> int:
     console.show_plan(job.plan, store_of(job.config.runtime), job.name)
     if job.config.runtime.dry_run:
         return 0
-    from prefsweep.jobs.run import execute, terminated
-    from prefsweep.sweep.devices import gpus, least_used, see_only
+    from prefsweep.jobs.run import execute, exit_on_sigterm
+    from prefsweep.sweep.devices import gpus, least_used, use_gpu
 
-    see_only(least_used(gpus(), []))
-    signal.signal(signal.SIGTERM, terminated)
+    use_gpu(least_used(gpus(), []))
+    signal.signal(signal.SIGTERM, exit_on_sigterm)
     folder = Path(job.config.runtime.outputs) / "runs" / job.name
     execute(job, folder)
     console.show_metrics_of(folder)
@@ -82,14 +82,14 @@ def run_job(job: "Job") -> int:
 def table(
     folders: list[Path], rows: Names, columns: Names, metrics: Names, format: str | None, out: Path | None
 ) -> int:
-    from prefsweep.jobs.console import console, say
+    from prefsweep.jobs.console import console, print_line
     from prefsweep.report import Layout, report, table_of
 
     if len(folders) == 1 and not (rows or columns or metrics or format or out):
         report(folders[0], console)
     else:
         for path in table_of(folders, Layout(rows, columns or (), metrics), format, out, console):
-            say(str(path))
+            print_line(str(path))
     return 0
 
 
@@ -112,15 +112,15 @@ def best(sweep: Path, by: str) -> int:
 def confirm(sweep: Path, by: str | None, seeds: int) -> int:
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: must be at least 1")
-    from prefsweep.jobs.console import console, say
+    from prefsweep.jobs.console import console, print_line
     from prefsweep.report.choice import best as print_best
-    from prefsweep.sweep.confirm import confirming
+    from prefsweep.sweep.confirm import confirm_overrides
 
     choice, count = print_best(sweep, by, console)
     metric = f" by {by}" if by else ""
     note = f"On fresh seeds: the best of {count} configurations of {sweep.resolve().name}{metric}."
-    overrides = confirming(choice, sweep, seeds, note)
-    say(" ".join(["prefsweep -m", *overrides]))
+    overrides = confirm_overrides(choice, sweep, seeds, note)
+    print_line(" ".join(["prefsweep -m", *overrides]))
     return run(overrides, multirun=True)
 
 

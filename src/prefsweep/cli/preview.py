@@ -18,7 +18,7 @@ from prefsweep.data.sources import load, pretraining_texts
 from prefsweep.data.truncation import Ids, Truncation
 from prefsweep.data.views import encode
 from prefsweep.hub import pinned
-from prefsweep.jobs.console import console, say, waiting
+from prefsweep.jobs.console import console, print_line, waiting
 from prefsweep.models.loading import load_tokenizer
 from prefsweep.models.tokenizers import train_tokenizer
 
@@ -52,8 +52,8 @@ def show(config: Config, split: str) -> None:
         tokenizer = tokenizer_of(config)
         examples = load(dataset, split, tokenizer)
     tally = f" · {examples.tally}" if examples.tally.read else ""
-    say(f"{dataset.name} {split}: {len(examples):,} rows{tally}")
-    say(f"as {model.name} reads it, at most {model.max_length} tokens; [[learned]]: the completions")
+    print_line(f"{dataset.name} {split}: {len(examples):,} rows{tally}")
+    print_line(f"as {model.name} reads it, at most {model.max_length} tokens; [[learned]]: the completions")
     sides = [side for side in ("chosen", "rejected") if getattr(examples[0], side) is not None]
     statistics = Statistics()
     for index, (example, row) in enumerate(tokenised(examples, sides, tokenizer, statistics.cut, config)):
@@ -62,7 +62,7 @@ def show(config: Config, split: str) -> None:
         if index < EXAMPLES:
             console.print(render(example, tokenizer, sides, row, fitted), soft_wrap=True)
     for line in summary(statistics, model.max_length):
-        say(line)
+        print_line(line)
 
 
 def tokenizer_of(config: Config) -> Any:

@@ -1,4 +1,4 @@
-"""A job: a config and its plan. Nothing that a run needs is imported, written or loaded to make one."""
+"""A job: a config and its plan. Planning loads no model or data and imports no stage."""
 
 import dataclasses
 import re
@@ -33,7 +33,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Short, readable, and made unique by the hash of all that is computed."""
+        """A short readable name, made unique by the hash of everything that is computed."""
         parts = (self.config.model.name, self.config.dataset.name, self.config.method.name, f"seed{self.config.seed}")
         readable = re.sub(r"[^A-Za-z0-9.+_-]", "-", "_".join(parts))[:100]
         return f"{readable}-{self.plan.identity[:8]}"
@@ -53,22 +53,22 @@ class Job:
 
 
 def prepare(overrides: list[str], config: Config) -> Job:
-    """Plan and name a job. A repository at no known commit gets one, unless the plan is only to be looked at."""
+    """Plan a job. Look up the commit of repositories that have none yet, unless it is a dry run."""
     outputs = Path(config.runtime.outputs)
-    config = at_commits(config, outputs, ())
+    config = with_commits(config, outputs, ())
     plan = plan_of(config)
-    unknown = [name for name, found in repositories(config, plan.stages).items() if found.revision is None]
-    if unknown and not config.runtime.dry_run:
-        config = at_commits(config, outputs, unknown)
+    unpinned = [key for key, repo in repositories(config, plan.stages).items() if repo.revision is None]
+    if unpinned and not config.runtime.dry_run:
+        config = with_commits(config, outputs, unpinned)
         plan = plan_of(config)
     check_plan(plan, config)
-    _ = plan.identity  # now: from here on no file that names it may be edited under the run
+    _ = plan.identity  # cached now: a local file edited from here on must not change what the run is called
     return Job(overrides, config, plan)
 
 
 def plan_of(config: Config) -> Plan:
     method = config.method
-    pipeline = on_other_datasets(method.pipeline, method.target, config)
+    pipeline = with_other_datasets(method.pipeline, method.target, config)
     roles = needed_roles(pipeline, method.target, lambda role, when: holds(config, role, when))
     hash_content = ContentHash(file_hashes(config.runtime), (config.dataset, *config.other_datasets.values()))
     return make_plan(roles, config.stages, lambda role, stage: sections_of(config, role, stage), hash_content)
@@ -82,21 +82,20 @@ def sections_of(config: Config, role: str, stage: StageConfig) -> dict[str, Any]
     sections = {name: getattr(config, name) for name in stage.sections}
     if "dataset" in sections:
         dataset = config.other_datasets.get(role.rpartition("/")[2], config.dataset)
-        # Datasets that differ in their number of training rows alone are one to a stage that reads none of them, so
-        # that the runs of a learning curve share it.
-        alike = dataset if stage.learns_from(dataset) else dataclasses.replace(dataset, max_train_samples=None)
-        sections["dataset"] = alike
+        if not stage.learns_from(dataset):  # the runs of a learning curve share every stage that reads no training row
+            dataset = dataclasses.replace(dataset, max_train_samples=None)
+        sections["dataset"] = dataset
     return sections
 
 
-def on_other_datasets(pipeline: Mapping[str, Any], target: str, config: Config) -> dict[str, Any]:
-    """Return the graph with its evaluating half once more for each other dataset: `generate/result/imdb`, and so on."""
+def with_other_datasets(pipeline: Mapping[str, Any], target: str, config: Config) -> dict[str, Any]:
+    """Return the graph with the roles that evaluate repeated for each other dataset, as in `generate/result/imdb`."""
     graph = dict(pipeline)
+    repeated = repeated_roles(pipeline, target, config) if config.other_datasets else []
     for name in config.other_datasets:
-        repeated = repeated_roles(pipeline, target, config)
         for role in repeated:
-            leave_out = config.stages[stage_of(role)].inputs_of_own_dataset
-            inputs = {key: source for key, source in pipeline[role].items() if key not in leave_out}
+            left_out = config.stages[stage_of(role)].inputs_of_own_dataset
+            inputs = {key: source for key, source in pipeline[role].items() if key not in left_out}
             graph[f"{role}/{name}"] = {
                 key: f"{source}/{name}" if key != WHEN and source in repeated else source
                 for key, source in inputs.items()
@@ -106,7 +105,7 @@ def on_other_datasets(pipeline: Mapping[str, Any], target: str, config: Config) 
 
 
 def repeated_roles(pipeline: Mapping[str, Any], target: str, config: Config) -> list[str]:
-    """Return the roles that depend on which prompts are asked: they read the dataset, or what such a role has made."""
+    """Return the roles that depend on the prompts: they read the dataset, or the output of a role that does."""
     repeated: list[str] = []
     for role, inputs in needed_roles(pipeline, target, lambda role, when: holds(config, role, when)).items():
         stage = config.stages[stage_of(role)]
@@ -115,36 +114,35 @@ def repeated_roles(pipeline: Mapping[str, Any], target: str, config: Config) -> 
     return repeated
 
 
-def at_commits(config: Config, outputs: Path, ask: Container[str]) -> Config:
-    """Return the config with the commit of each repository where it is known; the hub is asked for those in `ask`."""
+def with_commits(config: Config, outputs: Path, unpinned: Container[str]) -> Config:
+    """Return the config with the commit of each repository where it is known; ask the hub for those in `unpinned`."""
     stages = {}
     for name, stage in config.stages.items():
         hub = {
-            key: pinned(section, outputs, f"stages.{name}.{key}" in ask)
+            key: pinned(section, outputs, f"stages.{name}.{key}" in unpinned)
             for key, section in stage.hub_sections().items()
         }
         stages[name] = dataclasses.replace(stage, **hub) if hub else stage
-    sections = {name: pinned(getattr(config, name), outputs, name in ask) for name in SECTIONS}
+    sections = {name: pinned(getattr(config, name), outputs, name in unpinned) for name in SECTIONS}
     others = {
-        name: pinned(dataset, outputs, f"other_datasets.{name}" in ask)
+        name: pinned(dataset, outputs, f"other_datasets.{name}" in unpinned)
         for name, dataset in config.other_datasets.items()
     }
     return dataclasses.replace(config, stages=StageMap(stages), other_datasets=others, **sections)
 
 
 def repositories(config: Config, stages: Sequence[Stage]) -> dict[str, Repository]:
-    """Return those of the hub that these stages read, by the key of the config that names them."""
+    """Return the repositories on the hub that these stages read, by the key of the config that names them."""
     sections = {name: getattr(config, name) for stage in stages for name in stage.sections}
     sections |= {f"other_datasets.{name}": dataset for name, dataset in config.other_datasets.items()}
     for stage in stages:
         sections |= {f"stages.{stage.name}.{key}": section for key, section in stage.config.hub_sections().items()}
-    found = {name: repository(section, name) for name, section in sections.items()}
-    return {name: where for name, where in found.items() if where is not None}
+    return {key: repo for key, section in sections.items() if (repo := repository(section, key)) is not None}
 
 
 @dataclass(frozen=True)
 class ContentHash:
-    """Hashes what a path holds; of a dataset's folder only the files that are read. It can be sent to a process."""
+    """Hashes the content of a path; of a dataset's folder only the files that are read. Can be pickled."""
 
     hashes: FileHashes
     datasets: tuple[DatasetConfig, ...]
@@ -152,7 +150,7 @@ class ContentHash:
     def __call__(self, path: Path) -> str:
         datasets = [dataset for dataset in self.datasets if Path(getattr(dataset, "path", None) or "") == path]
         files = sources.files_read(datasets[0]) if datasets else None
-        return self.hashes.of_content(path) if files is None else self.hashes.of_several(files)
+        return self.hashes.of_content(path) if files is None else self.hashes.of_named_files(files)
 
 
 def file_hashes(runtime: RuntimeConfig) -> FileHashes:
@@ -160,4 +158,4 @@ def file_hashes(runtime: RuntimeConfig) -> FileHashes:
 
 
 def store_of(runtime: RuntimeConfig) -> Store:
-    return Store(Path(runtime.outputs) / "stages", file_hashes(runtime), say=console.say)
+    return Store(Path(runtime.outputs) / "stages", file_hashes(runtime), console.print_line)

@@ -1,4 +1,4 @@
-"""What can be wrong with a plan: a judge that is the reward, a stage without data, a target that does not exist."""
+"""Reject a plan whose judge is its reward, whose scorer has no data to train on, or whose stage does not exist."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -20,7 +20,7 @@ def check_plan(plan: Plan, config: Config) -> None:
 
 
 def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
-    """What was optimised does not decide the table: a policy learns the scorer's mistakes first."""
+    """Refuse to judge by the reward that was optimised: a policy learns to exploit the mistakes of its reward."""
     if {"reward", "judge"} <= trained.keys():
         return check_shares(trained["reward"], trained["judge"])
     sections = {name: stage.payload["sections"][name] for stage in plan.stages for name in stage.sections}
@@ -32,24 +32,24 @@ def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
 
 
 def check_shares(reward: Any, judge: Any) -> None:
-    """Two models trained in one run are different scorers where they have learned different questions."""
-    learned, judged = reward.config.share, judge.config.share
-    if max(learned[0], judged[0]) < min(learned[1], judged[1]):
+    """Two scorers trained in one run must have learned from different prompts."""
+    reward_share, judge_share = reward.config.share, judge.config.share
+    if max(reward_share[0], judge_share[0]) < min(reward_share[1], judge_share[1]):
         raise UserError(
-            f"stages.{reward.name}.share={learned}: the judge learns some of these questions too, by "
-            f"stages.{judge.name}.share={judged}; set stages.{reward.name}.share=[0,0.5], or "
+            f"stages.{reward.name}.share={reward_share}: the judge learns some of these prompts too, by "
+            f"stages.{judge.name}.share={judge_share}; set stages.{reward.name}.share=[0,0.5], or "
             "method.allow_reward_as_judge=true"
         )
 
 
 def check_pairs(dataset: Any, trained: dict[str, Any]) -> None:
-    """Generated pairs are ranked by the reward, so there are none to train it on, nor a judge."""
-    usual = {"judge": "sentiment-roberta", "reward": "distilbert-imdb"}
+    """Refuse to train a scorer without pairs: generated pairs are ranked by a reward that must exist before them."""
+    suggestions = {"judge": "sentiment-roberta", "reward": "distilbert-imdb"}
     for role in trained:
         if role == "judge" or isinstance(dataset, IMDBConfig | LocalConfig):
             raise UserError(
                 f"scorer@{role}=trained: dataset={dataset.name} has no pairs to train it on; set "
-                f"scorer@{role}={usual[role]}, or another that needs no training"
+                f"scorer@{role}={suggestions[role]}, or another that needs no training"
             )
 
 
@@ -63,14 +63,14 @@ def check_labelled(plan: Plan, dataset: Any) -> None:
 
 
 def check_targets(plan: Plan) -> None:
-    """The module that builds a stage must be there. It is not imported: that would take seconds and may need torch."""
+    """The module of every stage must exist. It is not imported, which would take seconds and may need torch."""
     for stage in plan.stages:
         module, _, function = stage.config._target_.rpartition(".")
         try:
-            found = find_spec(module) if module and function else None
+            spec = find_spec(module) if module and function else None
         except ImportError:
-            found = None
-        if found is None:
+            spec = None
+        if spec is None:
             raise UserError(
                 f"stages.{stage.name}._target_={stage.config._target_}: no such module; set package.module.function"
             )

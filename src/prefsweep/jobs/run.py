@@ -1,7 +1,6 @@
-"""Running a job: its stages, its tracker, and run.json, whatever happens."""
+"""Run a job: build its stages, track them, and write run.json however it ends."""
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -22,42 +21,43 @@ from prefsweep.jobs.job import Job, repositories, store_of
 from prefsweep.jobs.tracking import JobCard, tracking
 from prefsweep.pipeline import runner
 from prefsweep.pipeline.cost import total
-from prefsweep.pipeline.files import write_json, write_text
-from prefsweep.pipeline.plan import behind
+from prefsweep.pipeline.files import read_jsonl, write_json, write_text
+from prefsweep.pipeline.plan import with_ancestors
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
 
 
 def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, silent: bool = False) -> None:
-    """Run the job; whatever happens, `folder/run.json` says how it ended. `share` jobs use this machine at once."""
+    """Run the job; `folder/run.json` says how it ended in every case. `share` jobs run on this machine at once."""
     store = store_of(job.config.runtime)
-    todo = runner.missing(job.plan, store)
+    to_build = runner.missing(job.plan, store)
     state = RunFile(job, folder)
     state.write("running")
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(job.resolved)))
     try:
-        needed = repositories(job.config, todo).values()
-        check_models(each for each in needed if each.kind == "model")  # now, not after hours at the judge
+        needed = repositories(job.config, to_build).values()
+        check_models(repo for repo in needed if repo.kind == "model")  # a missing judge must not fail after hours
         with ExitStack() as stack:
             settings = job.config.tracking
-            if not todo:  # a job with nothing to do leaves no run behind
+            if not to_build:  # a job with nothing to build opens no W&B run
                 settings = dataclasses.replace(settings, enabled=False)
-            tracker = stack.enter_context(tracking(settings, card(job, group), console.say))
+            tracker = stack.enter_context(tracking(settings, card(job, group), console.print_line))
             state.listeners = [tracker] if silent else [console.Listener(), tracker]
-            if todo:
+            if to_build:
                 with console.waiting("reading the data", job.config.runtime.progress and not silent):
-                    told = list(dataset_summary.validate_datasets(todo, store))
-                for line in [] if silent else told:
-                    console.say(f"  {line}")
+                    lines = list(dataset_summary.validate_datasets(to_build, store))
+                for line in [] if silent else lines:
+                    console.print_line(f"  {line}")
                 share_threads(job.config.runtime, share)
             records = runner.run(job.plan, store, job.config.runtime, state)
             reason = diverged(records)
             state.write("diverged" if reason else "finished", records, reason)
             if reason:
-                console.say(f"diverged: {reason}")
+                console.print_line(f"diverged: {reason}")
+            completions = store.folder(job.plan.target) / "completions.jsonl"
             tracker.summary(state.metrics)
-            tracker.samples(judged_samples(store.folder(job.plan.target) / "completions.jsonl"))
-            if pairs := compared(job, store):
+            tracker.samples(judged_samples(completions))
+            if pairs := before_after_pairs(job, store):
                 write_before_after(pairs, folder)
                 tracker.before_after(map(asdict, pairs))
     except DivergedError as error:
@@ -69,13 +69,13 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
 
 
 def diverged(records: dict[str, Record]) -> str | None:
-    """Why, where a training stage stopped itself: its last finite state was judged like any other."""
+    """Return why a training stage stopped itself, if one did; its last finite state was judged like any other."""
     reasons = [record["metrics"]["diverged"] for record in records.values() if "diverged" in record["metrics"]]
     return "; ".join(reasons) or None
 
 
-def compared(job: Job, store: Store) -> list[Pair]:
-    """Return the completions of the method's start and result; none where nothing was trained or they are gone."""
+def before_after_pairs(job: Job, store: Store) -> list[Pair]:
+    """Return the completions before and after training; none where nothing was trained or they were deleted."""
     judged = [job.plan.target.inputs[name] for name in ("start", "result") if name in job.plan.target.inputs]
     paths = [store.folder(stage) / "completions.jsonl" for stage in judged]
     if len(set(paths)) < 2 or not all(path.is_file() for path in paths):
@@ -84,16 +84,19 @@ def compared(job: Job, store: Store) -> list[Pair]:
 
 
 def judged_samples(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open() as file:
-        for row in map(json.loads, file):
-            yield {"prompt": row["prompt"], "completion": row["completion"], "score": row["scores"]["score"]}
+    """Yield the prompt, completion and score of each row in `completions.jsonl`."""
+    for row in read_jsonl(path):
+        yield {"prompt": row["prompt"], "completion": row["completion"], "score": row["scores"]["score"]}
 
 
-def learning(job: Job) -> set[str]:
-    """Return the identities of the stages from the base, whose making is no method's cost, to the method's result."""
-    start, result = (job.plan.target.inputs.get(name) for name in ("base_policy", "policy"))
-    made, given = ({stage.identity for stage in behind(stage)} if stage else set() for stage in (result, start))
-    return made - given
+def method_stages(job: Job) -> set[str]:
+    """Return the identities of the stages that make the method's policy from the base, without those of the base."""
+
+    def identities(name: str) -> set[str]:
+        policy = job.plan.target.inputs.get(name)
+        return {stage.identity for stage in with_ancestors(policy)} if policy else set()
+
+    return identities("policy") - identities("base_policy")
 
 
 def decoding(target: Stage) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def decoding(target: Stage) -> dict[str, Any]:
 def card(job: Job, group: str | None) -> JobCard:
     from prefsweep.pipeline.store import commit
 
-    tags = [job.config.model.name, job.config.dataset.name, *([found[:12]] if (found := commit()) else [])]
+    tags = [job.config.model.name, job.config.dataset.name, *([head[:12]] if (head := commit()) else [])]
     return JobCard(job.name, group, job.config.method.name, tuple(tags), job.resolved)
 
 
@@ -118,7 +121,7 @@ def share_threads(runtime: RuntimeConfig, share: int) -> None:
 
 
 class RunFile:
-    """`run.json`, and what it says of each stage: kept by listening to the runner."""
+    """Writes `run.json`; as a listener of the runner it collects the cost of each stage."""
 
     def __init__(self, job: Job, folder: Path):
         self.job = job
@@ -152,27 +155,27 @@ class RunFile:
         )
 
     def totals(self) -> dict[str, dict[str, float]]:
-        """`method`: from the base to the result, judging left out; `whole`: every stage; `paid`: what this run built.
+        """Return the cost of the `method`, base excluded; of the `whole` plan; and of what this run built, `paid`.
 
-        The first two whoever paid for them; left out where a stage is not built yet, or gone.
+        The first two count stages whichever run built them, and are left out where a stage is not built.
         """
         stages = self.job.plan.stages
-        sums = {"method": learning(self.job), "whole": {stage.identity for stage in stages}}
+        sums = {"method": method_stages(self.job), "whole": {stage.identity for stage in stages}}
         known = {stage.identity: self.cost[stage.role] for stage in stages if stage.role in self.cost}
-        found = {
-            name: total(known[identity] for identity in wanted)
-            for name, wanted in sums.items()
-            if wanted <= known.keys()
+        totals = {
+            name: total(known[identity] for identity in identities)
+            for name, identities in sums.items()
+            if identities <= known.keys()
         }
-        return found | {"paid": total(cost for cost in known.values() if cost["paid"])}
+        return totals | {"paid": total(cost for cost in known.values() if cost["paid"])}
 
-    def note(self, stage: Stage, record: Record, paid: bool) -> None:
+    def add_cost(self, stage: Stage, record: Record, paid: bool) -> None:
         self.cost[stage.role] = {**record["cost"], "paid": paid}
 
-    # The runner's events, noted and passed on.
+    # The runner's events are passed on to all listeners.
 
     def reused(self, stage: Stage, folder: Path, record: Record) -> None:
-        self.note(stage, record, paid=False)
+        self.add_cost(stage, record, paid=False)
         for listener in self.listeners:
             listener.reused(stage, folder, record)
 
@@ -185,11 +188,11 @@ class RunFile:
             listener.logged(stage, row)
 
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
-        self.note(stage, record, paid=True)
+        self.add_cost(stage, record, paid=True)
         for listener in self.listeners:
             listener.built(stage, folder, record)
 
 
-def terminated(number: int, frame: FrameType | None) -> None:
-    """A polite kill ends like any failure: run.json says so and the tracker is closed."""
+def exit_on_sigterm(number: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM like any other failure, so that run.json is written and the tracker closed."""
     raise SystemExit(128 + number)

@@ -1,14 +1,14 @@
-"""Reject overrides that the selected method ignores: a single run refuses them, in a grid they are for other jobs."""
+"""Reject overrides that no stage reads: in a single run any, in a grid those that every job ignores."""
 
-from prefsweep.config import overrides as lines
 from prefsweep.config.compose import stage_keys
+from prefsweep.config.overrides import parse, set_key
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job
 
 
 def unused_keys(job: Job) -> dict[str, str]:
     """Return each key that is set and not read by this job, with why it is not."""
-    keys = (key for override in lines.parse(job.overrides) for key in stage_keys(override) or [lines.set_key(override)])
+    keys = (key for override in parse(job.overrides) for key in stage_keys(override) or [set_key(override)])
     return {key: reason for key in keys if (reason := why_unused(key, job)) is not None}
 
 
@@ -25,12 +25,13 @@ def why_unused(key: str, job: Job) -> str | None:
 
 
 def refuse_unused(job: Job) -> None:
+    """Raise a UserError for the first key that a single run sets and does not read."""
     for key, why in unused_keys(job).items():
         raise UserError(f"{key}: method={job.config.method.name} {why}")
 
 
 def refuse_used_by_none(jobs: list[Job]) -> None:
-    """A key that no job of a grid reads is a mistake."""
+    """Raise a UserError for the first key that no job of a grid reads; one that some jobs read is no mistake."""
     unused = [unused_keys(job) for job in jobs]
     for key in set.intersection(*map(set, unused)):
         raise UserError(f"{key}: method={jobs[0].config.method.name} {unused[0][key]}")

@@ -1,6 +1,6 @@
-"""What a missing stage differs in from the nearest one that is built."""
+"""How a missing stage differs from the most similar one that is already built."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 from prefsweep.pipeline.stage import Stage
@@ -9,17 +9,20 @@ from prefsweep.pipeline.store import Store
 ABSENT = "absent"
 
 
-def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from flat(item, f"{path}.{key}" if path else key)
-    else:
-        yield path, value
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a nested mapping by their dotted keys; an empty mapping is a leaf."""
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            leaves |= flatten(item, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = item
+    return leaves
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """`config.beta: 0.1 → 0.5`, one a leaf; for an input, its name alone: identities say nothing to a reader."""
-    before, after = dict(flat(old)), dict(flat(new))
+    """Describe each leaf that differs, as in `beta: 0.1 → 0.5`; of an input, known by a hash, only the name."""
+    before, after = flatten(old), flatten(new)
     changed = [key for key in {**before, **after} if before.get(key, ABSENT) != after.get(key, ABSENT)]
     return [
         f"another {key.removeprefix('inputs.')}"
@@ -30,7 +33,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def nearest_built(stage: Stage, store: Store) -> tuple[str, list[str]] | None:
-    """The identity of the finished stage of this name that differs in least, and in what."""
+    """Return the identity of the finished stage of the same name with the fewest differences, and those differences."""
     candidates = [
         (record["identity"], differences({key: record.get(key) for key in stage.payload}, stage.payload))
         for record in store.records(stage.name)

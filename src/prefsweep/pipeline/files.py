@@ -1,4 +1,4 @@
-"""Files by their content: hashed once, remembered by size and mtime; written aside and renamed."""
+"""Writing files atomically, reading and appending JSON lines, and hashing files by their content."""
 
 import contextlib
 import hashlib
@@ -81,7 +81,7 @@ def recover_jsonl(path: Path) -> list[Row]:
 
 
 def link(source: Path | str, target: Path | str) -> None:
-    """Another name for a finished file, which nobody writes again; a copy where the file system has no links."""
+    """Hard-link a finished file, which is never written again; copy it where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -89,7 +89,7 @@ def link(source: Path | str, target: Path | str) -> None:
 
 
 def files_under(path: Path) -> list[Path]:
-    """Every file of a folder in a fixed order, hidden ones left out; the file itself when `path` is one."""
+    """Return every file of a folder that is not hidden, in a fixed order; if `path` is a file, that file."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -99,24 +99,24 @@ def files_under(path: Path) -> list[Path]:
 
 
 class FileHashes:
-    """sha256 of files, remembered across processes in `memory` so that a model folder is read once, not at every run.
+    """sha256 of files, cached in the file `cache` by size and mtime so that a model is read once, not at every run.
 
-    Two processes may write the memory at once; the later one wins and the other's entries are hashed again.
+    Two processes may write the cache at once; the later one wins and the other's entries are hashed again.
     """
 
-    def __init__(self, memory: Path):
-        self.memory = memory
+    def __init__(self, cache: Path):
+        self.cache = cache
         self.known: dict[str, list[Any]] = {}
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # ruined: forgotten
-            entries = json.loads(memory.read_text()).items()
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a damaged cache counts as empty
+            entries = json.loads(cache.read_text()).items()
             self.known = {key: entry for key, entry in entries if isinstance(entry, list) and len(entry) == 3}
         self.changed = False
 
     def of_file(self, path: Path) -> str:
         stat, key = path.stat(), str(path.resolve())
-        remembered = self.known.get(key)
-        if remembered and remembered[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return str(remembered[2])
+        cached = self.known.get(key)
+        if cached and cached[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return str(cached[2])
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.known[key] = [stat.st_size, stat.st_mtime_ns, digest]
@@ -124,23 +124,23 @@ class FileHashes:
         return digest
 
     def of_content(self, path: Path) -> str:
-        """One hash for a file, or for a folder's relative names and contents; independent of where it lies."""
-        whole = hashlib.sha256()
+        """Return one hash of a file, or of a folder's relative names and contents, independent of its location."""
+        combined = hashlib.sha256()
         for file in files_under(path):
             name = file.relative_to(path).as_posix() if path.is_dir() else ""
-            whole.update(f"{name}\0{self.of_file(file)}\n".encode())
+            combined.update(f"{name}\0{self.of_file(file)}\n".encode())
         self.save()
-        return "sha256:" + whole.hexdigest()
+        return "sha256:" + combined.hexdigest()
 
-    def of_several(self, named: Mapping[str, Sequence[Path]]) -> str:
-        """One hash for files that have names of their own, wherever each of them lies and whatever it is called."""
-        whole = hashlib.sha256()
-        for name in sorted(named):
-            whole.update(f"{name}\0{' '.join(self.of_file(file) for file in named[name])}\n".encode())
+    def of_named_files(self, files: Mapping[str, Sequence[Path]]) -> str:
+        """Return one hash of the contents of files by the names they are given, independent of their paths."""
+        combined = hashlib.sha256()
+        for name in sorted(files):
+            combined.update(f"{name}\0{' '.join(self.of_file(file) for file in files[name])}\n".encode())
         self.save()
-        return "sha256:" + whole.hexdigest()
+        return "sha256:" + combined.hexdigest()
 
     def save(self) -> None:
         if self.changed:
-            write_json(self.memory, self.known)
+            write_json(self.cache, self.known)
             self.changed = False

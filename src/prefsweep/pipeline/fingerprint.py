@@ -1,6 +1,6 @@
-"""The canonical form of a value, and its hash. Equal values hash equal; what has no canonical form raises.
+"""The canonical form of a value, and its hash. Equal values have equal hashes; a value without canonical form raises.
 
-The whole value is hashed, never its difference from a default: a default that changes is a different computation.
+The complete value is hashed, never its difference from a default: a changed default is a different computation.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ Canonical = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
 def fingerprint(value: Canonical) -> str:
-    """The hash of a canonical value."""
+    """Return the hash of a canonical value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
 def canonical(value: Any, hash_content: Callable[[Path], str], kind: Any = Any) -> Canonical:
-    """`value` as plain JSON; `kind` is the type its schema gives it, which makes 1 and 1.0 one where it says float.
+    """Return `value` as plain JSON. `kind` is its type in the schema: where that is float, 1 and 1.0 are equal.
 
-    `hash_content` names a file or folder by what it holds, for the fields whose schema says so.
+    `hash_content` identifies a file or folder by what it holds, for the fields with `is_content`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return canonical_fields(value, hash_content)
@@ -47,13 +47,13 @@ def canonical(value: Any, hash_content: Callable[[Path], str], kind: Any = Any) 
 
 
 def alternatives(kind: Any) -> tuple[Any, ...]:
-    """The types that a union allows; of any other type, itself."""
+    """Return the types that a union allows; for any other type, the type itself."""
     is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     return typing.get_args(kind) if is_union else (kind,)
 
 
 def kind_inside(kind: Any, *outer: type) -> Any:
-    """What the schema says is in a list, or under the keys of a dict: float in `dict[str, float] | None`."""
+    """Return the type of a list's items or a dict's values: float for `dict[str, float] | None`."""
     for option in alternatives(kind):
         if typing.get_origin(option) in outer:
             return typing.get_args(option)[1 if dict in outer else 0]
@@ -65,12 +65,12 @@ def canonical_number(value: int | float, kind: Any) -> int | float:
         return value
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"no canonical form for {number}: two of them are not equal to each other")
+        raise ValueError(f"no canonical form for {number}: such values do not compare equal")
     return number + 0.0  # −0.0 equals 0.0
 
 
 def canonical_fields(value: Any, hash_content: Callable[[Path], str]) -> dict[str, Any]:
-    """A dataclass by its fields, each as its metadata says (see `config.setting`)."""
+    """Return the fields of a dataclass that count, each as its metadata says (see `config.field.config_field`)."""
     kinds = typing.get_type_hints(type(value))
     form: dict[str, Any] = {}
     for field in dataclasses.fields(value):

@@ -1,6 +1,7 @@
-"""The GPUs that a process uses, as torch and NVML tell: memory, time, power. Never fatal, and torch is not imported.
+"""Memory, time and power of the GPUs that a process uses, as torch and NVML report them.
 
-NVML knows a card's power, not a process's: where another process is on the card, no energy is told.
+No error here ends a run, and torch is never imported. NVML measures the power of a card, not of a process: where
+another process uses the card, no energy is reported.
 """
 
 import contextlib
@@ -10,32 +11,32 @@ import time
 from importlib import import_module
 from typing import Any
 
-TICK = 1.0  # seconds between two looks
+TICK = 1.0  # seconds between two samples of the power
 
 
 class UnknownError(Exception):
-    """Why NVML does not say what this process draws."""
+    """NVML cannot tell what this process draws; the message says why."""
 
 
 class Gpus:
-    """What this process has used of GPUs since this was made."""
+    """Measures what this process uses of its GPUs from now on."""
 
     def __init__(self) -> None:
-        self.before = allocations()
-        for number in self.before:
+        self.initial_allocations = allocations()
+        for number in self.initial_allocations:
             with contextlib.suppress(Exception):
                 cuda().reset_peak_memory_stats(number)
-        self.began = time.monotonic()
-        self.last: float | None = None  # when their power was last seen
+        self.started = time.monotonic()
+        self.sampled_at: float | None = None  # when the power was last sampled
         self.joules = self.seconds = 0.0
         self.left_out = ""
 
     def used(self) -> list[int]:
-        """Those on which something was allocated, as torch numbers them."""
-        return [number for number, count in allocations().items() if count > self.before.get(number, 0)]
+        """Return the GPUs on which this process has allocated memory since, as torch numbers them."""
+        return [number for number, count in allocations().items() if count > self.initial_allocations.get(number, 0)]
 
-    def look(self) -> float | None:
-        """Watts of all GPUs used, and the energy since the last look; None where there is nothing to tell."""
+    def sample_power(self) -> float | None:
+        """Add the energy since the last sample; return the watts of all GPUs in use, None where they are not known."""
         if self.left_out or not (used := self.used()):
             return None
         try:
@@ -43,50 +44,50 @@ class Gpus:
         except UnknownError as error:
             self.left_out = str(error)
             return None
-        except Exception as error:  # whatever a driver may say, training goes on
+        except Exception as error:  # whatever the driver raises, training goes on
             self.left_out = f"NVML: {error}"
             return None
         now = time.monotonic()
-        since = now - self.last if self.last is not None else min(now - self.began, TICK)
+        since = now - self.sampled_at if self.sampled_at is not None else min(now - self.started, TICK)
         self.joules += watts * since
         self.seconds += since
-        self.last = now
+        self.sampled_at = now
         return watts
 
     def spent(self) -> dict[str, Any]:
-        """Nothing where no GPU was used; their time is all the time for which this process could have used them."""
+        """Return time, peak memory and energy; nothing where no GPU was used. The time is that of the whole process."""
         if not (used := self.used()):
             return {}
-        found: dict[str, Any] = {"gpu_seconds": (time.monotonic() - self.began) * len(used)}
-        with contextlib.suppress(Exception):  # after a fault of its own, CUDA answers nothing more
-            found["gpu_peak_memory_bytes"] = max(cuda().max_memory_allocated(number) for number in used)
+        spent: dict[str, Any] = {"gpu_seconds": (time.monotonic() - self.started) * len(used)}
+        with contextlib.suppress(Exception):  # after an error CUDA answers no further call
+            spent["gpu_peak_memory_bytes"] = max(cuda().max_memory_allocated(number) for number in used)
         if self.left_out:
-            found["energy_left_out"] = self.left_out
+            spent["energy_left_out"] = self.left_out
         elif self.seconds:
-            found |= {"energy_joules": self.joules, "energy_seconds": self.seconds}
-        return found
+            spent |= {"energy_joules": self.joules, "energy_seconds": self.seconds}
+        return spent
 
 
 def cuda() -> Any:
-    """torch.cuda, where the stage has imported torch: whoever uses a GPU has."""
+    """Return torch.cuda if torch is imported, as it is in every stage that uses a GPU."""
     return getattr(sys.modules.get("torch"), "cuda", None)
 
 
 def allocations() -> dict[int, int]:
-    """How often each GPU's memory was asked for so far; nothing where none is in use. Starts no driver itself."""
-    with contextlib.suppress(Exception):  # torch may be in the midst of being imported
+    """Return the number of allocations on each GPU so far, without initialising CUDA; empty where it is not in use."""
+    with contextlib.suppress(Exception):  # another thread may be importing torch at this moment
         if cuda() is not None and cuda().is_available() and cuda().is_initialized():
             stats = {number: cuda().memory_stats(number) for number in range(cuda().device_count())}
-            return {number: int(found.get("allocation.all.allocated", 0)) for number, found in stats.items()}
+            return {number: int(counters.get("allocation.all.allocated", 0)) for number, counters in stats.items()}
     return {}
 
 
 def power(number: int) -> float:
-    """Watts of a GPU that this process has to itself."""
+    """Return the watts that a GPU draws; raise UnknownError where another process uses it too."""
     nvml = library()
-    uuid = str(cuda().get_device_properties(number).uuid).removeprefix("GPU-")  # NVML's has the prefix
+    uuid = str(cuda().get_device_properties(number).uuid).removeprefix("GPU-")  # NVML writes the prefix, torch may not
     card = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
-    # By their number: in a container NVML may know this process by another id.
+    # Counted, not compared with our process id, which in a container may be another one to NVML.
     if len({process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(card)}) > 1:
         raise UnknownError("another process used the GPU")
     return float(nvml.nvmlDeviceGetPowerUsage(card)) / 1000

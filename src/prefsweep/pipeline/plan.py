@@ -1,4 +1,4 @@
-"""A method's graph and the configs of its stages → the stages of one run, in an order in which they can be built."""
+"""Turn a method's graph and the configs of its stages into the stages of one run, in an order to build them in."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from prefsweep.pipeline.stage import Stage
 
 @dataclass(frozen=True)
 class Plan:
-    stages: list[Stage]  # inputs before those who read them; the last is the target
+    stages: list[Stage]  # inputs before the stages that read them; the last is the target
 
     @property
     def target(self) -> Stage:
@@ -21,12 +21,12 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """Two jobs with equal ones compute the same."""
+        """The hash of every stage: two jobs with equal identities compute the same."""
         return fingerprint({stage.role: stage.identity for stage in self.stages})
 
     @property
     def used(self) -> set[str]:
-        """The names of the stages it runs."""
+        """The names of the stages in this plan."""
         return {stage.name for stage in self.stages}
 
 
@@ -38,7 +38,7 @@ def make_plan(
 ) -> Plan:
     """Return the stages of `roles`, which are ordered as `graph.needed_roles` orders them, the target last.
 
-    `sections(role, config)` are the shared parts of the config that the stage in that role reads.
+    `sections(role, config)` returns the shared parts of the config that the stage in that role reads.
     """
     stages: dict[str, Stage] = {}
     for role, inputs in roles.items():
@@ -48,17 +48,17 @@ def make_plan(
         config = configs[name]
         sources = {key: stages[source] for key, source in inputs.items() if not config.ignores_input(key)}
         stages[role] = Stage(role, config, sections(role, config), sources, hash_content)
-    needed = {stage.role for stage in behind(list(stages.values())[-1])}
+    needed = {stage.role for stage in with_ancestors(list(stages.values())[-1])}
     return Plan([stage for role, stage in stages.items() if role in needed])
 
 
-def behind(stage: Stage) -> list[Stage]:
-    """Return a stage and all that it is computed from, each once."""
-    found: dict[str, Stage] = {}
-    waiting = [stage]
-    while waiting:
-        reader = waiting.pop()
-        if reader.role not in found:
-            found[reader.role] = reader
-            waiting += reader.inputs.values()
-    return list(found.values())
+def with_ancestors(stage: Stage) -> list[Stage]:
+    """Return a stage and all stages that it is computed from, each once."""
+    stages: dict[str, Stage] = {}
+    pending = [stage]
+    while pending:
+        reader = pending.pop()
+        if reader.role not in stages:
+            stages[reader.role] = reader
+            pending += reader.inputs.values()
+    return list(stages.values())

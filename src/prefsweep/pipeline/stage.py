@@ -1,4 +1,4 @@
-"""A stage: one cached step of a run, named by what it computes."""
+"""A stage: one cached step of a run, identified by the hash of everything that it computes from."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,24 +14,24 @@ from prefsweep.pipeline.imports import import_object
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage function may use beside what it computes; nothing here is part of an identity."""
+    """What a stage function may use beside its config and inputs; nothing here is part of an identity."""
 
     runtime: Any
-    checkpoints: Path  # survives a killed build; empty on the first
+    checkpoints: Path  # survives a killed build; empty at the first attempt
     history: History  # rows of metrics by step, also sent to the tracker
-    # The finished stages that differ from this one in these fields of their config alone: what they share with it need
-    # not be computed again.
+    # Yields the folders of finished stages that differ from this one only in the named fields of their config: the
+    # results they share need not be computed again.
     find_similar: Callable[..., Iterable[Path]] = lambda *fields: ()
-    cost: Cost = field(default_factory=Cost)  # to which the stage adds what it counts
+    cost: Cost = field(default_factory=Cost)  # the stage adds its counts to it
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`role` is its place in the method's graph (`generate/base`); `name` (`sample`) is what it does."""
+    """`role` names a node of the method's graph (`generate/base`); `name` (`generate`) is what the stage does there."""
 
     role: str
     config: Any
-    sections: dict[str, Any]  # the shared parts of the config it reads: model, dataset, judge
+    sections: dict[str, Any]  # the shared parts of the config that it reads: model, dataset, judge
     inputs: "dict[str, Stage]"
     hash_content: Callable[[Path], str]
 
@@ -41,7 +41,7 @@ class Stage:
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """All that is computed, in canonical form: what the identity is the hash of."""
+        """Everything that decides the result, in canonical form; the identity is its hash."""
         return {
             "stage": self.name,
             "config": canonical(self.config, self.hash_content),
@@ -55,6 +55,6 @@ class Stage:
 
     @property
     def function(self) -> Callable[..., dict[str, Any]]:
-        """The code that builds it. Imported only when something must be built: it may import torch."""
+        """The function that builds this stage, imported only when something must be built: it may import torch."""
         function: Callable[..., dict[str, Any]] = import_object(self.config._target_)
         return function

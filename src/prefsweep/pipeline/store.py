@@ -1,7 +1,8 @@
-"""Finished stages on disk: `<root>/<stage>/<identity>/` with a `record.json`. Presence means success.
+"""Finished stages on disk: `<root>/<stage>/<identity>/` with a `record.json`. A folder that exists is complete.
 
-Lock, look again, build aside, record, rename. A build that dies leaves its checkpoints aside and no artifact; the next
-one goes on from them. What is damaged is set aside, never deleted, and built again.
+A build takes the lock, checks again, builds in a folder of its own, writes the record and renames the folder. A build
+that dies leaves its checkpoints, from which the next one resumes. A damaged artifact is moved away, never deleted, and
+built again.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from prefsweep.pipeline.stage import Stage
 
 RECORD = "record.json"
 Record = dict[str, Any]
-# A path that holds no file: damage. Any other fault of reading (a permission, too many open files) is not.
+# A path that holds no file is damage. Any other error of reading (a permission, too many open files) is not.
 NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -37,31 +38,31 @@ def stage_folder(outputs: Path, role: str, identity: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class BuildFolder:
     """The folders of a build in progress."""
 
-    artifact: Path  # what will be the stage's folder; empty at the start of every attempt
+    artifact: Path  # becomes the stage's folder; empty at the start of every attempt
     checkpoints: Path  # survives a killed attempt
-    history: Path  # likewise; ends up in the artifact
-    cost: Cost  # of this attempt and of those before it
+    history: Path  # survives a killed attempt; copied into the artifact at the end
+    cost: Cost  # of all attempts
 
 
 class Store:
-    def __init__(self, root: Path, hashes: FileHashes, say: Callable[[str], None] = print):
+    def __init__(self, root: Path, hashes: FileHashes, notify: Callable[[str], None] = print):
         self.root = root
         self.hashes = hashes
-        self.say = say
+        self.notify = notify
 
     def folder(self, stage: Stage) -> Path:
         return stage_folder(self.root.parent, stage.role, stage.identity)
 
     def find(self, stage: Stage) -> Record | None:
-        """The record of a finished stage whose files are what they were when it was built; else None."""
+        """Return the record of a finished stage whose files are unchanged since it was built; else None."""
         folder = self.folder(stage)
         return self.read(folder)[0] if folder.is_dir() else None
 
     def read(self, folder: Path) -> tuple[Record | None, str]:
-        """The record, and what is wrong with the artifact if anything is."""
+        """Return the record of an intact artifact, or None and what is wrong with it."""
         try:
             record: Record = json.loads((folder / RECORD).read_text())
             for name, digest in record["files"].items():
@@ -72,36 +73,36 @@ class Store:
         self.hashes.save()
         return record, ""
 
-    def set_damaged_aside(self, stage: Stage) -> None:
-        """Only under the lock: what looked damaged a moment ago may have been built again since."""
+    def move_damaged_away(self, stage: Stage) -> None:
+        """Rename the folder of a stage that `find` rejects. Needs the lock: another process may have built it since."""
         folder = self.folder(stage)
         if folder.is_dir():
-            place = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
-            folder.rename(place)
-            self.say(f"{folder} is damaged ({self.read(place)[1]}); moved to {place.name} and built again")
+            damaged = folder.with_name(f".damaged-{folder.name}-{time.time_ns()}")
+            folder.rename(damaged)
+            self.notify(f"{folder} is damaged ({self.read(damaged)[1]}); moved to {damaged.name} and built again")
 
-    def build(self, stage: Stage, make: Callable[[Workplace], dict[str, Any]]) -> tuple[Record, bool]:
-        """The stage's record, and whether this call built it: two processes that want one stage build it once."""
+    def build(self, stage: Stage, make: Callable[[BuildFolder], dict[str, Any]]) -> tuple[Record, bool]:
+        """Return the stage's record and whether this call built it: two processes that need one stage build it once."""
         with self.locked(stage):
             if (record := self.find(stage)) is not None:
                 return record, False
-            self.set_damaged_aside(stage)
-            aside = self.root / stage.name / ".building" / stage.identity
-            place = Workplace(aside / "artifact", aside / "checkpoints", aside / "history.jsonl", Cost(aside))
-            shutil.rmtree(place.artifact, ignore_errors=True)
-            place.artifact.mkdir(parents=True)
-            place.checkpoints.mkdir(exist_ok=True)
-            with watched(place.cost):
-                metrics = make(place)
-            if place.history.is_file():
-                shutil.copy(place.history, place.artifact / place.history.name)
-            record = self.record(stage, place.artifact, metrics, place.cost)
-            write_json(place.artifact / RECORD, record)
-            place.cost.export_to(place.artifact)  # beside the record, not in it: no two builds take equal times
-            place.artifact.rename(self.folder(stage))
-            self.remember(stage, record)
-            # Renamed first: a kill in the midst of the removal must not leave half a checkpoint to go on from.
-            shutil.rmtree(aside.rename(aside.with_name(f".done-{stage.identity}")))
+            self.move_damaged_away(stage)
+            folder = self.root / stage.name / ".building" / stage.identity
+            build = BuildFolder(folder / "artifact", folder / "checkpoints", folder / "history.jsonl", Cost(folder))
+            shutil.rmtree(build.artifact, ignore_errors=True)
+            build.artifact.mkdir(parents=True)
+            build.checkpoints.mkdir(exist_ok=True)
+            with watched(build.cost):
+                metrics = make(build)
+            if build.history.is_file():
+                shutil.copy(build.history, build.artifact / build.history.name)
+            record = self.record(stage, build.artifact, metrics, build.cost)
+            write_json(build.artifact / RECORD, record)
+            build.cost.export_to(build.artifact)  # after the record, whose file hashes must be reproducible
+            build.artifact.rename(self.folder(stage))
+            self.remember_hashes(stage, record)
+            # Renamed first: a kill during the removal must not leave half a checkpoint to resume from.
+            shutil.rmtree(folder.rename(folder.with_name(f".done-{stage.identity}")))
             return record, True
 
     @contextlib.contextmanager
@@ -111,7 +112,7 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self.say(f"{stage.role}: another process is building it; waiting")
+            self.notify(f"{stage.role}: another process is building it; waiting")
             lock.acquire()
         try:
             yield
@@ -129,8 +130,8 @@ class Store:
             "versions": versions(),
         }
 
-    def remember(self, stage: Stage, record: Record) -> None:
-        """The hashes under the final names, so that the first reading does not compute them again."""
+    def remember_hashes(self, stage: Stage, record: Record) -> None:
+        """Cache the hashes under the final paths, so that the first `find` does not compute them again."""
         for name, digest in record["files"].items():
             file = self.folder(stage) / name
             stat = file.stat()
@@ -139,30 +140,31 @@ class Store:
         self.hashes.save()
 
     def records(self, name: str = "*") -> Iterator[Record]:
-        """Every finished stage of a name, or of any, unverified: for showing what is near."""
+        """Yield the records of every finished stage with this name, or of all, without verifying the files."""
         for path in sorted(self.root.glob(f"{name}/*/{RECORD}")):
             with contextlib.suppress(OSError, ValueError):
                 record = json.loads(path.read_text())
-                if isinstance(record, dict) and record.get("identity") == path.parent.name:  # not what is set aside
+                # The folder of a damaged artifact has another name.
+                if isinstance(record, dict) and record.get("identity") == path.parent.name:
                     yield record
 
     def find_similar(self, stage: Stage, *fields: str) -> Iterator[Path]:
-        """The folders of finished stages, verified, that differ from it in these fields of the config alone."""
+        """Yield the verified folders of finished stages whose config differs from this one's in these fields alone."""
 
-        def rest(payload: dict[str, Any]) -> tuple[Any, ...]:
+        def shared(payload: dict[str, Any]) -> tuple[Any, ...]:
             config = {name: value for name, value in payload["config"].items() if name not in fields}
             return payload["stage"], config, payload["sections"], payload["inputs"]
 
         for record in self.records(stage.name):
             with contextlib.suppress(KeyError, AttributeError):
                 folder = self.root / stage.name / record["identity"]
-                if rest(record) == rest(stage.payload) and self.read(folder)[0] is not None:
+                if shared(record) == shared(stage.payload) and self.read(folder)[0] is not None:
                     yield folder
 
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the code that runs, `+` appended where files differ from it; None outside a checkout."""
+    """Return the commit of the running code, with `+` where files differ from it; None outside a checkout."""
     here = Path(__file__).parent
     git = ["git", "-C", str(here)]
     try:
@@ -171,16 +173,16 @@ def commit() -> str | None:
         dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    if tracked.returncode:  # installed somewhere inside another project's checkout
+    if tracked.returncode:  # the package is installed inside another project's checkout
         return None
     return head + ("+" if dirty else "")
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide the numbers."""
-    found = {"python": platform.python_version(), "platform": f"{sys.platform}-{os.uname().machine}"}
+    """Return the versions of Python and of the libraries that decide the numbers."""
+    installed = {"python": platform.python_version(), "platform": f"{sys.platform}-{os.uname().machine}"}
     for name in ("prefsweep", "torch", "transformers", "trl", "datasets", "accelerate", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed

@@ -1,21 +1,21 @@
-"""The chosen configuration of a sweep on fresh seeds: what was chosen for its luck loses it."""
+"""Run the chosen configuration of a sweep on fresh seeds, on which it cannot have been chosen for its luck."""
 
 from pathlib import Path
 
-from prefsweep.errors import UserError
+from prefsweep.config.overrides import key_of
 from prefsweep.report.choice import Choice
-from prefsweep.sweep.grid import word
+from prefsweep.report.runs import records
+from prefsweep.sweep.grid import format_value
+from prefsweep.sweep.rescore import overrides_of
 
-OF_THE_SWEEP = ("seed", "sweep", "grid", "jobs")
+SWEEP_KEYS = ("seed", "sweep", "grid", "jobs", "report.note")
 
 
-def confirming(choice: Choice, folder: Path, seeds: int, why: str) -> list[str]:
-    """The command's words: those of the chosen run, with seeds that the sweep has not seen."""
-    run = choice.runs.iloc[0]
-    if not run["overrides"]:
-        raise UserError(f"{run['folder']}: does not say the words of its command; run the sweep again")
-    said = [each for each in run["overrides"] if each.lstrip("+~").partition("=")[0] not in OF_THE_SWEEP]
+def confirm_overrides(choice: Choice, folder: Path, seeds: int, note: str) -> list[str]:
+    """Return the overrides of the chosen runs with `seeds` seeds that the sweep has not used."""
+    run = records(choice.runs)[0]
+    overrides = [override for override in overrides_of(run) if key_of(override) not in SWEEP_KEYS]
     first = max((seed for seed in choice.runs["seed"] if isinstance(seed, int)), default=0) + 1
     fresh = ",".join(str(seed) for seed in range(first, first + seeds))
-    named = [f"report.note={word(why)}", f"seed={fresh}", f"sweep={folder.resolve().name}-confirm"]
-    return [*(each for each in said if not each.startswith("report.note=")), "grid=null", *named]
+    sweep = f"sweep={folder.resolve().name}-confirm"
+    return [*overrides, "grid=null", f"report.note={format_value(note)}", f"seed={fresh}", sweep]

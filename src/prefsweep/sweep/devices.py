@@ -1,6 +1,6 @@
-"""Which GPU a job sees. One each: TRL's trainers refuse a process that sees several, and jobs would share the first.
+"""Assign each job one GPU: TRL's trainers refuse a process that sees several, and all jobs would use the first.
 
-The choice is made by masking, before the job first asks for a device.
+The other GPUs are masked before the job initialises CUDA.
 """
 
 import os
@@ -11,24 +11,25 @@ MASK = "CUDA_VISIBLE_DEVICES"
 
 
 def gpus() -> list[str]:
-    """Those that this process may use: as masked already, else as the driver lists them; none without a driver."""
+    """Return the GPUs that this process may use: those in the mask, else all that the driver lists."""
     if MASK in os.environ:
         return [name for name in os.environ[MASK].split(",") if name]
     try:
         command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in listed.stdout.splitlines() if line.strip()]
+    return [line.strip() for line in process.stdout.splitlines() if line.strip()]
 
 
 def least_used(available: list[str], in_use: Iterable[str | None]) -> str | None:
-    """The GPU with the fewest jobs on it, the first of equals; None where there is none."""
-    taken = list(in_use)
-    return min(available, key=taken.count, default=None)
+    """Return the GPU with the fewest jobs on it, the first of equals; None where there is no GPU."""
+    jobs = list(in_use)
+    return min(available, key=jobs.count, default=None)
 
 
-def see_only(gpu: str | None) -> None:
+def use_gpu(gpu: str | None) -> None:
+    """Mask all other GPUs; with None change nothing."""
     if gpu is not None:
-        os.environ.setdefault("PREFSWEEP_GPUS", ",".join(gpus()))  # for a stage of several processes
+        os.environ.setdefault("PREFSWEEP_GPUS", ",".join(gpus()))  # a stage of several processes uses all of them
         os.environ[MASK] = gpu

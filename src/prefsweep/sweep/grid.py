@@ -1,4 +1,4 @@
-"""A line with several values a key, or an experiment with a `grid:`, → the jobs of the sweep.
+"""Expand a command line with several values per key, or an experiment with a `grid:`, into the jobs of a sweep.
 
 Every job is composed, checked and planned here, before the first one starts.
 """
@@ -20,8 +20,8 @@ from prefsweep.jobs.job import Job, prepare
 from prefsweep.jobs.unused_overrides import refuse_used_by_none
 from prefsweep.pipeline.fingerprint import fingerprint
 
-BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line, unless it is
-NOT_A_STRING = "null|true|false|nan|inf"  # in Hydra's grammar
+BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line
+NOT_A_STRING = "null|true|false|nan|inf"  # except these words, which Hydra's grammar reads as other values
 
 
 @dataclass(frozen=True)
@@ -32,62 +32,63 @@ class Grid:
 
 
 def expand(overrides: list[str], multirun: bool, config_dir: Path | None) -> Grid:
-    """The jobs of a command line; those that compute the same are one."""
+    """Return the jobs of a command line; those that compute the same are one job."""
     jobs: dict[str, Job] = {}
     is_sweep = multirun
-    for said in products(overrides, multirun):
-        config = compose(said, config_dir)
+    for line in products(overrides, multirun):
+        config = compose(line, config_dir)
         is_sweep = is_sweep or config.grid is not None
-        for job in [prepare(said, config)] if config.grid is None else within(said, config.grid, config_dir):
+        for job in [prepare(line, config)] if config.grid is None else jobs_of_grid(line, config.grid, config_dir):
             jobs.setdefault(job.plan.identity, job)
     if not jobs:
-        raise UserError("grid=[]: holds no block, so no job")
-    found = list(jobs.values())
+        raise UserError("grid=[]: has no block, so there is no job to run; set grid=null or add a block")
+    distinct = list(jobs.values())
     if is_sweep:
-        refuse_used_by_none(found)
-    return Grid(is_sweep, sweep_name(overrides, found), found)
+        refuse_used_by_none(distinct)
+    return Grid(is_sweep, sweep_name(overrides, distinct), distinct)
 
 
-def within(said: list[str], blocks: list[Any], config_dir: Path | None) -> Iterator[Job]:
-    """The jobs of an experiment's grid."""
-    for extra in (extra for block in blocks for extra in product(block)):
-        line = combine(said, extra)
-        yield prepare(line, compose(line, config_dir))
+def jobs_of_grid(overrides: list[str], blocks: list[Any], config_dir: Path | None) -> Iterator[Job]:
+    """Yield the jobs of an experiment's grid."""
+    for block in blocks:
+        for settings in product(block):
+            line = combine(overrides, settings)
+            yield prepare(line, compose(line, config_dir))
 
 
 def product(block: Any) -> list[list[str]]:
-    """One block of a `grid:` as lines of overrides: the Cartesian product of its lists."""
+    """Return the Cartesian product of the lists in one block of a `grid:`, as lists of overrides."""
     if not isinstance(block, dict) or not block or [] in block.values():
         raise UserError(f"grid: each block must be keys with lists of values, not {block!r}")
     keys = {str(key): value if isinstance(value, list) else [value] for key, value in block.items()}
-    pairs = [[f"{key}={word(value)}" for value in values] for key, values in keys.items()]
+    pairs = [[f"{key}={format_value(value)}" for value in values] for key, values in keys.items()]
     return [list(line) for line in itertools.product(*pairs)]
 
 
-def word(value: Any) -> str:
-    """A value of a YAML file as it is written on the command line."""
+def format_value(value: Any) -> str:
+    """Return a value of a YAML file as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, list):
-        return "[" + ",".join(map(word, value)) + "]"
+        return "[" + ",".join(map(format_value, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{word(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{format_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str) and (not re.fullmatch(BARE, value) or re.fullmatch(NOT_A_STRING, value.lower())):
         return QuotedString(value, Quote.single).with_quotes()
     return str(value)
 
 
-def combine(said: list[str], extra: list[str]) -> list[str]:
-    """What was said on the command line wins over the experiment's grid."""
-    keys = {key_of(override) for override in said}
-    return [*said, *(override for override in extra if key_of(override) not in keys)]
+def combine(overrides: list[str], settings: list[str]) -> list[str]:
+    """Add a grid's settings to the overrides of the command line, which win over those with the same key."""
+    keys = {key_of(override) for override in overrides}
+    return [*overrides, *(setting for setting in settings if key_of(setting) not in keys)]
 
 
 def sweep_name(overrides: list[str], jobs: list[Job]) -> str:
-    """The name that was given, the experiment's, or a hash of the grid: the same command finds its folder again."""
+    """Return `sweep=`, or the experiment's name, or a hash of the grid, so that the same command reuses its folder."""
     if (name := jobs[0].config.sweep) is not None:
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise UserError(f"sweep={name}: must be the name of one folder, of letters, digits and . _ + -")
+            raise UserError(f"sweep={name}: is no name of a folder; use letters, digits and . _ + -")
         return name
     experiments = [override.partition("=")[2] for override in overrides if key_of(override) == "experiment"]
     if experiments and re.fullmatch(r"[\w.+-]+", experiments[-1]):

@@ -1,6 +1,6 @@
-"""Imported once by the server that every job of a sweep is forked from: a job starts without importing torch again.
+"""Imported once by the server from which every job of a sweep is forked, so that no job has to import torch again.
 
-Importing touches no device; each job picks its own after the fork.
+These imports initialise no device; each job chooses its own after the fork.
 """
 
 import pkgutil

@@ -1,4 +1,4 @@
-"""The runs of a sweep judged again: by another judge, on more prompts. No policy is trained."""
+"""Score the finished runs of a sweep again: with another judge, or on more prompts. No policy is trained."""
 
 from pathlib import Path
 
@@ -11,40 +11,44 @@ from prefsweep.report.runs import Run, read_runs, records
 from prefsweep.sweep.grid import Grid, sweep_name
 
 
-def rescore(folder: Path, words: list[str], config_dir: Path | None) -> Grid:
-    """The sweep's finished jobs with these words, as a sweep of their own beside it."""
+def rescore(folder: Path, overrides: list[str], config_dir: Path | None) -> Grid:
+    """Return the sweep's finished jobs with `overrides` applied, as a sweep with a name of its own."""
     jobs: dict[str, Job] = {}
-    said = {key_of(word) for word in words}
-    named = words if "sweep" in said else [*words, f"sweep={folder.resolve().name}{suffix(words)}"]
+    keys = {key_of(override) for override in overrides}
+    changes = overrides if "sweep" in keys else [*overrides, f"sweep={folder.resolve().name}{suffix(overrides)}"]
+    replaced = {*keys, "sweep", "grid"}
     for run in (run for run in records(read_runs([folder])) if run["has_result"]):
-        line = [word for word in words_of(run) if key_of(word) not in {*said, "sweep", "grid"}] + ["grid=null", *named]
+        unchanged = [override for override in overrides_of(run) if key_of(override) not in replaced]
+        line = [*unchanged, "grid=null", *changes]
         job = prepare(line, compose(line, config_dir))
         refuse_training(job, run)
         jobs.setdefault(job.plan.identity, job)
     if not jobs:
         raise UserError(f"{folder}: no finished run in it; run the sweep first")
-    found = list(jobs.values())
-    return Grid(True, sweep_name(named, found), found)
+    distinct = list(jobs.values())
+    return Grid(True, sweep_name(changes, distinct), distinct)
 
 
-def suffix(words: list[str]) -> str:
-    """`-by-deberta-v3`; the choice of a judge is what tells two judgings apart."""
-    judges = [word.partition("=")[2] for word in words if key_of(word) == "scorer@judge"]
+def suffix(overrides: list[str]) -> str:
+    """Return what the new sweep's name ends with: `-by-deberta-v3` for another judge, else `-again`."""
+    judges = [override.partition("=")[2] for override in overrides if key_of(override) == "scorer@judge"]
     return f"-by-{judges[-1]}" if judges else "-again"
 
 
-def words_of(run: Run) -> list[str]:
+def overrides_of(run: Run) -> list[str]:
+    """Return the overrides of a run; raise a UserError where its run.json has none."""
     if not run["overrides"]:
-        raise UserError(f"{run['folder']}: does not say the words of its command; run the sweep again")
+        raise UserError(f"{run['folder'] / 'run.json'}: holds no overrides; run the sweep again")
     return list(run["overrides"])
 
 
 def refuse_training(job: Job, run: Run) -> None:
+    """Raise a UserError if scoring this job would build a stage that `rescore` must not build."""
     trained = [
         stage.role for stage in missing(job.plan, store_of(job.config.runtime)) if not stage.config.built_by_rescoring
     ]
     if trained:
         raise UserError(
-            f"{run['name']}: its {', '.join(trained)} would be built again: a word changes what is trained, or "
+            f"{run['name']}: its {', '.join(trained)} would be built again: an override changes what is trained, or "
             f"{job.config.runtime.outputs} is not where the sweep's stages are"
         )

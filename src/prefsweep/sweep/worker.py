@@ -8,16 +8,16 @@ from pathlib import Path
 
 from prefsweep.errors import DivergedError, UserError
 from prefsweep.jobs.job import Job
-from prefsweep.jobs.run import execute, terminated
-from prefsweep.sweep.devices import see_only
+from prefsweep.jobs.run import execute, exit_on_sigterm
+from prefsweep.sweep.devices import use_gpu
 
 LOG = "job.log"
 
 
-def work(job: Job, folder: Path, group: str, share: int, gpu: str | None) -> None:
-    """Everything it prints goes to job.log; how it ended stands in run.json and in the exit code."""
-    signal.signal(signal.SIGTERM, terminated)
-    see_only(gpu)
+def run_job(job: Job, folder: Path, group: str, share: int, gpu: str | None) -> None:
+    """Run the job with all output in job.log; run.json and the exit code say how it ended."""
+    signal.signal(signal.SIGTERM, exit_on_sigterm)
+    use_gpu(gpu)
     folder.mkdir(parents=True, exist_ok=True)
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
