@@ -258,7 +258,7 @@ def test_tab_offers_the_choices_of_a_group(shell: Callable[[str], list[str]]) ->
 
 
 def test_tab_offers_the_keys_of_a_stage(shell: Callable[[str], list[str]]) -> None:
-    assert shell("prefsweep stages.dpo.be") == ["stages.dpo.beta=", "stages.dpo.best_by="]
+    assert shell("prefsweep stages.dpo.be") == ["stages.dpo.best_by=", "stages.dpo.beta="]
 
 
 def test_tab_offers_the_commands_and_their_flags(shell: Callable[[str], list[str]]) -> None:
@@ -269,7 +269,7 @@ def test_tab_offers_the_commands_and_their_flags(shell: Callable[[str], list[str
 
 def test_tab_offers_choices_and_keys_after_a_command_too(shell: Callable[[str], list[str]]) -> None:
     assert shell("prefsweep rescore multirun_sweeps/a dataset=imd") == ["dataset=imdb"]
-    assert shell("prefsweep show test stages.dpo.be") == ["stages.dpo.beta=", "stages.dpo.best_by="]
+    assert shell("prefsweep show test stages.dpo.be") == ["stages.dpo.best_by=", "stages.dpo.beta="]
 
 
 def test_tab_leaves_the_folders_of_a_table_to_the_shell(shell: Callable[[str], list[str]]) -> None:

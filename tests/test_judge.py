@@ -83,7 +83,7 @@ def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context
         tmp_path / SAMPLES, [{"prompt": "The plot", "completion": f" was {word}."} for word in ("witty", "dull")]
     )
     (tmp_path / "scored").mkdir()
-    given = {"samples": tmp_path, "judge_model": tmp_path / "trained"}
+    given = {"completions": tmp_path, "judge_model": tmp_path / "trained"}
     judge_completions.run(
         made.stages.judge_completions,
         judge=made.judge,
@@ -115,7 +115,6 @@ def test_one_judge_for_every_seed_model_and_method(composed: Callable[..., Any],
     assert len({judge_of("method=ppo"), judge_of("method=dpo", "seed=7"), judge_of("method=base", *model)}) == 1
     policy = (
         "stages.judge_model.backbone=policy",
-        "stages.judge_model.reads=[model,dataset]",
         "stages.judge_model.max_length=64",
     )
     assert judge_of(*policy) != judge_of("method=base", *model, *policy)

@@ -288,9 +288,9 @@ def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> No
     assert sorted(curve["name"] for curve in drawn) == ["judge", "reward"]
 
 
-@pytest.mark.parametrize(("of", "method", "tilted"), [("start", "sft+dpo", "sft"), ("base", "sft+dpo", "pretrain")])
+@pytest.mark.parametrize(("of", "method", "tilted"), [("sft", "sft+dpo", "sft"), ("base", "sft+dpo", "pretrain")])
 def test_whose_answers_are_tilted_is_a_setting(of: str, method: str, tilted: str, composed: Any) -> None:
-    plan = plan_of(composed(f"method={method}", "stages.evaluate.frontier=true", f"stages.evaluate.frontier_of={of}"))
+    plan = plan_of(composed(f"method={method}", "stages.evaluate.frontier=true", f"method.frontier_of={of}"))
     identities = {stage.role: stage.identity for stage in plan.stages}
     (sampling,) = (stage for stage in plan.stages if stage.role == "frontier_samples")
     assert sampling.inputs["policy"].identity == identities[tilted]

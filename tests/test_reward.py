@@ -23,7 +23,7 @@ from prefsweep.models.heads import HEAD, REWARD, RewardModel
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import reward_model
-from prefsweep.stages.ppo import check_reward
+from prefsweep.stages.on_policy import check_reward
 from prefsweep.stages.training import checkpoints
 from workplace import Workplace
 
@@ -302,9 +302,9 @@ def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
     found: dict[str, float], key: str | None, composed: Callable[..., Any]
 ) -> None:
     with pytest.raises(UserError, match=f"^stages.ppo.{key}: " if key else "^reward_model.path: ") as refused:
-        check_reward(composed().stages.ppo, found)
+        check_reward(composed().stages.ppo, "stages.ppo", found)
     assert "\n" not in str(refused.value)
-    check_reward(composed(*NO_GATE).stages.ppo, found)
+    check_reward(composed(*NO_GATE).stages.ppo, "stages.ppo", found)
 
 
 def test_a_refused_ppo_has_failed_and_goes_on_from_its_reward_with_the_gate_lowered(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, c
     (tmp_path / "scored").mkdir()
     settings = composed().stages.judge_completions
     found = judge_completions.run(
-        settings, judge=judge, folder=tmp_path / "scored", context=new_context(), samples=tmp_path
+        settings, judge=judge, folder=tmp_path / "scored", context=new_context(), completions=tmp_path
     )
     scored = list(read_jsonl(tmp_path / "scored" / SAMPLES))
     expected = pair_input(Path(judge.path)).score(PROMPTS, COMPLETIONS)["score"]

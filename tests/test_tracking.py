@@ -134,8 +134,8 @@ def test_a_stage_says_how_fast_it_goes_and_what_it_looks_like_and_keeps_neither(
         history = History(path, lambda row: tracker.logged(stage, row))
         for step in (1, 2):
             history.append(step, {"kl": 0.5})
-            history.say(step, {"episodes_per_second": 64.0})
-            history.say(step, {"rollouts": [{"step": step, "prompt": "p", "completion": "a", "score": 1.0}]})
+            history.announce(step, {"episodes_per_second": 64.0})
+            history.announce(step, {"rollouts": [{"step": step, "prompt": "p", "completion": "a", "score": 1.0}]})
         history.rewind(1)  # a resumed build tells nothing twice
     run = read_only_run(tmp_path)
     assert [row["ppo/kl"] for row in run.history if "ppo/kl" in row] == [0.5, 0.5]

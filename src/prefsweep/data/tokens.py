@@ -9,6 +9,8 @@ from prefsweep.pipeline.fingerprint import fingerprint
 
 def token_ids(texts: list[str], tokenizer: Any, special: bool) -> list[Ids]:
     """Return the ids of each text, `special` tokens around it or not; a fast tokenizer uses all cores."""
+    if not texts:
+        return []
     ids: list[Ids] = tokenizer(texts, add_special_tokens=special, return_attention_mask=False)["input_ids"]
     return ids
 

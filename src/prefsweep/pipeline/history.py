@@ -23,7 +23,7 @@ class History:
         append_jsonl(self.path, [row])
         self.listener(row)
 
-    def say(self, step: int, news: dict[str, Any]) -> None:
+    def announce(self, step: int, news: dict[str, Any]) -> None:
         """Pass to the listener what is not part of the history: speed, sample texts. Nothing is written."""
         self.listener({"step": step, **news})
 

@@ -44,7 +44,7 @@ class GenerateCompletionsCallback(TrainerCallback):
         for row in rows:
             self.table.append(state.global_step, row)
         shown = [{"step": state.global_step, **row} for row in rows[:SHOWN]]
-        self.context.history.say(state.global_step, {"completions": shown} if shown else {})
+        self.context.history.announce(state.global_step, {"completions": shown} if shown else {})
 
     def completions(self, model: Any) -> list[dict[str, str]]:
         """Return a row a prompt; a prompt that is too long for the model loses its beginning.

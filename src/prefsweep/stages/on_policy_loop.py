@@ -130,9 +130,9 @@ class Loop:
         if self.writes:
             history = self.context.history
             history.append(step, metrics)
-            history.say(step, {"episodes_per_second": rate})
+            history.announce(step, {"episodes_per_second": rate})
             if step == 1 or step % self.context.runtime.log_every == 0:
-                history.say(step, {"rollouts": self.tabulate("rollouts", rollouts, SHOWN)})
+                history.announce(step, {"rollouts": self.tabulate("rollouts", rollouts, SHOWN)})
         if every is not None and step % every == 0:
             self.validate()
         if self.writes:
