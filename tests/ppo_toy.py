@@ -1,15 +1,15 @@
 """Tiny policies with random weights, and a task for them whose tokens are written as numbers."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
-from prefsweep.config.stages import AdapterConfig, PPOConfig
+from prefsweep.config.stages import AdapterConfig, OnPolicyConfig, PPOConfig
 from prefsweep.models.adapters import with_adapters
 from prefsweep.models.logprobs import Ids
 from prefsweep.models.scorers import Measures
@@ -17,6 +17,7 @@ from prefsweep.ppo.rollout import TextCodec
 from prefsweep.ppo.trainer import Task, Trainer
 from prefsweep.stages import ppo
 
+C = TypeVar("C", bound=OnPolicyConfig)
 EOS, PAD, VOCABULARY = 0, 1, 12
 TARGETS = {"gpt2": ["c_attn", "c_proj"], "opt": ["q_proj", "v_proj"]}  # of adapters
 
@@ -76,6 +77,46 @@ def make_trainer(
     """Return PPO's trainer; `trunk` is the critic's own."""
     algorithm = (partial(ppo.advantage, config), ppo.critic_on(config, trunk))
     return Trainer(config, task, *algorithm, accelerator or Accelerator(cpu=True), micro_batch, forward_batch=16)
+
+
+def without_critic(config: OnPolicyConfig, task: Task, advantage: Any, micro_batch: int = 3) -> Trainer:
+    """Return the trainer of an algorithm that is its advantage alone."""
+    return Trainer(config, task, partial(advantage, config), None, Accelerator(cpu=True), micro_batch, forward_batch=16)
+
+
+def with_shared_settings(kind: type[C], stage: OnPolicyConfig, **changes: Any) -> C:
+    """Return a config of another kind with the settings that it shares with `stage`, but for the changes."""
+    shared = {field.name: getattr(stage, field.name) for field in fields(OnPolicyConfig)}
+    return kind(**{**shared, **changes})
+
+
+# A completion of one token, and steps large enough that a policy gets where it should within some dozen iterations.
+BANDIT: dict[str, Any] = {
+    "response_tokens": [1, 1],
+    "batch_size": 256,
+    "minibatch_size": 128,
+    "score_normalisation": "none",
+    "max_grad_norm": 10.0,
+    "min_entropy": 0.0,
+    "target_kl": None,
+}
+
+
+def rewards_of_tokens(rewards: list[float]) -> tuple[Task, Tensor]:
+    """Return a task whose completion is one token with one reward, and the probabilities of its tokens at the start."""
+    task = make_task(
+        score=lambda prompts, completions: [rewards[int(completion)] for completion in completions],
+        queries=[[2]],
+        policy=tiny("gpt2", vocabulary=len(rewards)),
+        reference=tiny("gpt2", vocabulary=len(rewards)).eval(),
+    )
+    return task, token_probabilities(task, [2])
+
+
+def tilted(reference: Tensor, rewards: list[float], kl_coef: float) -> Tensor:
+    """Return π* = π_ref exp(r/kl_coef) / Z, the best policy for a reward with a price of KL."""
+    weights = reference * (torch.tensor(rewards) / kl_coef).exp()
+    return weights / weights.sum()
 
 
 def token_probabilities(task: Task, query: Ids) -> Tensor:

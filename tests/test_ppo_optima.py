@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from ppo_toy import make_task, make_trainer, tiny, token_probabilities
+from ppo_toy import BANDIT, make_task, make_trainer, rewards_of_tokens, tilted, tiny, token_probabilities
 from prefsweep.config.stages import PPOConfig
 
 Config = Callable[..., PPOConfig]
@@ -32,21 +32,11 @@ def test_the_price_of_kl_pulls_a_policy_back_to_its_reference(ppo_config: Config
     assert found[-1] < 0.15 * found[0]
 
 
-BANDIT = {
-    "response_tokens": [1, 1],
-    "batch_size": 256,
-    "minibatch_size": 128,
-    "score_normalisation": "none",
-    "whiten_advantages": False,
-    "clip_range_value": None,
-    "vf_coef": 1.0,
-    "max_grad_norm": 10.0,
-    "min_entropy": 0.0,
-    "target_kl": None,
-}
+BANDIT_OF_PPO = {**BANDIT, "whiten_advantages": False, "clip_range_value": None, "vf_coef": 1.0}
 
 
 def test_without_a_price_the_better_of_two_tokens_is_all_that_is_said(ppo_config: Config) -> None:
+    config = ppo_config(**BANDIT_OF_PPO, kl_coef=0.0, iterations=40, learning_rate=3e-2)
     policy = tiny("gpt2", vocabulary=2, width=4)
     one = make_task(
         score=lambda prompts, completions: [float(completion) for completion in completions],
@@ -54,7 +44,7 @@ def test_without_a_price_the_better_of_two_tokens_is_all_that_is_said(ppo_config
         policy=policy,
         reference=tiny("gpt2", vocabulary=2, width=4).eval(),
     )
-    made = make_trainer(ppo_config(**BANDIT, kl_coef=0.0, iterations=40, learning_rate=3e-2), one, micro_batch=256)
+    made = make_trainer(config, one, micro_batch=256)
     before = float(token_probabilities(one, [1])[1])
     for _ in range(40):
         made.iterate()
@@ -65,17 +55,11 @@ def test_without_a_price_the_better_of_two_tokens_is_all_that_is_said(ppo_config
 def test_with_a_price_the_policy_becomes_the_reference_tilted_by_the_reward(ppo_config: Config) -> None:
     """π* = π_ref exp(r/β) / Z, for every token within 2%."""
     rewards = [0.1 * token for token in range(8)]
-    one = make_task(
-        score=lambda prompts, completions: [rewards[int(completion)] for completion in completions],
-        queries=[[2]],
-        policy=tiny("gpt2", vocabulary=8),
-        reference=tiny("gpt2", vocabulary=8).eval(),
-    )
-    reference = token_probabilities(one, [2])
-    made = make_trainer(ppo_config(**BANDIT, kl_coef=0.4, iterations=120, learning_rate=1e-2), one, micro_batch=256)
+    task, reference = rewards_of_tokens(rewards)
+    config = ppo_config(**BANDIT_OF_PPO, kl_coef=0.4, iterations=120, learning_rate=1e-2)
+    made = make_trainer(config, task, micro_batch=256)
     for _ in range(120):
         made.iterate()
-    tilted = reference * (torch.tensor(rewards) / 0.4).exp()
-    expected = tilted / tilted.sum()
+    expected = tilted(reference, rewards, 0.4)
     assert float((expected / reference - 1).abs().max()) > 0.5  # it had somewhere to go
-    assert torch.allclose(token_probabilities(one, [2]), expected, rtol=0.02)
+    assert torch.allclose(token_probabilities(task, [2]), expected, rtol=0.02)

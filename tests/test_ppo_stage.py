@@ -1,4 +1,4 @@
-"""The ppo stage: a killed run, what is left of a finished one, a guard's trip, critics of their own."""
+"""The on-policy stages: a killed run, what is left of a finished one, a guard's trip, critics of their own."""
 
 import json
 import multiprocessing
@@ -16,18 +16,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ppo_toy import with_shared_settings
+from prefsweep.config.stages import PPOConfig, RLOOConfig
 from prefsweep.errors import UserError
 from prefsweep.jobs.run import diverged
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo import update
 from prefsweep.ppo.trainer import Task, Trainer
-from prefsweep.stages import callbacks, on_policy, on_policy_loop, ppo
+from prefsweep.stages import callbacks, on_policy, on_policy_loop, ppo, rloo
 
 SMALL = (
     *("iterations=5", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8", "learning_rate=1e-3"),
     *("max_length=96", "response_tokens=[4,16]", "validation_prompts=4"),
 )
+# name → its stage, its config, and the settings that it does not share with ppo
+ALGORITHMS: dict[str, Any] = {"ppo": (ppo, PPOConfig, {}), "rloo": (rloo, RLOOConfig, {"group_size": 4})}
 MODELS = {"gpt2": "gpt2", "opt": "opt-350m"}
 
 
@@ -45,13 +49,14 @@ def stage(
 ) -> Callable[..., dict[str, Any]]:
     monkeypatch.setattr(on_policy, "load_scorer", lambda *rest: Vowels())
 
-    def run(folder: str, context: Any, *words: str, **inputs: Any) -> dict[str, Any]:
+    def run(folder: str, context: Any, *words: str, algorithm: str = "ppo", **inputs: Any) -> dict[str, Any]:
         said = [f"stages.ppo.{word}" for word in (*SMALL, *words)]
         made = composed("model=gpt2", f"model.path={model_folders['gpt2']}", *said)
         artifact = tmp_path / folder
         artifact.mkdir(exist_ok=True)
-        return ppo.run(
-            made.stages.ppo,
+        stage, kind, changes = ALGORITHMS[algorithm]
+        result: dict[str, Any] = stage.run(
+            made.stages.ppo if stage is ppo else with_shared_settings(kind, made.stages.ppo, **changes),
             model=made.model,
             dataset=made.dataset,
             reward=made.judge,
@@ -59,13 +64,14 @@ def stage(
             context=context,
             **inputs,
         )
+        return result
 
     return run
 
 
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(("algorithm", "lora"), [("ppo", False), ("ppo", True), ("rloo", True)])
 def test_a_killed_run_ends_as_an_undisturbed_one(
-    lora: bool, stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path
+    algorithm: str, lora: bool, stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path
 ) -> None:
     """Killed inside iteration 5, with the state of 4 saved, everything that has a state in use."""
     words = (
@@ -80,7 +86,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
 
     def work(name: str) -> tuple[dict[str, Any], Any]:
         context = new_context(name, log_every=2, resume_checkpoint_every=8)
-        return stage(f"{name}-artifact", context, *words, "iterations=7"), context
+        return stage(f"{name}-artifact", context, *words, "iterations=7", algorithm=algorithm), context
 
     def die() -> None:
         iterate = Trainer.iterate
@@ -107,7 +113,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         (row for row in context.history.rows() if "validation/score" in row), key=lambda r: r["validation/score"]
     )
     assert undisturbed["step"] == best["step"]
-    names = ("adapters/00/adapter_model.safetensors" if lora else "model.safetensors", "value_head.safetensors")
+    names = ["adapters/00/adapter_model.safetensors" if lora else "model.safetensors"]
+    names += ["value_head.safetensors"] if algorithm == "ppo" else []
+    assert (tmp_path / "killed-artifact/value_head.safetensors").exists() == (algorithm == "ppo")
     for name in (f"{folder}{name}" for folder in ("", "steps/3/", "steps/6/") for name in names):
         ours, theirs = (load_file(tmp_path / f"{run}-artifact" / name) for run in ("killed", "undisturbed"))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name

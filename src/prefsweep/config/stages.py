@@ -261,6 +261,12 @@ class PPOConfig(OnPolicyConfig):
     whiten_advantages: bool = config_field()
 
 
+@stage_config("rloo")
+@dataclass
+class RLOOConfig(OnPolicyConfig):
+    group_size: int = config_field(at_least=2)
+
+
 @dataclass
 class HarmfulHelpful:
     """A number of prompts drawn from hh-rlhf's harmless-base and helpful-base test files, as in arXiv 2509.09055.
