@@ -17,21 +17,25 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ppo_toy import with_shared_settings
-from prefsweep.config.stages import PPOConfig, RLOOConfig
+from prefsweep.config.stages import GRPOConfig, PPOConfig, RLOOConfig
 from prefsweep.errors import UserError
 from prefsweep.jobs.run import diverged
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo import update
 from prefsweep.ppo.trainer import Task, Trainer
-from prefsweep.stages import callbacks, on_policy, on_policy_loop, ppo, rloo
+from prefsweep.stages import callbacks, grpo, on_policy, on_policy_loop, ppo, rloo
 
 SMALL = (
     *("iterations=5", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8", "learning_rate=1e-3"),
     *("max_length=96", "response_tokens=[4,16]", "validation_prompts=4"),
 )
 # name → its stage, its config, and the settings that it does not share with ppo
-ALGORITHMS: dict[str, Any] = {"ppo": (ppo, PPOConfig, {}), "rloo": (rloo, RLOOConfig, {"group_size": 4})}
+ALGORITHMS: dict[str, Any] = {
+    "ppo": (ppo, PPOConfig, {}),
+    "rloo": (rloo, RLOOConfig, {"group_size": 4}),
+    "grpo": (grpo, GRPOConfig, {"group_size": 2}),
+}
 MODELS = {"gpt2": "gpt2", "opt": "opt-350m"}
 
 
@@ -69,7 +73,7 @@ def stage(
     return run
 
 
-@pytest.mark.parametrize(("algorithm", "lora"), [("ppo", False), ("ppo", True), ("rloo", True)])
+@pytest.mark.parametrize(("algorithm", "lora"), [("ppo", False), ("ppo", True), ("rloo", True), ("grpo", False)])
 def test_a_killed_run_ends_as_an_undisturbed_one(
     algorithm: str, lora: bool, stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path
 ) -> None:

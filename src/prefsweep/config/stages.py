@@ -261,6 +261,12 @@ class PPOConfig(OnPolicyConfig):
     whiten_advantages: bool = config_field()
 
 
+@stage_config("grpo")
+@dataclass
+class GRPOConfig(OnPolicyConfig):
+    group_size: int = config_field(at_least=2)
+
+
 @stage_config("rloo")
 @dataclass
 class RLOOConfig(OnPolicyConfig):
