@@ -20,7 +20,7 @@ from prefsweep.report.figures import draw_figures
 from prefsweep.report.page import to_html
 from prefsweep.report.runs import metric_names, read_runs, records
 from prefsweep.report.table import Table, comparable_sets, reason, table
-from prefsweep.report.writers import print_rows, print_table, to_csv, to_latex, to_markdown
+from prefsweep.report.writers import print_lines, print_table, to_csv, to_latex, to_markdown
 
 FORMATS: dict[str, Callable[[Table], str]] = {
     "md": to_markdown,
@@ -113,8 +113,7 @@ def compare(
     except UserError as error:
         say(console, str(error))
         return None, []
-    lines = [list(map(Text, line)) for line in comparison.texts()]
-    print_rows(comparison.header, lines, range(1, 4), len(comparison.header), console)
+    print_lines(comparison.header, comparison.texts(), 1, console)
     console.print(Text(comparison.note, style="dim"))
     texts = {"md": against.to_markdown(comparison), "csv": against.to_csv(comparison)}
     files = {path.with_name(f"{path.name}.{kind}"): text for kind, text in texts.items()}

@@ -62,8 +62,10 @@ class Completions:
         if rows is None or metric not in self.columns:
             return None
         means, counts = (array[rows] for array in self.columns[metric])
-        present = counts > 0
-        return Prompts(self.codes[rows][present], means[present], counts[present]) if present.any() else None
+        prompts, present = Prompts(self.codes[rows], means, counts), counts > 0
+        if present.all():
+            return prompts
+        return Prompts(*(array[present] for array in prompts)) if present.any() else None
 
     @cached_property
     def columns(self) -> dict[str, tuple[Array, Array]]:
@@ -108,7 +110,8 @@ def read_sweep(path: Path, files: Mapping[str, Path]) -> Completions:
     about = {name: entry for name, entry in kept.about.items() if name not in new}
     about |= {name: entry | marks[name] for name, (_, entry) in read.items()}
     made = Completions(pd.concat(frames, ignore_index=True), about)
-    table = pyarrow.Table.from_pandas(made.frame, preserve_index=False)
+    frame = made.frame.astype({"evaluate": "category", "group": "category"})
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**table.schema.metadata, ABOUT: json.dumps(about).encode()})
     with contextlib.suppress(OSError), atomic(path) as temporary:  # a folder that is not ours may be read-only
         pyarrow.parquet.write_table(table, temporary)
