@@ -161,7 +161,7 @@ def draw_runs(table: Table, path: Path) -> list[Path]:
     """Every run a dot beside its row's mean and interval, and the score against KL where all share one base."""
     runs = [run for row in table.rows for run in records(row.cells[0].runs)]
     bases = {run["stages"].get("generate/base") for run in runs} - {None}
-    has_kl = len(bases) <= 1 and any(known(run.get("kl/base")) for run in runs)
+    has_kl = len(bases) <= 1 and any(is_known(run.get("kl/base")) for run in runs)
     lines = sum(max(2, len(label(table, row).split("\n"))) for row in table.rows)
     height = min(max(1.0 + 0.17 * lines, 2.7 if has_kl else 1.5), TALLEST)
 
@@ -174,7 +174,7 @@ def draw_runs(table: Table, path: Path) -> list[Path]:
     return picture(path, (WIDTH, height), RUNS_NOTE, fill)
 
 
-def known(value: float | None) -> bool:
+def is_known(value: float | None) -> bool:
     return value is not None and value == value
 
 
@@ -229,7 +229,7 @@ def kl_axis(runs: Sequence[Run]) -> tuple[str, str | None]:
 def kl_of(run: Run, divergence: str, start: str | None) -> float | None:
     """None where the run has no place on this axis, since it has another start; the start itself is at 0."""
     if start is None or run["stages"].get("generate/start") == start:
-        return run[divergence] if known(run.get(divergence)) else None
+        return run[divergence] if is_known(run.get(divergence)) else None
     return 0.0 if run["stages"].get("generate/result") == start else None
 
 
@@ -265,7 +265,7 @@ def draw_frontiers(axes: "Axes", runs: Sequence[Run]) -> None:
 def draw_bars(table: Table, path: Path) -> list[Path]:
     """The judge's metrics in the table, of which more is better, with their intervals."""
     names = [cell.metric for cell in table.rows[0].cells]
-    shown = [at for at, each in enumerate(names) if each.name.startswith("judge/") and each.better == "higher"]
+    shown = [at for at, metric in enumerate(names) if metric.name.startswith("judge/") and metric.better == "higher"]
     if not shown or table.across or not 2 <= len(table.rows) <= MOST_BARS:
         return []
 

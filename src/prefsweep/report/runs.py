@@ -46,8 +46,8 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
 def run_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    own, manifest = folder / "run.json", folder / "sweep.json"
-    files = [own] if own.is_file() else [path for path in folder.glob("*/run.json") if path.parent.name[0] != "."]
+    record, manifest = folder / "run.json", folder / "sweep.json"
+    files = [record] if record.is_file() else [path for path in folder.glob("*/run.json") if path.parent.name[0] != "."]
     if manifest.is_file():  # jobs of an older grid may lie beside those of the last one
         jobs = json.loads(manifest.read_text())["jobs"]
         files = [path for path in files if path.parent.name in jobs]

@@ -149,7 +149,7 @@ def table(
         for values in spread:
             part = group
             for key, value in zip(across, values, strict=True):
-                part = part[[each == value for each in part[key]]]
+                part = part[[setting == value for setting in part[key]]]
             is_seedless = bool(seeds) and not part[seeds].notna().any(axis=None)
             first = records(part.iloc[:1])[0] if published and len(part) else {}
             for entry in map(metric, chosen):
@@ -161,9 +161,9 @@ def table(
     unmarked = [make_cells(group) for _, group in by_row]
     columns = [compared([of_row[name, values] for of_row in unmarked]) for name in chosen for values in spread]
     cells = list(zip(*columns, strict=True)) or [()] * len(by_row)
-    made = tuple(Row(values, group, of_row) for (values, group), of_row in zip(by_row, cells, strict=True))
+    result = tuple(Row(values, group, of_row) for (values, group), of_row in zip(by_row, cells, strict=True))
     text = caption(runs, [*keys, *across], [cell for column in columns for cell in column])
-    return Table(keys, tuple(across), made, text, provenance(runs, completions, chosen))
+    return Table(keys, tuple(across), result, text, provenance(runs, completions, chosen))
 
 
 def refuse_unknown(names: Sequence[str], what: str, known: Sequence[str]) -> None:
