@@ -156,10 +156,11 @@ def test_power_by_the_minute_and_cost_by_the_run(tmp_path: Path, drawn: list[Fig
         looks = [{"seconds": 60.0 * minute, "watts": watts + minute} for minute in (1, 2, 3)]
         with_stage(run, method, **{Path(TRACE).stem: [{"seconds": 5.0, "step": 1}, *looks]})
     data = table(read_runs([tmp_path / "s"]))
-    figures.draw_panels(data, tmp_path / "power", points_of(data, power), "")
+    figures.draw_panels(data, tmp_path / "power", points_of(data, power), "", figures.POWER)
     for method, watts in (("dpo", 150.0), ("ppo", 300.0)):
         ((x, y, *_),) = lines(panel(drawn[0], method))
         assert (x, y) == ([1.0, 2.0, 3.0], [watts + minute for minute in (1, 2, 3)])
+        assert panel(drawn[0], method).get_ylim()[0] == 0
     figures.draw_panels(data, tmp_path / "cost", points_of(data, curves.cost), "", marked=True)
     (axes,) = (axes for axes in drawn[1].axes if axes.axison)  # of labels all took as many
     assert axes.get_xlabel() == "FLOPs" and [line[:2] for line in lines(axes)] == [([1e12], [0.15]), ([4e12], [0.3])]

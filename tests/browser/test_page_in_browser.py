@@ -66,6 +66,22 @@ def test_the_page_is_no_wider_than_the_window(page: Path, width: int) -> None:
     assert int(found[1]) <= int(found[2]) and abs(int(found[2]) - width) <= 20
 
 
+def test_ten_columns_fit_a_window_of_1400_pixels(tmp_path: Path) -> None:
+    """As many as the demo has, with intervals as wide as its own: the table does not scroll."""
+    rates, scores = ("judge/win_rate", "text/ended"), ("judge/mean", "judge/well_formed", "kl/base", "text/length")
+    for seed in (1, 2, 3):
+        for method, shift in (("base", 0.0), ("sft+dpo", 1.0)):
+            own = {"frontier/efficiency": 0.5 + seed / 10, "preference/accuracy": 0.9 + seed / 100}
+            run = write_run(tmp_path / "s", method, seed, own if method != "base" else {})
+            values = {name: [30 * (name == "text/length") + shift + seed / 7, 0.1, 0.3] for name in scores}
+            write_completions(run, values | {name: [1.0, 0.5, 0.0] for name in rates})
+    page = report(tmp_path / "s")[-1]
+    assert ask(page, "document.querySelectorAll('.sortable th').length", 1400) == 10
+    assert ask(
+        page, "[...document.querySelectorAll('.scroll')].map(box => box.scrollWidth > box.clientWidth)", 1400
+    ) == [False]
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_can_be_looked_at(page: Path, width: int) -> None:
     shot = page.with_name(f"{width}.png")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_text
-from prefsweep.report import versus as against
+from prefsweep.report import versus as versus_rows
 from prefsweep.report.choice import ranked
 from prefsweep.report.completions import Completions, read_completions
 from prefsweep.report.curves import QUALITY
@@ -20,13 +20,13 @@ from prefsweep.report.figures import draw_figures
 from prefsweep.report.page import to_html
 from prefsweep.report.runs import metric_names, read_runs, records
 from prefsweep.report.table import Table, comparable_sets, reason, table
-from prefsweep.report.writers import print_rows, print_table, to_csv, to_latex, to_markdown
+from prefsweep.report.writers import print_lines, print_table, to_csv, to_latex, to_markdown
 
 FORMATS: dict[str, Callable[[Table], str]] = {
     "md": to_markdown,
     "tex": to_latex,
     "csv": to_csv,
-    "html": lambda made: to_html([made], "prefsweep", Path()),
+    "html": lambda result: to_html([result], "prefsweep", Path()),
 }
 BESIDE = ("md", "tex", "csv")  # what a sweep's folder gets; its page is report.html
 PAGE = "report.html"
@@ -62,8 +62,8 @@ def report(folder: Path, console: Console | None = None) -> list[Path]:
     tables, comparisons, written = [], [], []
     for count, members in enumerate(sets, 1):
         suffix = "" if count == 1 else f"-{count}"
-        made, comparison, files = report_set(members, folder, suffix, completions, console)
-        tables.append(made)
+        result, comparison, files = report_set(members, folder, suffix, completions, console)
+        tables.append(result)
         comparisons.append(comparison)
         written += files
     figures = [path for path in written if path.suffix == ".png"]
@@ -78,45 +78,44 @@ def report(folder: Path, console: Console | None = None) -> list[Path]:
 
 def report_set(
     runs: pd.DataFrame, folder: Path, suffix: str, completions: Completions, console: Console
-) -> tuple[Table, against.Versus | None, list[Path]]:
+) -> tuple[Table, versus_rows.Versus | None, list[Path]]:
     """Print and write the table of comparable runs, its figures, and two of its rows against each other."""
     layout = read_layout(folder)
     if absent := [name for name in layout.metrics or () if name not in metric_names(runs)]:
         say(console, f"report: no run has {', '.join(absent)}: not in the table")
         layout = replace(layout, metrics=[name for name in layout.metrics or () if name not in absent] or None)
     try:
-        made = layout.table(runs, completions)
+        result = layout.table(runs, completions)
     except UserError as error:  # a layout that does not fit costs the layout, not the table
         say(console, f"report: {error}; the table is the default one")
-        made = Layout(published=layout.published).table(runs, completions)
-    made = replace(made, caption=" ".join([made.caption, *extra_sentences(folder, layout, console)]))
-    print_table(made, console)
-    texts = {folder / f"table{suffix}.{kind}": FORMATS[kind](made) for kind in BESIDE}
+        result = Layout(published=layout.published).table(runs, completions)
+    result = replace(result, caption=" ".join([result.caption, *extra_sentences(folder, layout, console)]))
+    print_table(result, console)
+    texts = {folder / f"table{suffix}.{kind}": FORMATS[kind](result) for kind in BESIDE}
     is_unchanged = all(path.is_file() and path.read_text() == text for path, text in texts.items())
     for path, text in texts.items():
         write_text(path, text)
     has_scores = QUALITY in runs and runs.loc[runs["has_result"], QUALITY].notna().any()
     scores = table(runs, [QUALITY], completions=completions) if has_scores else None
-    figures = draw_figures(made, scores, folder, suffix, is_unchanged)
-    comparison, files = compare(made, layout.versus, folder / f"versus{suffix}", console)
-    return made, comparison, [*texts, *figures, *files]
+    figures = draw_figures(result, scores, folder, suffix, is_unchanged)
+    comparison, files = compare(result, layout.versus, folder / f"versus{suffix}", console)
+    return result, comparison, [*texts, *figures, *files]
 
 
 def compare(
-    made: Table, names: Sequence[str] | None, path: Path, console: Console
-) -> tuple[against.Versus | None, list[Path]]:
+    result: Table, names: Sequence[str] | None, path: Path, console: Console
+) -> tuple[versus_rows.Versus | None, list[Path]]:
     """Print and write two rows against each other, where the experiment names them."""
     if not names:
         return None, []
     try:
-        comparison = against.versus(made, names)
+        comparison = versus_rows.versus(result, names)
     except UserError as error:
         say(console, str(error))
         return None, []
-    lines = [list(map(Text, line)) for line in comparison.texts()]
-    print_rows(comparison.header, lines, range(1, 4), len(comparison.header), console)
+    print_lines(comparison.header, comparison.texts(), 1, console)
     console.print(Text(comparison.note, style="dim"))
-    texts = {"md": against.to_markdown(comparison), "csv": against.to_csv(comparison)}
+    texts = {"md": versus_rows.to_markdown(comparison), "csv": versus_rows.to_csv(comparison)}
     files = {path.with_name(f"{path.name}.{kind}"): text for kind, text in texts.items()}
     for file, text in files.items():
         write_text(file, text)
@@ -137,7 +136,7 @@ def extra_sentences(folder: Path, layout: Layout, console: Console) -> list[str]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the sweep's driver wrote down of it; nothing for a folder that no sweep made."""
+    """What the sweep's driver wrote down of it; nothing for a folder that no sweep result."""
     path = folder / "sweep.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
@@ -156,16 +155,16 @@ def table_of(
     """One table of several folders: on the terminal, in a format, or written into `out`."""
     runs = read_runs(folders)
     published = [entry for folder in folders for entry in read_layout(folder).published]
-    made = replace(layout, published=published).table(runs, read_completions(runs))
+    result = replace(layout, published=published).table(runs, read_completions(runs))
     if out is None:
         if kind is None:
-            print_table(made, console)
+            print_table(result, console)
         else:
-            console.file.write(FORMATS[kind](made))
+            console.file.write(FORMATS[kind](result))
         return []
     paths = {name: out / f"table.{name}" for name in ([kind] if kind else FORMATS)}
     for name, path in paths.items():
-        write_text(path, FORMATS[name](made))
+        write_text(path, FORMATS[name](result))
     return list(paths.values())
 
 

@@ -46,7 +46,7 @@ class Published:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """`runs` are those of the row that have the metric, `expected` is how many could have it.
+    """`runs` are those of the row that have the metric, with its `values`; `expected` is how many could have it.
 
     `across` are the values of the keys that are spread over columns. `prompts` are the runs' completions by prompt
     group, where all completed the same prompts. `is_seedless`: nothing in the row depends on the seed. `compared` fills
@@ -56,6 +56,7 @@ class Cell:
 
     metric: Metric
     runs: pd.DataFrame
+    values: tuple[float, ...] = ()
     expected: int = 0
     across: tuple[Any, ...] = ()
     prompts: Prompts | None = None
@@ -67,8 +68,8 @@ class Cell:
     is_tested: bool = False
 
     @cached_property
-    def values(self) -> tuple[float, ...]:
-        return tuple(self.runs[self.metric.name].tolist()) if len(self.runs) else ()
+    def seeds(self) -> tuple[Any, ...]:
+        return tuple(self.runs["seed"])
 
     @property
     def heading(self) -> str:
@@ -121,8 +122,8 @@ class Cell:
     @property
     def trail(self) -> dict[str, Any]:
         """The single runs behind the cell: their values, seeds, identities and folders."""
-        columns = {"seeds": "seed", "runs": "identity", "folders": "folder"}
-        return {"values": self.values} | {name: tuple(self.runs[column]) for name, column in columns.items()}
+        runs, folders = tuple(self.runs["identity"]), tuple(self.runs["folder"])
+        return {"values": self.values, "seeds": self.seeds, "runs": runs, "folders": folders}
 
 
 def bracketed(interval: tuple[float, float], decimals: int) -> str:
@@ -130,11 +131,13 @@ def bracketed(interval: tuple[float, float], decimals: int) -> str:
 
 
 def make_cell(runs: pd.DataFrame, metric: Metric, completions: Completions, **rest: Any) -> Cell:
-    """The cell of runs that make one row; `rest` are its other fields."""
-    has_metric = runs["has_result"] & runs[metric.name].notna()
-    having = runs if has_metric.all() else runs[has_metric]
-    by_run = [completions.of(stages, metric.name) for stages in having["stages"]]
-    return Cell(metric, having, prompts=common_prompts(by_run, having[metric.name].tolist()), **rest)
+    """The cell of the runs of one row; `rest` are its other fields."""
+    has_result, column = runs["has_result"].to_numpy(bool), runs[metric.name].to_numpy(float)
+    has_metric = has_result & ~np.isnan(column)
+    having, values = runs if has_metric.all() else runs[has_metric], tuple(column[has_metric].tolist())
+    prompts = common_prompts([completions.of(stages, metric.name) for stages in having["stages"]], values)
+    expected = len(values) if rest.get("across") else int(has_result.sum())
+    return Cell(metric, having, values, expected, prompts=prompts, **rest)
 
 
 def common_prompts(by_run: Sequence[Prompts | None], values: Sequence[float]) -> Prompts | None:
@@ -208,5 +211,5 @@ def paired_by_seed(one: Cell, other: Cell) -> list[tuple[int, int]]:
         return [(0, j) for j in range(len(other.runs))]
     if other.is_seedless and other.values:
         return [(i, 0) for i in range(len(one.runs))]
-    by_seed = {seed: j for j, seed in enumerate(other.runs["seed"])}
-    return [(i, by_seed[seed]) for i, seed in enumerate(one.runs["seed"]) if seed in by_seed]
+    by_seed = {seed: j for j, seed in enumerate(other.seeds)}
+    return [(i, by_seed[seed]) for i, seed in enumerate(one.seeds) if seed in by_seed]

@@ -62,8 +62,10 @@ class Completions:
         if rows is None or metric not in self.columns:
             return None
         means, counts = (array[rows] for array in self.columns[metric])
-        present = counts > 0
-        return Prompts(self.codes[rows][present], means[present], counts[present]) if present.any() else None
+        prompts, present = Prompts(self.codes[rows], means, counts), counts > 0
+        if present.all():
+            return prompts
+        return Prompts(*(array[present] for array in prompts)) if present.any() else None
 
     @cached_property
     def columns(self) -> dict[str, tuple[Array, Array]]:
@@ -94,25 +96,26 @@ def read_sweep(path: Path, files: Mapping[str, Path]) -> Completions:
     """Return what the parquet at `path` holds and what lies in the other files, by identity of the stage."""
     import pyarrow.parquet
 
-    kept = Completions(EMPTY, {})
+    stored = Completions(EMPTY, {})
     with contextlib.suppress(OSError, ValueError, KeyError):  # absent, or not a file of ours: all is read again
         table = pyarrow.parquet.read_table(path)
-        kept = Completions(table.to_pandas(), json.loads(table.schema.metadata[ABOUT]))
+        stored = Completions(table.to_pandas(), json.loads(table.schema.metadata[ABOUT]))
     stats = {identity: file.stat() for identity, file in files.items()}
     marks = {identity: {"size": stat.st_size, "mtime": stat.st_mtime_ns} for identity, stat in stats.items()}
-    new = [name for name, mark in marks.items() if not mark.items() <= kept.about.get(name, {}).items()]
+    new = [name for name, mark in marks.items() if not mark.items() <= stored.about.get(name, {}).items()]
     if not new:
-        return kept
+        return stored
     read = {name: summarise(files[name], name) for name in new}
-    frames = [kept.frame[~kept.frame["evaluate"].isin(new)], *(frame for frame, _ in read.values())]
-    about = {name: entry for name, entry in kept.about.items() if name not in new}
+    frames = [stored.frame[~stored.frame["evaluate"].isin(new)], *(frame for frame, _ in read.values())]
+    about = {name: entry for name, entry in stored.about.items() if name not in new}
     about |= {name: entry | marks[name] for name, (_, entry) in read.items()}
-    made = Completions(pd.concat(frames, ignore_index=True), about)
-    table = pyarrow.Table.from_pandas(made.frame, preserve_index=False)
+    updated = Completions(pd.concat(frames, ignore_index=True), about)
+    frame = updated.frame.astype({"evaluate": "category", "group": "category"})
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**table.schema.metadata, ABOUT: json.dumps(about).encode()})
     with contextlib.suppress(OSError), atomic(path) as temporary:  # a folder that is not ours may be read-only
         pyarrow.parquet.write_table(table, temporary)
-    return made
+    return updated
 
 
 def summarise(path: Path, identity: str) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -31,8 +31,8 @@ def points_of(table: Table, read: Callable[[Run], Iterator[Point]]) -> pd.DataFr
     """
     turns = [(turn, row, run) for row, of in enumerate(table.rows) for turn, run in enumerate(records(of.runs))]
     shown = sorted(turns, key=lambda each: each[:2])[:MOST_RUNS]
-    found = [point | {"row": row, "run": run["identity"]} for _, row, run in shown for point in read(run)]
-    points = pd.DataFrame(found, columns=["panel", "xlabel", "x", "y", "line", "row", "run", "epoch"])
+    rows = [point | {"row": row, "run": run["identity"]} for _, row, run in shown for point in read(run)]
+    points = pd.DataFrame(rows, columns=["panel", "xlabel", "x", "y", "line", "row", "run", "epoch"])
     points = points[points.groupby(["panel", "xlabel"])["x"].transform("nunique") > 1]
     return points.sort_values("panel", kind="stable")
 
@@ -84,11 +84,11 @@ def efficiency(run: Run) -> Iterator[Point]:
     where that stage did not validate, or where what it took is not known.
     """
     role = str(run["result"])
-    total, own = run["cost"].get("method"), (run["cost"].get("stages") or {}).get(role)
+    total, of_stage = run["cost"].get("method"), (run["cost"].get("stages") or {}).get(role)
     rows = [row for row in history(run) if "cost/flops" in row]
     measures = (JUDGED, *(VALIDATION + name for name in OWN))
     measure = next((name for name in measures if any(name in row for row in rows)), None)
-    if not run["has_result"] or measure is None or not total or not own:
+    if not run["has_result"] or measure is None or not total or not of_stage:
         return
     seconds = {row["step"]: row["seconds"] for row in stage_rows(run, role, TRACE) if "step" in row}
     rows = [{"cost/seconds": seconds.get(row["step"])} | row for row in rows if measure in row]
@@ -96,7 +96,7 @@ def efficiency(run: Run) -> Iterator[Point]:
         count = name.removeprefix("cost/")
         if count in total and all(row.get(name) is not None for row in rows):
             for row in rows:
-                axis = on_axis(name, total[count] - own[count] + row[name])
+                axis = on_axis(name, total[count] - of_stage[count] + row[name])
                 yield {"panel": measured_as(run, role, measure), "line": "-", **axis, "y": row[measure]}
 
 

@@ -16,7 +16,7 @@ from prefsweep.report.formatting import decimals_for, number, value_text
 from prefsweep.report.metrics import metric
 from prefsweep.report.runs import NAMES, Run, metric_names, read_runs, records, run_files, setting_names, stage_file
 from prefsweep.report.table import comparable_sets, reason
-from prefsweep.report.writers import print_rows
+from prefsweep.report.writers import print_lines
 
 PROMPTS = 5
 NOTE = (
@@ -91,7 +91,6 @@ def with_score(row: Run) -> str:
 
 def print_part(header: list[str], lines: list[list[str]], nothing: str, console: Console) -> None:
     if lines:
-        numbers = range(1, len(header)) if header[0] == "metric" else []
-        print_rows(header, [list(map(Text, line)) for line in lines], list(numbers), len(header), console)
+        print_lines(header, lines, 1, console)
     else:
         console.print(Text(nothing, style="dim"))

@@ -45,6 +45,7 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 DOT: dict[str, Any] = {"markersize": 5, "alpha": 0.75, "markeredgecolor": "white", "markeredgewidth": 0.5}
+POWER = "GPU power in watts"
 RUNS_NOTE = "Dot: one run. Bar and line below: mean and its 95% interval, as in the table. One colour and shape a row."
 TRAINING_NOTE = "Line: training, one run; dashed: validation. One colour a row of the table."
 COST_NOTE = "Dot: one run. What its method took from the base on, whoever paid for shared stages; judging left out."
@@ -61,14 +62,14 @@ def draw_figures(table: Table, scores: Table | None, folder: Path, suffix: str, 
 
     `keep`: figures that lie there already show the same runs.
     """
-    quality, watts = metric(QUALITY).heading, "GPU power in watts"
+    quality = metric(QUALITY).heading
     draw: dict[str, Callable[[Path], list[Path]]] = {
         "figure": lambda path: draw_runs(scores, path) if scores is not None else [],
         "curves": lambda path: draw_panels(table, path, training_points(table), TRAINING_NOTE),
         "bars": lambda path: draw_bars(table, path),
         "cost": lambda path: draw_panels(table, path, points_of(table, cost), COST_NOTE, quality, True),
         "efficiency": lambda path: draw_panels(table, path, points_of(table, efficiency), EFFICIENCY_NOTE, "", True),
-        "power": lambda path: draw_panels(table, path, points_of(table, power), POWER_NOTE, watts),
+        "power": lambda path: draw_panels(table, path, points_of(table, power), POWER_NOTE, POWER),
         "effects": lambda path: draw_effects(table, path),
     }
     written = []
@@ -135,26 +136,22 @@ def draw_panels(
         grid = grid_of(figure, len(panels), 2)
         for axes, ((title, xlabel), part) in zip(grid, panels, strict=True):
             for (row, _, line), of_run in part.groupby(["row", "run", "line"], sort=False):
-                style: dict[str, Any] = {
-                    "color": colour(row),
-                    "linestyle": line,
-                    "linewidth": 1.3 if line == "--" else 0.8,
-                }
-                style |= {"marker": marker(row), "markersize": 3.5} if marked else {}
-                axes.plot(of_run["x"], of_run["y"], **style)
+                shape = marker(row) if marked else ""
+                width = 1.3 if line == "--" else 0.8
+                axes.plot(
+                    of_run["x"], of_run["y"], line, marker=shape, markersize=3.5, color=colour(row), linewidth=width
+                )
             if marked:  # from 0, with room for a marker at either end
                 most = axes.dataLim.x1 or 1
                 axes.set_xlim(-0.03 * most, 1.04 * most)
+            axes.set_ylim(bottom=0 if ylabel == POWER else None)
             axes.set_title(title, loc="left")
             axes.set_xlabel(xlabel)
             axes.set_ylabel(ylabel)
-        rows = sorted(points["row"].unique())[:MOST_NAMED]
-        named = [
-            grid[0].plot(
-                [], [], marker(row) if marked else "-", color=colour(row), label=label(table, table.rows[row])
-            )[0]
-            for row in rows
-        ]
+        named: list[Any] = []
+        for row in sorted(points["row"].unique())[:MOST_NAMED]:
+            name, style = label(table, table.rows[row]), marker(row) if marked else "-"
+            named += grid[0].plot([], [], style, color=colour(row), label=name)
         figure.legend(handles=named, loc="outside upper center", ncols=min(4, len(named)), frameon=False, fontsize=7)
 
     return picture(path, (WIDTH, 0.9 + 1.9 * ((len(panels) + 1) // 2)), note, fill)
@@ -164,7 +161,7 @@ def draw_runs(table: Table, path: Path) -> list[Path]:
     """Every run a dot beside its row's mean and interval, and the score against KL where all share one base."""
     runs = [run for row in table.rows for run in records(row.cells[0].runs)]
     bases = {run["stages"].get("generate/base") for run in runs} - {None}
-    has_kl = len(bases) <= 1 and any(known(run.get("kl/base")) for run in runs)
+    has_kl = len(bases) <= 1 and any(is_known(run.get("kl/base")) for run in runs)
     lines = sum(max(2, len(label(table, row).split("\n"))) for row in table.rows)
     height = min(max(1.0 + 0.17 * lines, 2.7 if has_kl else 1.5), TALLEST)
 
@@ -177,7 +174,7 @@ def draw_runs(table: Table, path: Path) -> list[Path]:
     return picture(path, (WIDTH, height), RUNS_NOTE, fill)
 
 
-def known(value: float | None) -> bool:
+def is_known(value: float | None) -> bool:
     return value is not None and value == value
 
 
@@ -222,29 +219,27 @@ def draw_against_kl(axes: "Axes", table: Table) -> None:
 def kl_axis(runs: Sequence[Run]) -> tuple[str, str | None]:
     """KL to the base, which all runs share; where the frontier is the start's, KL to the start that most of them have,
     and the identity of that start's completions."""
-    of_start = [
-        run for run in runs if run.get("stages.evaluate.frontier") and run["stages.evaluate.frontier_of"] == "start"
-    ]
-    starts = Counter(run["stages"]["generate/start"] for run in of_start if "generate/start" in run["stages"])
+    of, starts = "stages.evaluate.frontier_of", Counter[str]()
+    for run in runs:
+        if run.get("stages.evaluate.frontier") and run[of] == "start" and "generate/start" in run["stages"]:
+            starts[run["stages"]["generate/start"]] += 1
     return ("kl/start", starts.most_common(1)[0][0]) if starts else ("kl/base", None)
 
 
 def kl_of(run: Run, divergence: str, start: str | None) -> float | None:
     """None where the run has no place on this axis, since it has another start; the start itself is at 0."""
     if start is None or run["stages"].get("generate/start") == start:
-        return run[divergence] if known(run.get(divergence)) else None
+        return run[divergence] if is_known(run.get(divergence)) else None
     return 0.0 if run["stages"].get("generate/result") == start else None
 
 
 def read_frontiers(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The frontiers of every reference and reward that these runs have, each once."""
-    paths = {path for run in runs if (path := stage_file(run, "frontier", "frontier.json"))}
-    read = [
-        {"name": name, **curve}
-        for path in sorted(paths)
-        for name, curve in json.loads(path.read_text())["curves"].items()
-    ]
-    return list({json.dumps(curve): curve for curve in read}.values())
+    curves = {}
+    for path in {path: None for run in runs if (path := stage_file(run, "frontier", "frontier.json"))}:
+        for name, curve in json.loads(path.read_text())["curves"].items():
+            curves[json.dumps([name, curve])] = {"name": name, **curve}
+    return list(curves.values())
 
 
 def draw_frontiers(axes: "Axes", runs: Sequence[Run]) -> None:
@@ -256,14 +251,11 @@ def draw_frontiers(axes: "Axes", runs: Sequence[Run]) -> None:
         points = pd.DataFrame(curve["attainable"])
         axes.plot(points["kl"], points["value"], line, color=GREY, linewidth=1.1, zorder=1, label=name)
         if curve["name"] == "judge":
-            axes.fill_between(
-                points["kl"], points["low"], points["high"], color=GREY, alpha=0.13, linewidth=0, zorder=0
-            )
-            best = pd.DataFrame(curve["best_of"])
-            best = best[best["kl"] <= points["kl"].max()]
-            axes.plot(
-                best["kl"], best["value"], ":x", color=GREY, markersize=4, linewidth=0.8, zorder=1, label="best of n"
-            )
+            band = points["kl"], points["low"], points["high"]
+            axes.fill_between(*band, color=GREY, alpha=0.13, linewidth=0, zorder=0)
+            best = pd.DataFrame(curve["best_of"]).query("kl <= @points.kl.max()")
+            style: dict[str, Any] = {"color": GREY, "markersize": 4, "linewidth": 0.8, "zorder": 1}
+            axes.plot(best["kl"], best["value"], ":x", label="best of n", **style)
     if curves:
         handles, names = axes.get_legend_handles_labels()
         unique = dict(zip(names, handles, strict=True))
@@ -273,7 +265,7 @@ def draw_frontiers(axes: "Axes", runs: Sequence[Run]) -> None:
 def draw_bars(table: Table, path: Path) -> list[Path]:
     """The judge's metrics in the table, of which more is better, with their intervals."""
     names = [cell.metric for cell in table.rows[0].cells]
-    shown = [at for at, each in enumerate(names) if each.name.startswith("judge/") and each.better == "higher"]
+    shown = [at for at, metric in enumerate(names) if metric.name.startswith("judge/") and metric.better == "higher"]
     if not shown or table.across or not 2 <= len(table.rows) <= MOST_BARS:
         return []
 
@@ -304,17 +296,12 @@ def draw_effects(table: Table, path: Path) -> list[Path]:
         return []
 
     def fill(figure: "Figure") -> None:
-        axes, first = figure.subplots(), table.keys[0]
+        axes = figure.subplots()
         for at, other in enumerate(dict.fromkeys(row.keys[1:] for row in rows)):
             line = [(row.keys[0], row.cells[index]) for row in rows if row.keys[1:] == other]
             text = f"{key_heading(table.keys[-1])} {value_text(other[0])}" if other else None
-            axes.plot(
-                [x for x, _ in line],
-                [cell.mean or 0.0 for _, cell in line],
-                color=colour(at),
-                linewidth=0.8,
-                label=text,
-            )
+            means = [cell.mean or 0.0 for _, cell in line]
+            axes.plot([x for x, _ in line], means, color=colour(at), linewidth=0.8, label=text)
             for x, cell in line:
                 axes.plot([x] * len(cell.values), cell.values, marker(at), color=colour(at), markersize=4, alpha=0.6)
                 if cell.interval is not None:
@@ -324,7 +311,7 @@ def draw_effects(table: Table, path: Path) -> list[Path]:
             axes.set_xscale("log")
             axes.set_xticks(values, list(map(value_text, values)))
             axes.minorticks_off()
-        axes.set_xlabel(key_heading(first))
+        axes.set_xlabel(key_heading(table.keys[0]))
         axes.set_ylabel(metric(QUALITY).heading)
         if len(table.keys) == 2:
             axes.legend(fontsize=7, frameon=False)

@@ -6,7 +6,7 @@ Columns without a dot or a slash are fields of the record. Dotted ones are setti
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,15 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     counted = (runs["status"] == "finished") | (runs["status"] == "diverged") & metrics.notna().any(axis=1)
     runs.insert(0, "has_result", counted.astype(bool))
     best = runs.sort_values("has_result", ascending=False, kind="stable").drop_duplicates("identity")
-    return best.set_index("identity").loc[runs["identity"].unique()].reset_index()
+    runs = best.set_index("identity").loc[runs["identity"].unique()].reset_index()
+    return runs.set_axis(runs.columns.astype(object), axis=1)  # by which a column is found twice as fast
 
 
 def run_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    own, manifest = folder / "run.json", folder / "sweep.json"
-    files = [own] if own.is_file() else [path for path in folder.glob("*/run.json") if path.parent.name[0] != "."]
+    record, manifest = folder / "run.json", folder / "sweep.json"
+    files = [record] if record.is_file() else [path for path in folder.glob("*/run.json") if path.parent.name[0] != "."]
     if manifest.is_file():  # jobs of an older grid may lie beside those of the last one
         jobs = json.loads(manifest.read_text())["jobs"]
         files = [path for path in files if path.parent.name in jobs]
@@ -78,7 +79,7 @@ def read_record(path: Path) -> tuple[Run, Run, dict[str, float]]:
         }
         computed = {key: value for key, value in config.items() if key not in NOT_COMPUTED}
         named = {f"{name}.name" for name in NAMES}
-        settings = {key: value for key, value in flatten(computed) if key not in named}
+        settings = {key: value for key, value in flatten(computed).items() if key not in named}
         return fields, settings, read_metrics(record.get("metrics") or {}, cost)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -86,16 +87,18 @@ def read_record(path: Path) -> tuple[Run, Run, dict[str, float]]:
         raise UserError(f"{path}: not the record of a run; delete its folder and run the job again") from error
 
 
-def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values, a list as text, so that all of them can be grouped by.
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted keys and values, a list as text, so that all of them can be grouped by.
 
     `pandas.json_normalize` would take a second for a thousand configs, and make 96 a float where a run lacks the key.
     """
+    flat: dict[str, Any] = {}
     for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value_text(value) if isinstance(value, list) else value
+            flat[f"{prefix}{key}"] = value_text(value) if isinstance(value, list) else value
+    return flat
 
 
 def read_metrics(metrics: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, float]:
@@ -127,9 +130,10 @@ def stage_file(run: Mapping[str, Any], role: str, name: str) -> Path | None:
     identity, outputs = run["stages"].get(role), run["outputs"]
     if identity is None:
         return None
-    tops = [Path()] if outputs.is_absolute() else [Path(), *run["folder"].resolve().parents]
-    paths = (top / outputs / "stages" / role.partition("/")[0] / identity / name for top in tops)
-    return next((path for path in paths if path.is_file()), None)
+    tail = outputs / "stages" / role.partition("/")[0] / identity / name
+    if tail.is_file() or outputs.is_absolute():
+        return tail if tail.is_file() else None
+    return next((top / tail for top in run["folder"].resolve().parents if (top / tail).is_file()), None)
 
 
 def stage_rows(run: Run, role: str, name: str) -> list[Run]:

@@ -144,20 +144,26 @@ def table(
     spread = sorted((values for values, _ in groups(runs, across)), key=lambda values: list(map(sort_key, values)))
     seeds = following_seed(runs)
 
-    def make(group: pd.DataFrame, name: str, values: tuple[Any, ...]) -> Cell:
-        for key, value in zip(across, values, strict=True):
-            group = group[[each == value for each in group[key]]]
-        entry = published_for(records(group.iloc[:1])[0], metric(name), published) if published and len(group) else None
-        is_seedless = bool(seeds) and not group[seeds].notna().any(axis=None)
-        expected = int((group["has_result"] & (group[name].notna() | (not across))).sum())
-        rest = {"across": values, "published": entry, "is_seedless": is_seedless, "expected": expected}
-        return make_cell(group, metric(name), completions, **rest)
+    def make_cells(group: pd.DataFrame) -> dict[tuple[str, tuple[Any, ...]], Cell]:
+        cells = {}
+        for values in spread:
+            part = group
+            for key, value in zip(across, values, strict=True):
+                part = part[[setting == value for setting in part[key]]]
+            is_seedless = bool(seeds) and not part[seeds].notna().any(axis=None)
+            first = records(part.iloc[:1])[0] if published and len(part) else {}
+            for entry in map(metric, chosen):
+                number = published_for(first, entry, published) if first else None
+                rest = {"across": values, "published": number, "is_seedless": is_seedless}
+                cells[entry.name, values] = make_cell(part, entry, completions, **rest)
+        return cells
 
-    columns = [compared([make(group, name, values) for _, group in by_row]) for name in chosen for values in spread]
+    unmarked = [make_cells(group) for _, group in by_row]
+    columns = [compared([of_row[name, values] for of_row in unmarked]) for name in chosen for values in spread]
     cells = list(zip(*columns, strict=True)) or [()] * len(by_row)
-    made = tuple(Row(values, group, of_row) for (values, group), of_row in zip(by_row, cells, strict=True))
+    result = tuple(Row(values, group, of_row) for (values, group), of_row in zip(by_row, cells, strict=True))
     text = caption(runs, [*keys, *across], [cell for column in columns for cell in column])
-    return Table(keys, tuple(across), made, text, provenance(runs, completions, chosen))
+    return Table(keys, tuple(across), result, text, provenance(runs, completions, chosen))
 
 
 def refuse_unknown(names: Sequence[str], what: str, known: Sequence[str]) -> None:

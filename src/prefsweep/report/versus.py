@@ -90,19 +90,20 @@ def row_of(table: Table, name: str) -> int:
     return matches[0]
 
 
-def to_markdown(made: Versus) -> str:
-    return f"{pipe_table([made.header, [':--', *['--:'] * 3, ':--', ':--'], *made.texts()])}\n\n{made.note}\n"
+def to_markdown(comparison: Versus) -> str:
+    rules = [":--", "--:", "--:", "--:", ":--", ":--"]
+    return f"{pipe_table([comparison.header, rules, *comparison.texts()])}\n\n{comparison.note}\n"
 
 
-def to_csv(made: Versus) -> str:
+def to_csv(comparison: Versus) -> str:
     """A line a metric: raw values to the last bit, and the identity and folder of every run behind either side."""
     lines = []
-    for line in made.lines:
+    for line in comparison.lines:
         gap = (line.difference.mean, *line.difference.interval) if line.difference else (None, None, None)
-        better = None if line.better is None else made.names[line.better]
+        better = None if line.better is None else comparison.names[line.better]
         values: dict[str, Any] = dict(zip(("difference", "low_95", "high_95"), gap, strict=True))
         values |= {"p_holm": line.p_value, "better": better}
-        for name, cell in zip(made.names, line.cells, strict=True):
+        for name, cell in zip(comparison.names, line.cells, strict=True):
             values |= {f"{key}_{name}": value for key, value in ({"mean": cell.mean} | cell.trail).items()}
         lines.append({"metric": line.cells[0].metric.name, **values})
     return csv_text(lines)

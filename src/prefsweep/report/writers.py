@@ -1,13 +1,10 @@
 """A `Table` as Markdown, as LaTeX in booktabs, as CSV with its trail, and on a terminal."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
 from prefsweep.report.cells import Cell
@@ -16,7 +13,6 @@ from prefsweep.report.metrics import metric
 from prefsweep.report.statistics import standard_deviation
 from prefsweep.report.table import Table
 
-GAP = 2  # characters that the box adds to a column
 ESCAPES = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -92,32 +88,13 @@ def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print in as many blocks as the console's width asks for, the keys in each: a number is never cut or wrapped."""
-    rows = [list(map(Text.from_ansi, line)) for line in table.lines("\033[1m{}\033[0m", "{}*")]
-    longest = [max(len(row[index]) for row in rows) for index in range(len(table.header))]
-    widths = [max(length, *map(len, head.split())) for head, length in zip(table.header, longest, strict=True)]
-    headings = ["\n".join(textwrap.wrap(head, width)) for head, width in zip(table.header, widths, strict=True)]
-    keys = list(range(len(table.keys)))
-    blocks = [keys]
-    for index in range(len(keys), len(headings)):
-        if sum(widths[at] + GAP for at in [*blocks[-1], index]) > console.width and len(blocks[-1]) > len(keys):
-            blocks.append(keys)
-        blocks[-1] = [*blocks[-1], index]
-    for block in blocks:
-        lines = [[row[index] for index in block] for row in rows]
-        numbers = [at for at, index in enumerate(block) if index in table.numbers]
-        print_rows([headings[index] for index in block], lines, numbers, len(keys), console)
+    print_lines(table.header, table.lines("**{}**", "{}*"), len(table.keys), console)
     console.print(Text(f"{table.caption} {table.provenance}", style="dim"))
 
 
-def print_rows(
-    header: Sequence[str], rows: Sequence[Sequence[Text]], numbers: Sequence[int], words: int, console: Console
-) -> None:
-    """Print rows under their header, `numbers` to the right; the first `words` columns may wrap, the others do not."""
-    grid = Grid(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
-    for index, head in enumerate(header):
-        justify: Literal["left", "right"] = "right" if index in numbers else "left"
-        grid.add_column(Text(head), justify=justify, no_wrap=index >= words, overflow="fold")
-    for row in rows:
-        grid.add_row(*row)
-    console.print(grid)
+def print_lines(header: Sequence[str], lines: Sequence[Sequence[str]], keys: int, console: Console) -> None:
+    """Print in as many blocks as the console's width asks for, the first `keys` columns in each: nothing is cut."""
+    frame = pd.DataFrame(lines, columns=list(header))
+    frame = frame.set_index(list(header[:keys])).rename_axis(columns=None) if keys else frame
+    text = frame.to_string(index=bool(keys), sparsify=False, line_width=max(console.width, 1))
+    console.print(Text(text), soft_wrap=True)
