@@ -133,7 +133,7 @@ def make_cell(runs: pd.DataFrame, metric: Metric, completions: Completions, **re
     """The cell of runs that make one row; `rest` are its other fields."""
     has_metric = runs["has_result"] & runs[metric.name].notna()
     having = runs if has_metric.all() else runs[has_metric]
-    by_run = [completions.of(stages, metric.name) for stages in having["stages"]]
+    by_run = [completions.of(identity, metric.name) for identity in having["target_identity"]]
     return Cell(metric, having, prompts=common_prompts(by_run, having[metric.name].tolist()), **rest)
 
 
