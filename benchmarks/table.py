@@ -67,6 +67,7 @@ def record(work: Path, config: dict[str, Any], number: int) -> None:
         "metrics": {name: total / (PROMPTS * COMPLETIONS) for name, total in sums.items()},
         "cost": {"seconds": 1.0, "stages": {}},
         "stages": {"evaluate": identity},
+        "target": "evaluate",
         "config": config,
         "error": None,
     }

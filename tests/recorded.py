@@ -6,6 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+INPUTS = {  # of the last stage, as `conf/method/_judged.yaml` has them
+    **{name: f"judge_completions/{name}" for name in ("base", "start", "result")},
+    "pairs": "judge_accuracy",
+    "frontier": "frontier",
+    "validated": "judge_validation",
+}
+JUDGING = ["evaluate", "generate", "judge_accuracy", "judge_completions"]
+
 
 def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | None = None, **changes: Any) -> Path:
     """A run.json as a job leaves it. `changes` are its other fields; dotted ones go into its config."""
@@ -33,7 +41,15 @@ def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | Non
     name = f"gpt2-tiny_synthetic-reviews_{method}_seed{seed}"
     if any("." in key for key in changes):
         name += f"-{hashlib.sha256(repr(changes).encode()).hexdigest()[:8]}"
-    run = {"status": "finished", "name": name, "identity": name, "cost": {"seconds": 1.0}, "stages": {}, "error": None}
+    run: dict[str, Any] = {
+        "status": "finished",
+        "name": name,
+        "identity": name,
+        "cost": {"seconds": 1.0},
+        "stages": {},
+        "error": None,
+    }
+    run |= {"target": "evaluate", "inputs": INPUTS, "judging": JUDGING, "decoding": config["stages"].get("generate")}
     folder = sweep / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps(run | {"metrics": metrics or {}, "config": config} | fields))
@@ -49,11 +65,11 @@ def write_completions(
     """
     store, record = run.parents[1] / "outputs", json.loads((run / "run.json").read_text())
     identity = hashlib.sha256(record["identity"].encode()).hexdigest()[:16]
-    record["stages"]["evaluate"] = identity
+    record["stages"][record["target"]] = identity
     record["config"]["runtime"]["outputs"] = str(store)
     record["metrics"] |= {name: sum(column) / len(column) for name, column in values.items()}
     (run / "run.json").write_text(json.dumps(record))
-    folder = store / "stages" / "evaluate" / identity
+    folder = store / "stages" / record["target"] / identity
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for index in range(len(next(iter(values.values())))):

@@ -266,7 +266,7 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
         judged=tmp_path / "judged",
         rewarded=tmp_path / "rewarded",
     )
-    curves = json.loads((tmp_path / "made/frontier.json").read_text())
+    curves = json.loads((tmp_path / "made/curves.json").read_text())
     assert (curves["completions"], curves["prompts"]) == (told["completions"], told["prompts"]) == (64, 12)
     by_judge, by_reward = (curves["curves"][name]["optimal"] for name in ("judge", "reward"))
     assert by_judge[-1]["kl"] <= curves["trusted_kl"] < math.log(64)
@@ -288,9 +288,9 @@ def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> No
     assert sorted(curve["name"] for curve in drawn) == ["judge", "reward"]
 
 
-@pytest.mark.parametrize(("of", "method", "tilted"), [("sft", "sft+dpo", "sft"), ("base", "sft+dpo", "pretrain")])
-def test_whose_answers_are_tilted_is_a_setting(of: str, method: str, tilted: str, composed: Any) -> None:
-    plan = plan_of(composed(f"method={method}", "stages.evaluate.frontier=true", f"method.frontier_of={of}"))
+@pytest.mark.parametrize(("of", "tilted"), [("${method.start}", "sft"), ("base", "pretrain")])
+def test_whose_answers_are_tilted_is_a_setting(of: str, tilted: str, composed: Any) -> None:
+    plan = plan_of(composed("method=sft+dpo", "stages.evaluate.frontier=true", f"method.frontier_of={of}"))
     identities = {stage.role: stage.identity for stage in plan.stages}
     (sampling,) = (stage for stage in plan.stages if stage.role == "frontier_samples")
     assert sampling.inputs["policy"].identity == identities[tilted]
@@ -298,7 +298,7 @@ def test_whose_answers_are_tilted_is_a_setting(of: str, method: str, tilted: str
 
 def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself(tmp_path: Path) -> None:
     """The SFT model of seed 1 is where they began: it is at 0. That of seed 2 is no place on this axis."""
-    said = {"frontier": True, "frontier_of": "start"}
+    settings = {"frontier": True, "frontier_of": "sft"}
 
     def ran(method: str, seed: int, start: str, result: str, kl: float, **evaluate: Any) -> None:
         write_run(
@@ -306,12 +306,12 @@ def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself
             method,
             seed,
             {"judge/mean": kl, "kl/start": kl, "kl/base": 9.0},
-            stages={"generate/start": start, "generate/result": result},
-            **{"stages.evaluate": said | evaluate},
+            stages={"judge_completions/start": start, "judge_completions/result": result},
+            **{"stages.evaluate": settings | evaluate},
         )
 
     for seed in (1, 2):
-        ran("sft", seed, "of the base", f"of sft {seed}", 0.7, frontier=False)
+        ran("sft", seed, "of the base", f"of sft {seed}", 0.7, frontier_of="base")
     ran("sft+dpo", 1, "of sft 1", "of sft+dpo", 2.0)
     ran("sft+ppo", 1, "of sft 1", "of sft+ppo", 3.0)
     frame = read_runs([tmp_path])
@@ -320,9 +320,8 @@ def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself
     assert (divergence, start) == ("kl/start", "of sft 1")
     found = {(run["method"], run["seed"]): kl_of(run, divergence, start) for run in runs}
     assert found == {("sft", 1): 0.0, ("sft", 2): None, ("sft+dpo", 1): 2.0, ("sft+ppo", 1): 3.0}
-    assert (
-        len(comparable_sets(frame, read_completions(frame))) == 1
-    )  # that more was asked of some keeps none out of the table
+    # whose completions are tilted, and whether any are, keeps no run out of the table
+    assert len(comparable_sets(frame, read_completions(frame))) == 1
     assert kl_axis([run | {"stages.evaluate.frontier_of": "base"} for run in runs]) == ("kl/base", None)
 
 
@@ -336,7 +335,7 @@ def test_kl_to_two_models_is_no_one_axis(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(figures, "picture", count)
     for method, base in (("dpo", "of one"), ("sft", "of one"), ("ppo", "of another")):
-        write_run(tmp_path, method, 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"generate/base": base})
+        write_run(tmp_path, method, 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"judge_completions/base": base})
         draw_runs(table(read_runs([tmp_path]), ["judge/mean"]), tmp_path / "figure")
     assert panels == [2, 2, 1]
 

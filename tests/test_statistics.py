@@ -147,8 +147,8 @@ def test_completions_are_averaged_by_group(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "completions.jsonl", rows)
     frame, about = summarise(tmp_path / "completions.jsonl", "one")
     assert (about["prompts"], about["rows"]) == (3, 2)
-    x, hit = (Completions(frame, {"one": about}).of({"evaluate": "one"}, name) for name in ("x", "hit"))
+    x, hit = (Completions(frame, {"one": about}).of("one", name) for name in ("x", "hit"))
     assert x is not None and (x.means.tolist(), x.sizes.tolist()) == ([3.0, 5.0], [3, 1])
     assert hit is not None and (hit.means.tolist(), hit.sizes.tolist()) == ([0.5], [2])
     assert hit.groups.tolist() == x.groups.tolist()[:1]
-    assert Completions(frame, {"one": about}).of({"evaluate": "another"}, "x") is None
+    assert Completions(frame, {"one": about}).of("another", "x") is None

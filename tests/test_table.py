@@ -66,7 +66,7 @@ def test_the_second_reading_is_of_what_was_kept_and_says_the_same(tmp_path: Path
     first = to_csv(made(judged(tmp_path / "sweep")))
     kept = tmp_path / "sweep/completions.parquet"
     frame = pd.read_parquet(kept)
-    assert len(frame) == 11 * 20 and frame["evaluate"].nunique() == 11
+    assert len(frame) == 11 * 20 and frame["stage"].nunique() == 11
     before = kept.stat().st_mtime_ns
     assert to_csv(made(tmp_path / "sweep")) == first and kept.stat().st_mtime_ns == before
     kept.write_bytes(b"half")
@@ -236,11 +236,7 @@ def test_the_line_of_provenance_says_where_numbers_come_from(tmp_path: Path) -> 
     for path in sweep.glob("*/run.json"):
         record = json.loads(path.read_text())
         record["metrics"] |= {"judge/accuracy": 0.7123, "judge/length_accuracy": 0.57}
-        record["config"]["stages"]["generate"] |= {
-            "temperature": 0.0,
-            "completions_per_prompt": 2,
-            "max_new_tokens": 64,
-        }
+        record["decoding"] |= {"temperature": 0.0, "completions_per_prompt": 2, "max_new_tokens": 64}
         path.write_text(json.dumps(record))
     line = made(sweep).provenance
     for part in (

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from prefsweep.report.cells import Cell
-from prefsweep.report.completions import STAGE, Completions
+from prefsweep.report.completions import Completions
 from prefsweep.report.formatting import number
 from prefsweep.report.runs import NAMES, records, stage_file
 
@@ -44,13 +44,14 @@ def caption(runs: pd.DataFrame, keys: Sequence[str], cells: Sequence[Cell]) -> s
 
 def prompts_text(runs: pd.DataFrame) -> str:
     """`500 test prompts`, or nothing where no run says how many."""
-    counts, splits = (distinct(runs, f"stages.generate.{key}") for key in ("prompts", "split"))
+    counts, splits = (decodings(runs, key) for key in ("prompts", "split"))
     split = f"{splits[0]} " if len(splits) == 1 else ""
     return f"{' or '.join(map(str, counts))} {split}prompts" if counts else ""
 
 
-def distinct(runs: pd.DataFrame, key: str) -> list[Any]:
-    return sorted(runs[key].dropna().unique()) if key in runs else []
+def decodings(runs: pd.DataFrame, key: str) -> list[Any]:
+    """Return the distinct values of a setting with which the judged completions were generated."""
+    return sorted({settings[key] for settings in runs["decoding"] if settings.get(key) is not None})
 
 
 def provenance(runs: pd.DataFrame, completions: Completions, metrics: Sequence[str]) -> str:
@@ -79,13 +80,13 @@ def listed(what: str, values: set[str]) -> str:
 def bleu_signatures(runs: pd.DataFrame) -> set[str]:
     """How sacrebleu counted, in its own words, in the runs that have BLEU."""
     having = records(runs[runs["text/bleu"].notna()]) if "text/bleu" in runs else []
-    paths = [path for run in having if (path := stage_file(run, STAGE, "signatures.json"))]
+    paths = [path for run in having if (path := stage_file(run, run["target"], "signatures.json"))]
     return {json.loads(path.read_text())["text/bleu"] for path in paths}
 
 
 def judge_text(runs: pd.DataFrame) -> str:
     """`judge oracle (right on 0.712 of test pairs, length alone 0.570)`."""
-    names = distinct(runs, "judge")
+    names = sorted(runs["judge"].dropna().unique())
     words = {"judge/accuracy": "right on {} of test pairs", "judge/length_accuracy": "length alone {}"}
     values = {name: runs.loc[runs["has_result"], name].dropna() for name in words if name in runs}
     notes = [words[name].format(number(known.iloc[0], 3)) for name, known in values.items() if len(known)]
@@ -95,7 +96,7 @@ def judge_text(runs: pd.DataFrame) -> str:
 def decoding_text(runs: pd.DataFrame) -> str:
     """`decoding at temperature 1, 1 completion a prompt, at most 128 tokens`."""
     keys = ("temperature", "completions_per_prompt", "max_new_tokens")
-    temperatures, counts, caps = (distinct(runs, f"stages.generate.{key}") for key in keys)
+    temperatures, counts, caps = (decodings(runs, key) for key in keys)
     if not temperatures:
         return ""
     how = "greedy" if temperatures[0] == 0 else f"at temperature {temperatures[0]:g}"

@@ -135,7 +135,7 @@ def make_cell(runs: pd.DataFrame, metric: Metric, completions: Completions, **re
     has_result, column = runs["has_result"].to_numpy(bool), runs[metric.name].to_numpy(float)
     has_metric = has_result & ~np.isnan(column)
     having, values = runs if has_metric.all() else runs[has_metric], tuple(column[has_metric].tolist())
-    prompts = common_prompts([completions.of(stages, metric.name) for stages in having["stages"]], values)
+    prompts = common_prompts([completions.of(identity, metric.name) for identity in having["target_identity"]], values)
     expected = len(values) if rest.get("across") else int(has_result.sum())
     return Cell(metric, having, values, expected, prompts=prompts, **rest)
 

@@ -72,7 +72,8 @@ def ranked(folder: Path, by: str | None) -> list[Choice]:
 
 def history(run: Run) -> list[Run]:
     """The rows of the stage that ends the method; its validations with what the judge said of their completions."""
-    judged = {row["step"]: row[JUDGED] for row in stage_rows(run, "judge_validation", HISTORY) if JUDGED in row}
+    validated = stage_rows(run, run["inputs"].get("validated"), HISTORY)
+    judged = {row["step"]: row[JUDGED] for row in validated if JUDGED in row}
     return [
         row | {JUDGED: judged[row["step"]]} if row["step"] in judged and any(map(is_validation, row)) else row
         for row in stage_rows(run, str(run["result"]), HISTORY)

@@ -22,10 +22,9 @@ from prefsweep.report.statistics import Array
 
 PARQUET = "completions.parquet"
 SAMPLES = "completions.jsonl"
-STAGE = "evaluate"
 COUNT = " completions"  # after a metric's name: the column that says how many completions its mean is over
-ABOUT = b"prefsweep.evaluate"  # the file's metadata: by identity of the evaluate stage, what is known of each
-EMPTY = pd.DataFrame({"evaluate": [], "group": []}, dtype=str)
+ABOUT = b"prefsweep.completions"  # the file's metadata: what is known of each stage, by its identity
+EMPTY = pd.DataFrame({"stage": [], "group": []}, dtype=str)
 
 
 class Prompts(NamedTuple):
@@ -38,7 +37,7 @@ class Prompts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Completions:
-    """`frame` has a row for each evaluate stage and prompt group, and for each metric its mean and its count there.
+    """`frame` has a row for each target `stage` and prompt group, and for each metric its mean and its count there.
 
     `about[identity]`: `rows` of the stage in the frame, its number of `prompts` and their `hash`, the `commit` of the
     code and the fingerprint of the `data`, and the `size` and `mtime` of the file that was read.
@@ -56,9 +55,9 @@ class Completions:
     def codes(self) -> Array:
         return pd.factorize(self.frame["group"])[0].astype(float)
 
-    def of(self, stages: Mapping[str, str], metric: str) -> Prompts | None:
-        """The completions of a run with these stages that have a value of the metric; None where none has."""
-        rows = self.rows.get(stages.get(STAGE, ""))
+    def of(self, identity: str | None, metric: str) -> Prompts | None:
+        """Return the completions that a target left with a value of the metric; None where none has."""
+        rows = self.rows.get(identity or "")
         if rows is None or metric not in self.columns:
             return None
         means, counts = (array[rows] for array in self.columns[metric])
@@ -74,22 +73,22 @@ class Completions:
 
     def known(self, runs: pd.DataFrame) -> list[dict[str, Any]]:
         """What is known of each run's completions; nothing of a run that left none."""
-        return [self.about.get(stages.get(STAGE, ""), {}) for stages in runs["stages"]]
+        return [self.about.get(identity or "", {}) for identity in runs["target_identity"]]
 
 
 def read_completions(runs: pd.DataFrame) -> Completions:
     """Return the completions of the runs, and keep what was read of each sweep in its folder's parquet."""
     sweeps: dict[Path, dict[str, Path]] = {}
-    for run in records(runs.loc[runs["has_result"], ["folder", "outputs", "stages"]]):
-        path = stage_file(run, STAGE, SAMPLES)
+    for run in records(runs[runs["has_result"]]):
+        path = stage_file(run, run["target"], SAMPLES)
         if path is not None:
-            sweeps.setdefault(run["folder"].parent, {})[run["stages"][STAGE]] = path
+            sweeps.setdefault(run["folder"].parent, {})[run["target_identity"]] = path
     parts = [read_sweep(folder / PARQUET, paths) for folder, paths in sweeps.items()]
     if len(parts) == 1:
         return parts[0]
     frame = pd.concat([EMPTY, *(part.frame for part in parts)], ignore_index=True)
     about = {identity: entry for part in parts for identity, entry in part.about.items()}
-    return Completions(frame.drop_duplicates(["evaluate", "group"]), about)  # a stage may lie in two of the sweeps
+    return Completions(frame.drop_duplicates(["stage", "group"]), about)  # a stage may lie in two of the sweeps
 
 
 def read_sweep(path: Path, files: Mapping[str, Path]) -> Completions:
@@ -106,11 +105,11 @@ def read_sweep(path: Path, files: Mapping[str, Path]) -> Completions:
     if not new:
         return stored
     read = {name: summarise(files[name], name) for name in new}
-    frames = [stored.frame[~stored.frame["evaluate"].isin(new)], *(frame for frame, _ in read.values())]
+    frames = [stored.frame[~stored.frame["stage"].isin(new)], *(frame for frame, _ in read.values())]
     about = {name: entry for name, entry in stored.about.items() if name not in new}
     about |= {name: entry | marks[name] for name, (_, entry) in read.items()}
     updated = Completions(pd.concat(frames, ignore_index=True), about)
-    frame = updated.frame.astype({"evaluate": "category", "group": "category"})
+    frame = updated.frame.astype({"stage": "category", "group": "category"})
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**table.schema.metadata, ABOUT: json.dumps(about).encode()})
     with contextlib.suppress(OSError), atomic(path) as temporary:  # a folder that is not ours may be read-only
@@ -124,7 +123,7 @@ def summarise(path: Path, identity: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     values = pd.DataFrame([row.get("values") or {} for row in rows], dtype=float)
     by_group = values.groupby([str(row.get("group", row["id"])) for row in rows], sort=False)
     frame = pd.concat([by_group.mean(), by_group.count().add_suffix(COUNT)], axis=1).rename_axis("group").reset_index()
-    frame.insert(0, "evaluate", identity)
+    frame.insert(0, "stage", identity)
     prompts = sorted({json.dumps([row["id"], row["prompt"]]) for row in rows})
     digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
     about = {"rows": len(frame), "prompts": len(prompts), "hash": digest, "commit": "", "data": ""}

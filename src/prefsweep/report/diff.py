@@ -11,7 +11,7 @@ from rich.text import Text
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import read_jsonl
 from prefsweep.report.cells import difference, make_cell
-from prefsweep.report.completions import SAMPLES, STAGE, Completions, read_completions
+from prefsweep.report.completions import SAMPLES, Completions, read_completions
 from prefsweep.report.formatting import decimals_for, number, value_text
 from prefsweep.report.metrics import metric
 from prefsweep.report.runs import NAMES, Run, metric_names, read_runs, records, run_files, setting_names, stage_file
@@ -73,7 +73,7 @@ def metric_lines(runs: pd.DataFrame, completions: Completions) -> Iterator[list[
 
 def completions_of_both(a: Run, b: Run) -> Iterator[tuple[str, str, str]]:
     """Yield the prompts that both completed, with the first completion of each."""
-    paths = [stage_file(run, STAGE, SAMPLES) for run in (a, b)]
+    paths = [stage_file(run, run["target"], SAMPLES) for run in (a, b)]
     if paths[0] is None or paths[1] is None:
         return
     others: dict[str, str] = {}

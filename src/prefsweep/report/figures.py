@@ -14,7 +14,7 @@ from prefsweep.report.captions import prompts_text
 from prefsweep.report.curves import QUALITY, cost, efficiency, points_of, power, training_points
 from prefsweep.report.formatting import key_heading, value_text
 from prefsweep.report.metrics import metric
-from prefsweep.report.runs import NAMES, Run, records, stage_file
+from prefsweep.report.runs import NAMES, Run, input_identity, records, stage_file
 from prefsweep.report.table import Row, Table
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#555555"
 KINDS = ("png", "pdf")
+CURVES = "curves.json"  # of the frontier: the one input of a target that has such a file
 WIDTH = 6.0  # inches: the text width of a page
 TALLEST = 40.0  # inches: past it the PNG of a thousand rows would not fit in memory
 STYLE: dict[Any, Any] = {
@@ -160,7 +161,7 @@ def draw_panels(
 def draw_runs(table: Table, path: Path) -> list[Path]:
     """Every run a dot beside its row's mean and interval, and the score against KL where all share one base."""
     runs = [run for row in table.rows for run in records(row.cells[0].runs)]
-    bases = {run["stages"].get("generate/base") for run in runs} - {None}
+    bases = {input_identity(run, "base") for run in runs} - {None}
     has_kl = len(bases) <= 1 and any(is_known(run.get("kl/base")) for run in runs)
     lines = sum(max(2, len(label(table, row).split("\n"))) for row in table.rows)
     height = min(max(1.0 + 0.17 * lines, 2.7 if has_kl else 1.5), TALLEST)
@@ -206,7 +207,7 @@ def draw_against_kl(axes: "Axes", table: Table) -> None:
     rows = [records(row.cells[0].runs) for row in table.rows]
     runs = [run for row in rows for run in row]
     divergence, start = kl_axis(runs)
-    draw_frontiers(axes, [run for run in runs if start is None or run["stages"].get("generate/start") == start])
+    draw_frontiers(axes, [run for run in runs if start is None or input_identity(run, "start") == start])
     for at, row in enumerate(rows):
         points = [(kl, run[QUALITY]) for run in row if (kl := kl_of(run, divergence, start)) is not None]
         axes.plot([kl for kl, _ in points], [score for _, score in points], marker(at), color=colour(at), **DOT)
@@ -217,26 +218,32 @@ def draw_against_kl(axes: "Axes", table: Table) -> None:
 
 
 def kl_axis(runs: Sequence[Run]) -> tuple[str, str | None]:
-    """KL to the base, which all runs share; where the frontier is the start's, KL to the start that most of them have,
-    and the identity of that start's completions."""
-    of, starts = "stages.evaluate.frontier_of", Counter[str]()
-    for run in runs:
-        if run.get("stages.evaluate.frontier") and run[of] == "start" and "generate/start" in run["stages"]:
-            starts[run["stages"]["generate/start"]] += 1
+    """Return the metric of the axis, and the start that its KL is to.
+
+    It is KL to the base, which all runs share; where the frontier is a start's, KL to the start that most of them have.
+    """
+    starts = Counter(input_identity(run, "start") for run in runs if has_frontier_of_start(run))
+    starts.pop(None, None)
     return ("kl/start", starts.most_common(1)[0][0]) if starts else ("kl/base", None)
+
+
+def has_frontier_of_start(run: Run) -> bool:
+    target = f"stages.{run['target']}"
+    return bool(run.get(f"{target}.frontier")) and run.get(f"{target}.frontier_of") != "base"
 
 
 def kl_of(run: Run, divergence: str, start: str | None) -> float | None:
     """None where the run has no place on this axis, since it has another start; the start itself is at 0."""
-    if start is None or run["stages"].get("generate/start") == start:
+    if start is None or input_identity(run, "start") == start:
         return run[divergence] if is_known(run.get(divergence)) else None
-    return 0.0 if run["stages"].get("generate/result") == start else None
+    return 0.0 if input_identity(run, "result") == start else None
 
 
 def read_frontiers(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The frontiers of every reference and reward that these runs have, each once."""
+    """Return the frontiers of every reference and reward that these runs have, each once."""
+    paths = {path: None for run in runs for role in run["inputs"].values() if (path := stage_file(run, role, CURVES))}
     curves = {}
-    for path in {path: None for run in runs if (path := stage_file(run, "frontier", "frontier.json"))}:
+    for path in paths:
         for name, curve in json.loads(path.read_text())["curves"].items():
             curves[json.dumps([name, curve])] = {"name": name, **curve}
     return list(curves.values())
@@ -248,7 +255,7 @@ def draw_frontiers(axes: "Axes", runs: Sequence[Run]) -> None:
     curves = read_frontiers(runs)
     for curve in curves:
         line, name = lines[curve["name"]]
-        points = pd.DataFrame(curve["attainable"])
+        points = pd.DataFrame(curve["optimal"])
         axes.plot(points["kl"], points["value"], line, color=GREY, linewidth=1.1, zorder=1, label=name)
         if curve["name"] == "judge":
             band = points["kl"], points["low"], points["high"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from prefsweep.pipeline.files import read_jsonl
 from prefsweep.report.cells import Cell
-from prefsweep.report.completions import SAMPLES, STAGE
+from prefsweep.report.completions import SAMPLES
 from prefsweep.report.formatting import number, value_text
 from prefsweep.report.runs import Run, metric_names, records, stage_file
 from prefsweep.report.table import Row, Table
@@ -100,7 +100,7 @@ def side_by_side(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def first_samples(row: Row) -> Any:
     runs = records(row.runs[row.runs["has_result"]])
-    path = next((path for run in runs if (path := stage_file(run, STAGE, SAMPLES))), None)
+    path = next((path for run in runs if (path := stage_file(run, run["target"], SAMPLES))), None)
     return read_jsonl(path) if path else ()
 
 
@@ -111,7 +111,7 @@ def cut(text: str) -> str:
 def versions(row: Row) -> str:
     """Of the code and the libraries behind the row's first run that left a record."""
     for run in records(row.runs[row.runs["has_result"]]):
-        path = stage_file(run, STAGE, "record.json")
+        path = stage_file(run, run["target"], "record.json")
         if path is not None:
             record = json.loads(path.read_text())
             libraries = [f"{name} {version}" for name, version in (record.get("versions") or {}).items()]

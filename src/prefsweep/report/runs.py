@@ -74,6 +74,11 @@ def read_record(path: Path) -> tuple[Run, Run, dict[str, float]]:
             "result": (config.get("method") or {}).get("result"),
             "outputs": Path(outputs),
             "stages": dict(record.get("stages") or {}),
+            "target": record.get("target"),
+            "target_identity": (record.get("stages") or {}).get(record.get("target")),
+            "inputs": dict(record.get("inputs") or {}),
+            "decoding": dict(record.get("decoding") or {}),
+            "judging": list(record.get("judging") or ()),
             "cost": cost,
             **{name: (config.get(name) or {}).get("name") for name in NAMES},
         }
@@ -122,13 +127,19 @@ def records(runs: pd.DataFrame) -> list[Run]:
     return [dict(zip(runs.columns, row, strict=True)) for row in runs.itertuples(index=False, name=None)]
 
 
-def stage_file(run: Mapping[str, Any], role: str, name: str) -> Path | None:
+def input_identity(run: Mapping[str, Any], name: str) -> str | None:
+    """Return the identity of the stage behind an input of the run's target: `start`, `result`, `pairs`."""
+    identity: str | None = run["stages"].get(run["inputs"].get(name))
+    return identity
+
+
+def stage_file(run: Mapping[str, Any], role: str | None, name: str) -> Path | None:
     """Return a file that one of the run's stages left, or None where it left none or is gone.
 
     `outputs` is as the run was told it: from here, or from a folder above the run's own.
     """
     identity, outputs = run["stages"].get(role), run["outputs"]
-    if identity is None:
+    if role is None or identity is None:
         return None
     tail = outputs / "stages" / role.partition("/")[0] / identity / name
     if tail.is_file() or outputs.is_absolute():
@@ -136,7 +147,7 @@ def stage_file(run: Mapping[str, Any], role: str, name: str) -> Path | None:
     return next((top / tail for top in run["folder"].resolve().parents if (top / tail).is_file()), None)
 
 
-def stage_rows(run: Run, role: str, name: str) -> list[Run]:
+def stage_rows(run: Run, role: str | None, name: str) -> list[Run]:
     """The rows of a JSON-lines file that one of the run's stages left; none where it left none."""
     path = stage_file(run, role, name)
     return list(read_jsonl(path)) if path is not None else []

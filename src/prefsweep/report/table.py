@@ -14,12 +14,20 @@ from prefsweep.report.cells import Cell, compared, make_cell, published_for
 from prefsweep.report.completions import Completions, read_completions
 from prefsweep.report.formatting import NOTHING, key_heading, sort_key, value_text
 from prefsweep.report.metrics import METRICS, metric
-from prefsweep.report.runs import NAMES, following_seed, groups, metric_names, records, setting_names, varying
+from prefsweep.report.runs import (
+    NAMES,
+    following_seed,
+    groups,
+    input_identity,
+    metric_names,
+    records,
+    setting_names,
+    varying,
+)
 
-# What must be equal in all runs of a table: the judge, the prompts, the decoding.
-COMPARING = ("generate", "judge_completions", "evaluate", "judge_accuracy", "judge_model")
-COMPARED = ("judge.", *(f"stages.{stage}." for stage in COMPARING))
-NO_MATTER = ("._target_", ".reads", ".path", "evaluate.frontier")  # plumbing; a path names no content; more is asked
+# Settings of the stages that measure which may differ in a table: plumbing; a path, which names no content; and whether
+# and of which model the frontier is known.
+NO_MATTER = ("._target_", ".reads", ".path", ".frontier", ".frontier_of")
 WEIGHTS = "the judge's own weights"
 
 
@@ -42,12 +50,13 @@ def comparable_sets(runs: pd.DataFrame, completions: Completions) -> list[pd.Dat
 
 
 def comparisons(runs: pd.DataFrame, completions: Completions) -> list[dict[str, Any]]:
-    """What must be equal between runs, as far as each of them says it."""
-    keys = [key for key in setting_names(runs) if key.startswith(COMPARED) and not key.endswith(NO_MATTER)]
+    """Return what must be equal between runs, the judge, the prompts and the decoding, as far as each has it."""
+    compared = ("judge.", *(f"stages.{stage}." for stage in sorted(set().union(*runs["judging"]))))
+    keys = [key for key in setting_names(runs) if key.startswith(compared) and not key.endswith(NO_MATTER)]
     rows = runs[["dataset", "judge", *keys]].to_dict("records")
-    for row, stages, known in zip(rows, runs["stages"], completions.known(runs), strict=True):
-        # The stage that asks the judge about test pairs: one identity, one judge, wherever its files lie.
-        row |= {WEIGHTS: stages.get("judge_accuracy"), "prompts": known.get("hash")}
+    for row, run, known in zip(rows, records(runs), completions.known(runs), strict=True):
+        # The judge's answers about test pairs: one identity, one judge, wherever its files lie.
+        row |= {WEIGHTS: input_identity(run, "pairs"), "prompts": known.get("hash")}
     return [{str(key): value for key, value in row.items() if value is not None} for row in rows]
 
 

@@ -13,7 +13,7 @@ from prefsweep.pipeline.files import read_jsonl, write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import SAMPLES
 
-CURVES, BY_PROMPT = "frontier.json", "by_prompt.npz"
+CURVES, BY_PROMPT = "curves.json", "by_prompt.npz"
 POINTS = 41  # of a curve in CURVES
 
 
