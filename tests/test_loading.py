@@ -79,7 +79,7 @@ def test_an_fp16_opt_trains_in_fp32(model_folders: dict[str, Path], tmp_path: Pa
     """Through every training stage; with its narrow embeddings and its norms after the blocks."""
     folder = half(model_folders["opt"], tmp_path)
     place = Workplace(tmp_path)
-    said = ("model=opt-350m", f"model.path={folder}", "model.base=null", "tracking=off", "sweep=opt")
+    said = ("model=opt-350m", f"model.path={folder}", "model.from_scratch=false", "tracking=off", "sweep=opt")
     assert place.run("-m", *said, "method=sft+dpo,ppo").returncode == 0
     for stage in ("sft", "dpo", "ppo", "reward_model"):
         (found,) = place.stages(stage)
@@ -191,6 +191,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_built(
     words: tuple[str, ...], id: str, key: str, composed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "hub_is_reachable", lambda: False)
+    words = words if words[0].startswith("method=") else ("method=sft+dpo", *words)
     job = prepare([*words], composed(*words))
     with pytest.raises(UserError) as refused:
         check_models(repositories(job.config, job.plan.stages).values())

@@ -55,5 +55,5 @@ def test_the_question_ends_with_the_human_and_the_answer_is_kept_beside() -> Non
 
 
 def test_more_prompts_than_there_are_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"stages.generate.protocol.harmful=400: only 250 rows"):
+    with pytest.raises(UserError, match=r"protocol.harmful=400: only 250 rows"):
         harmful_helpful(protocol(harmful=400), HARMLESS, HELPFUL)

@@ -230,7 +230,7 @@ def test_a_local_model_and_local_pairs_go_the_same_way(tmp_path: Path, model_fol
             "debug=smoke",
             "tracking=off",
             "runtime=cpu",
-            "model.base=null",
+            "model.from_scratch=false",
         ),
         *("scorer@judge=distilbert-imdb", f"judge.path={judge}"),
         *mine,
