@@ -206,7 +206,7 @@ def test_a_run_without_network_ends_in_that_line(tmp_path: Path) -> None:
     done = place.command("model=gpt2", "method=dpo", "tracking=off", **cache)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "hf download openai-community/gpt2" in done.stderr
-    assert not place.stages("sample") and not (tmp_path / "wandb").exists()
+    assert not place.stages("generate") and not (tmp_path / "wandb").exists()
 
 
 def test_a_commit_holds_for_its_own_repository_alone(composed: Callable[..., Any], tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
 def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
     found: dict[str, float], key: str | None, composed: Callable[..., Any]
 ) -> None:
-    with pytest.raises(UserError, match=f"^stages.ppo.{key}: " if key else "^reward_model.path: ") as refused:
+    with pytest.raises(UserError, match=f"^stages.ppo.{key}: " if key else "^reward.path: ") as refused:
         check_reward(composed().stages.ppo, "stages.ppo", found)
     assert "\n" not in str(refused.value)
     check_reward(composed(*NO_GATE).stages.ppo, "stages.ppo", found)

@@ -29,7 +29,7 @@ def test_a_dataset_is_shown_as_the_model_reads_it(tmp_path: Path, model_folders:
         "dataset.test=1",
         "dataset.shuffle=false",
     )
-    model = ("model=gpt2", f"model.path={model_folders['gpt2']}", "stages.sft.max_length=64")
+    model = ("model=gpt2", f"model.path={model_folders['gpt2']}", "model.max_length=64")
     done = shown(*data, *model, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "[[ witty.<|endoftext|>]]" in done.stdout and "[[ dull.<|endoftext|>]]" in done.stdout

@@ -388,7 +388,7 @@ def test_without_tracking_wandb_is_not_imported_and_nothing_is_written(tmp_path:
     with tracking(settings(folder, enabled=False), CARD) as tracker:
         train(tracker, toy_stage("sft"), Path("sft"))
         tracker.reused(toy_stage("dpo"), Path("sft"), {"cost": COST})
-        tracker.samples([{"prompt": "p", "answer": "a", "score": 1.0}])
+        tracker.samples([{"prompt": "p", "completion": "a", "score": 1.0}])
         tracker.summary({"judge/mean": 1.0})
     print(folder.exists(), sorted(name for name in sys.modules if name.startswith("wandb")))
     """
