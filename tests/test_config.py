@@ -335,7 +335,7 @@ SAID = [
     ("stages.dpo.reads=[modle]", "stages.dpo.reads", "nearest: model)"),
     ("--config-dir /nowhere", "--config-dir /nowhere", "no such folder"),
     ("table /nowhere", "/nowhere", "no such folder"),
-    ("sweep=../x", "sweep=../x", "one folder"),
+    ("sweep=../x", "sweep=../x", "no name of a folder"),
     # no key=value at all
     ("tabel", "tabel", "nearest: table)"),
     ("=1", "=1", "key=value"),

@@ -72,9 +72,9 @@ def test_what_an_iteration_costs_is_the_sum_of_its_parts(buys_labels: bool, ppo_
     spending = CostTracker(trainer, scorer, buys_labels)
     size = sum(each.numel() for each in multiplied(trainer.task.policy))
     for generate_completions in (48, 24):
-        before = trainer.sampler.read, trainer.sampler.generated
+        before = trainer.sampler.tokens_read, trainer.sampler.tokens_generated
         _, rollouts, cost = spending.iterate()
-        read, generated = trainer.sampler.read - before[0], trainer.sampler.generated - before[1]
+        read, generated = trainer.sampler.tokens_read - before[0], trainer.sampler.tokens_generated - before[1]
         tokens = sum(map(len, rollouts.queries)) + sum(map(len, rollouts.responses))
         assert (read, generated) >= (tokens, sum(map(len, rollouts.responses)))
         if generate_completions == 24:
@@ -88,9 +88,9 @@ def test_what_an_iteration_costs_is_the_sum_of_its_parts(buys_labels: bool, ppo_
             "tokens_trained": config.epochs * tokens,
             "flops": 2 * size * read + looks + 1000 * generate_completions + 6 * (size + head) * config.epochs * tokens,
         }
-    tally = spending.read()
+    tally = spending.totals()
     trainer.validate(ppo_toy.QUERIES[:4])
-    assert spending.read().generated > tally.generated  # and between two iterations nobody asks
+    assert spending.totals().tokens_generated > tally.tokens_generated  # and between two iterations nobody asks
     assert spending.iterate()[2]["labels"] == (24 if buys_labels else 0)
 
 
@@ -101,7 +101,7 @@ def test_what_an_earlier_attempt_scored_is_in_the_cost(new_context: Any, monkeyp
                 raise RuntimeError
             return super().score(prompts, completions)
 
-    monkeypatch.setattr(scoring, "AT_ONCE", 2)
+    monkeypatch.setattr(scoring, "PART", 2)
     texts = ["5"] * 5, ["3", "3 3", "4", "3", "2"]
     with pytest.raises(RuntimeError):
         scoring.measures(Failing(), *texts, "some", new_context("killed"))

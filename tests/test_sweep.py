@@ -32,8 +32,10 @@ def test_every_job_finishes_and_equal_jobs_run_once(swept: Workplace) -> None:
 
 def test_what_jobs_have_in_common_is_built_once(swept: Workplace) -> None:
     """One base for all seeds; an sft a seed, shared by sft and sft+dpo; the base's reference shared by both dpo."""
-    counts = {name: len(swept.stages(name)) for name in ("pretrain", "sft", "reference", "dpo", "sample", "evaluate")}
-    assert counts == {"pretrain": 1, "sft": 2, "reference": 3, "dpo": 4, "sample": 7, "evaluate": 7}
+    counts = {
+        name: len(swept.stages(name)) for name in ("pretrain", "sft", "reference_logps", "dpo", "generate", "evaluate")
+    }
+    assert counts == {"pretrain": 1, "sft": 2, "reference_logps": 3, "dpo": 4, "generate": 7, "evaluate": 7}
     jobs = swept.jobs("small")
     for seed in (1, 2):
         assert jobs[f"sft/{seed}"]["stages"]["sft"] == jobs[f"sft+dpo/{seed}"]["stages"]["sft"]
