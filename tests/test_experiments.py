@@ -144,9 +144,9 @@ def undocumented(runs: list[dict[str, Any]]) -> set[str]:
 
 def test_the_defaults_are_those_that_are_documented() -> None:
     with composing():
-        config = compose(["model=gpt2", "dataset=hh-rlhf"])
-    assert (config.stages.generate.prompts, config.stages.generate.completions) == (500, 4)
-    assert config.stages.frontier_samples.completions == 256
+        config = compose(["model=gpt2", "dataset=hh-rlhf", "stages.evaluate.frontier=true"])
+    assert (config.stages.generate.prompts, config.stages.generate.completions_per_prompt) == (500, 4)
+    assert config.stages.frontier_samples.completions_per_prompt == 256
 
 
 @pytest.mark.slow

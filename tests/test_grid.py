@@ -197,7 +197,7 @@ def test_one_bad_job_stops_the_sweep_before_the_first_starts(
     def started(*_: Any) -> None:
         raise AssertionError("a job was started")
 
-    monkeypatch.setattr(driver, "server", started)
+    monkeypatch.setattr(driver, "forkserver", started)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["prefsweep", "-m", bad])
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ COMPOSE_ALL = """
 import sys
 from pathlib import Path
 import prefsweep
-from prefsweep.config.compose import compose, composing
+from prefsweep.config.compose import compose, composing, read_stage_file
 
 print(prefsweep.__file__)
 conf = prefsweep.config_folder()
@@ -29,8 +29,11 @@ with composing():
         group, name = file.parent.name, file.stem
         if name.startswith("_"):
             continue
-        key = {"stage": f"stage@stages.{name}", "scorer": "scorer@reward"}.get(group, group)
-        compose([f"{key}={name}", *(["dataset.path=pairs.jsonl"] if name == "local" else [])])
+        key = "scorer@reward" if group == "scorer" else group
+        if group == "stage":
+            read_stage_file(name, None)
+        else:
+            compose([f"{key}={name}", *(["dataset.path=pairs.jsonl"] if name == "local" else [])])
         print(f"{group}/{file.name}")
 """
 
