@@ -26,6 +26,7 @@ DATASETS = {
     "imdb-frontier": "imdb",
     "imdb-frontier-judged": "imdb",
 }
+EMBEDDED = ("demo", "methods")  # which need nothing
 METRICS = Path(__file__).parents[1] / "docs/metrics.md"
 OF_THE_JUDGE = {"judge/well_formed", "judge/truncated"}  # `judge/<other>` there
 EXPERIMENT = pytest.mark.experiment
@@ -55,9 +56,9 @@ def has_samples(sweep: Path, runs: list[dict[str, Any]]) -> None:
     assert heading and "<h3>" in below
 
 
-def has_limit(sweep: Path, runs: list[dict[str, Any]]) -> None:
-    with_limit = {run["config"]["method"]["name"] for run in runs if "limit" in run["stages"]}
-    assert with_limit == {"sft+dpo", "sft+ppo"}  # those whose start is not their result
+def has_frontier(sweep: Path, runs: list[dict[str, Any]]) -> None:
+    with_frontier = {run["config"]["method"]["name"] for run in runs if "frontier" in run["stages"]}
+    assert with_frontier == {"sft+dpo", "sft+ppo"}  # those whose start is not their result
 
 
 def says_how_bleu_was_counted(sweep: Path, runs: list[dict[str, Any]]) -> None:
@@ -75,7 +76,7 @@ ENDS_IN: dict[str, list[Callable[[Path, list[dict[str, Any]]], None]]] = {
     "safe-gpt2": [has_versus, says_how_bleu_was_counted],
     "gpt2-hh-sweep": [names_the_best, has("curves.png")],
     "opt350m-hh": [has_cas, has("bars.png")],
-    "imdb-frontier": [has_limit, has("figure.png")],
+    "imdb-frontier": [has_frontier, has("figure.png")],
     "gpt2-ultrafeedback-lora": [has_samples, has("curves.png")],
 }
 
@@ -88,7 +89,7 @@ def text(experiment: str) -> str:
 def test_it_opens_with_the_command_that_runs_it_and_what_it_needs(experiment: str) -> None:
     comment = re.match(r"(#.*\n)+", text(experiment))
     assert comment is not None
-    if experiment != "demo":
+    if experiment not in EMBEDDED:
         assert f"prefsweep experiment={experiment}" in comment[0]
         assert "Needs (estimates, not measured):" in comment[0]
 
