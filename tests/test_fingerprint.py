@@ -41,7 +41,7 @@ class Pinned:
     nickname: str = config_field(hashed=False)
     id: str | None = config_field(unless="path")
     path: str | None = config_field(is_content=True)
-    trick: bool = config_field(legacy_default=False)
+    trick: bool = config_field()
 
 
 def no_content(path: Path) -> str:
@@ -134,20 +134,6 @@ def test_what_only_looks_alike_differs(near: list[Any]) -> None:
 def test_what_has_no_canonical_form_raises(value: Any, wrap: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="no canonical form"):
         named(wrap(value))
-
-
-def test_a_field_added_later_is_absent_at_the_old_behaviour_and_counts_at_any_other() -> None:
-    @dataclass
-    class Before:
-        steps: int = config_field()
-
-    @dataclass
-    class After(Before):
-        trick: bool = config_field(legacy_default=False)
-        weights: list[float] = config_field(legacy_default=[1.0])
-
-    assert named(After(3, False, [1])) == named(Before(3))
-    assert len({named(Before(3)), named(After(3, True, [1.0])), named(After(3, False, [2.0]))}) == 3
 
 
 def test_a_nickname_does_not_count() -> None:

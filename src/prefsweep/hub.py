@@ -13,8 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from prefsweep.config.schema import HubDatasetConfig, HubScorerConfig, ModelConfig
-from prefsweep.config.stages import EncoderConfig
+from prefsweep.config.schema import HubConfig, HubDatasetConfig, ModelConfig, WeightsConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_json
 
@@ -55,18 +54,15 @@ class Repository:
 
 def repository(section: Any, key: str = "") -> Repository | None:
     """Return the repository of the section at `key`; None where it is a local folder or is initialised from scratch."""
-    if getattr(section, "path", None) is not None or getattr(section, "id", None) is None:
+    if not isinstance(section, HubConfig) or section.path is not None or section.id is None:
         return None
-    match section:
-        case HubDatasetConfig():
-            return Repository(section.id, section.revision, "dataset", "dataset.path")
-        case ModelConfig(from_scratch=False):
-            return Repository(str(section.id), section.revision, "model", "model.path")
-        case HubScorerConfig(architecture=None):
-            return Repository(str(section.id), section.revision, "model", f"{key}.path")
-        case EncoderConfig(architecture=None):
-            return Repository(str(section.id), section.revision, "model", f"{key}.path")
-    return None
+    if isinstance(section, HubDatasetConfig):
+        return Repository(section.id, section.revision, "dataset", "dataset.path")
+    if isinstance(section, ModelConfig):
+        return None if section.from_scratch else Repository(section.id, section.revision, "model", "model.path")
+    if isinstance(section, WeightsConfig) and section.architecture is not None:
+        return None
+    return Repository(section.id, section.revision, "model", f"{key}.path")
 
 
 def pinned(section: Any, outputs: Path, resolve: bool) -> Any:
@@ -74,7 +70,7 @@ def pinned(section: Any, outputs: Path, resolve: bool) -> Any:
 
     Where neither is known it stays None, which a plan shows as "not pinned"; with `resolve` it is looked up and stored.
     """
-    if not isinstance(section, HubDatasetConfig | ModelConfig | HubScorerConfig | EncoderConfig) or section.id is None:
+    if not isinstance(section, HubConfig) or section.id is None:
         return section
     commit = commit_of(section.id, section.revision)
     if repo := repository(section):

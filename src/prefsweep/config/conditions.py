@@ -14,29 +14,13 @@ def holds(config: Config, role: str, condition: str) -> bool:
     dataset, as `judge_accuracy/imdb`, `dataset` means that one. A key of a stage that the method does not run is false.
     """
     key, _, value = condition.partition("=")
-    current = value_at(for_dataset(config, role), key, f"method.pipeline.{role}.when={condition}")
-    return str(current) == value if value else bool(current)
-
-
-def for_dataset(config: Config, role: str) -> Config:
-    """Return the config with the dataset of `evaluate_on` that a role's part names, or unchanged."""
     other: DatasetConfig | None = config.other_datasets.get(role.rpartition("/")[2])
-    return config if other is None else dataclasses.replace(config, dataset=other)
-
-
-def value_at(config: Config, key: str, where: str) -> Any:
-    """Return the value at a dotted key; `where` begins the error for a key that does not exist."""
-    section, _, rest = key.partition(".")
-    current: Any = config
-    if section == "stages":
-        name, _, rest = rest.partition(".")
-        current = config.stages.get(name)
-        if current is None:
-            return None
-    else:
-        rest = key
-    for part in rest.split("."):
+    current: Any = dataclasses.replace(config, dataset=other) if other else config
+    for part in key.split("."):
+        if current is config.stages and part not in current:
+            return False
         if not hasattr(current, part):
-            raise UserError(f"{where}: no such key{nearest(part, [name for name in dir(current) if name[0] != '_'])}")
+            names = [name for name in dir(current) if not name.startswith("_")]
+            raise UserError(f"method.pipeline.{role}.when={condition}: no such key{nearest(part, names)}")
         current = getattr(current, part)
-    return current
+    return str(current) == value if value else bool(current)

@@ -8,9 +8,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer, ValueType
-from hydra.errors import OverrideParseException
 
-from prefsweep.config.hydra_errors import one_line
+from prefsweep.config.hydra_errors import one_line_errors
 from prefsweep.errors import UserError
 
 # The overrides parsed so far: the jobs of a grid share most of theirs. Emptied by `compose.composing`.
@@ -28,10 +27,8 @@ def parse(words: list[str]) -> list[Override]:
     """Return the parsed form of each override, in order."""
     new = [word for word in dict.fromkeys(words) if word not in PARSED]
     if new:
-        try:
+        with one_line_errors():
             PARSED.update(zip(new, OverridesParser.create(loader()).parse_overrides(new), strict=True))
-        except OverrideParseException as error:
-            raise UserError(one_line(error, words)) from error
     return [PARSED[word] for word in words]
 
 
@@ -48,6 +45,17 @@ def set_key(override: Override) -> str:
 def chooses_file(override: Override) -> bool:
     """Whether an override chooses a file of a config group, as Hydra decides it."""
     return loader().repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+
+
+def check_choice(override: Override) -> None:
+    """Refuse what Hydra would ignore, or would complain of without naming the override."""
+    line = override.input_line
+    if override.is_sweep_override():
+        raise UserError(f"{line}: several values make a sweep; add -m")
+    if override.key_or_group.split(".")[0].split("/")[0] == "hydra":
+        raise UserError(f"{line}: settings of Hydra itself have no effect here")
+    if chooses_file(override) and not (override.is_delete() or isinstance(override.value(), str | list)):
+        raise UserError(f"{line}: a group takes the name of one of its choices; `prefsweep --help` lists them")
 
 
 def products(words: list[str], multirun: bool) -> list[list[str]]:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefsweep.config.field import config_field
-from prefsweep.config.model_checks import check_adapter, check_encoder, check_model_folder
-from prefsweep.config.schema import Config, DatasetConfig, HHConfig, SyntheticReviewsConfig
+from prefsweep.config.model_checks import check_encoder, check_model_folder
+from prefsweep.config.schema import Config, DatasetConfig, HHConfig, SyntheticReviewsConfig, WeightsConfig
 from prefsweep.config.stage import (
-    AdapterConfig,
+    OptimiserConfig,
+    PolicyConfig,
     PolicyTrainingConfig,
     StageConfig,
     TrainingConfig,
@@ -97,14 +98,8 @@ class KTOConfig(PolicyTrainingConfig):
 
 
 @dataclass
-class EncoderConfig:
-    """A bidirectional model from which a reward model starts: on the hub, in a local folder, or with random weights."""
-
-    id: str | None = config_field(unless="path")
-    revision: str | None = config_field(unless="path")
-    path: str | None = config_field(is_content=True)
-    architecture: Any = config_field(unless="path")  # an EncoderArchitecture or None
-    small: Any = config_field(hashed=False)  # likewise
+class EncoderConfig(WeightsConfig):
+    """A bidirectional model from which a reward model starts."""
 
 
 @stage_config("reward_model")
@@ -174,27 +169,16 @@ class ReferenceLogpsConfig(StageConfig):
 
 
 @dataclass
-class OnPolicyConfig(StageConfig):
+class OnPolicyConfig(OptimiserConfig, PolicyConfig):
     """What PPO and its like share: iterations, each a batch of rollouts and several epochs of updates on it."""
 
-    reads_training_rows = True
-    leaves_policy = True
-
-    lora: bool = config_field(legacy_default=False)
-    adapter: AdapterConfig = config_field(only_with="lora")
-    seed: int = config_field(at_least=0)
     iterations: int = config_field(at_least=1)
-    batch_size: int = config_field(at_least=1)
     group_size: int = config_field(at_least=1)
     minibatch_size: int = config_field(at_least=1)
     epochs: int = config_field(at_least=1)
-    learning_rate: float = config_field(above=0)
     schedule: str = config_field(choices=("linear", "constant"))
     warmup_iterations: int = config_field(at_least=0)
     adam_epsilon: float = config_field(above=0)
-    max_grad_norm: float = config_field(above=0)
-    precision: str = config_field(choices=("fp32", "bf16"))
-    max_length: int = config_field(at_least=2)
     query_tokens: list[int] | None = config_field(at_least=1)
     response_tokens: list[int] = config_field(at_least=1)
     temperature: float = config_field(above=0)
@@ -210,10 +194,7 @@ class OnPolicyConfig(StageConfig):
     target_kl: float | None = config_field(above=0)
     negative_kl: float = config_field(above=0)
     min_entropy: float = config_field(at_least=0)
-    evaluate_every: int | None = config_field(at_least=1)
     validation_prompts: int = config_field(at_least=1)
-    save_every: int | None = config_field(at_least=1)
-    checkpoint: str = config_field(choices=("last", "best"))
     best_by: str = config_field(choices=("score", "objective"))
     # These decide whether a reward model is accepted, not what PPO computes, so they are in no identity.
     min_accuracy: float = config_field(hashed=False, at_least=0, at_most=1)
@@ -224,6 +205,7 @@ class OnPolicyConfig(StageConfig):
         return True
 
     def check(self, key: str, config: Config) -> None:
+        super().check(key, config)
         for name in ("minibatch_size", "group_size"):
             if self.batch_size % getattr(self, name):
                 raise UserError(
@@ -238,14 +220,10 @@ class OnPolicyConfig(StageConfig):
                 f"{key}.max_length={self.max_length}: prompt and completion may be {longest} tokens; raise it or lower "
                 f"{key}.response_tokens"
             )
-        if self.checkpoint == "best" and self.evaluate_every is None:
-            raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
-        if self.lora:
-            check_adapter(f"{key}.adapter", self.adapter, config.model)
-            if self.adapter.dropout:
-                raise UserError(
-                    f"{key}.adapter.dropout={self.adapter.dropout}: must be 0, or the first ratios would not be 1"
-                )
+        if self.lora and self.adapter.dropout:
+            raise UserError(
+                f"{key}.adapter.dropout={self.adapter.dropout}: must be 0, or the first ratios would not be 1"
+            )
 
 
 @stage_config("ppo")
@@ -287,11 +265,19 @@ class HarmfulHelpful:
     seed: int = config_field(at_least=0)
 
 
+@stage_config("judge_validation")
+@stage_config("frontier_rewards")
+@dataclass
+class EvaluationConfig(StageConfig):
+    """A stage that trains nothing. Those registered here have no key of their own."""
+
+    built_by_rescoring = True
+
+
 @stage_config("generate")
 @dataclass
-class GenerateConfig(StageConfig):
+class GenerateConfig(EvaluationConfig):
     repeated_per_dataset = True
-    built_by_rescoring = True
 
     split: str = config_field(choices=("validation", "test"))
     protocol: HarmfulHelpful | None = config_field()
@@ -326,22 +312,14 @@ class GenerateConfig(StageConfig):
 
 @stage_config("judge_completions")
 @dataclass
-class JudgeCompletionsConfig(StageConfig):
+class JudgeCompletionsConfig(EvaluationConfig):
     repeated_per_dataset = True
-    built_by_rescoring = True
-
-
-@stage_config("judge_validation")
-@dataclass
-class JudgeValidationConfig(StageConfig):
-    built_by_rescoring = True
 
 
 @stage_config("judge_accuracy")
 @dataclass
-class JudgeAccuracyConfig(StageConfig):
+class JudgeAccuracyConfig(EvaluationConfig):
     repeated_per_dataset = True
-    built_by_rescoring = True
 
     pairs: int = config_field(at_least=1)
 
@@ -359,26 +337,17 @@ class FrontierSamplesConfig(GenerateConfig):
             )
 
 
-@stage_config("frontier_rewards")
-@dataclass
-class FrontierRewardsConfig(StageConfig):
-    built_by_rescoring = True
-
-
 @stage_config("frontier")
 @dataclass
-class FrontierConfig(StageConfig):
-    built_by_rescoring = True
-
+class FrontierConfig(EvaluationConfig):
     trusted: float = config_field(above=0, below=1)
     bootstrap_samples: int = config_field(at_least=100)
 
 
 @stage_config("evaluate")
 @dataclass
-class EvaluateConfig(StageConfig):
+class EvaluateConfig(EvaluationConfig):
     repeated_per_dataset = True
-    built_by_rescoring = True
     inputs_of_own_dataset = ("frontier", "validated")
 
     frontier: bool = config_field(hashed=False)  # it adds an input, which is in the identity

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.compose import as_container
 from prefsweep.config.conditions import holds
 from prefsweep.config.graph import WHEN, needed_roles, stage_of
 from prefsweep.config.schema import Config, DatasetConfig, RuntimeConfig
@@ -46,7 +45,8 @@ class Job:
     @property
     def resolved(self) -> dict[str, Any]:
         """The config as written to disk: without a number of training rows where none is read."""
-        container = as_container(self.config)
+        container = dataclasses.asdict(self.config)
+        container["stages"] = dict(container["stages"])  # a StageMap is no dict to OmegaConf
         if not self.learns:
             container["dataset"]["max_train_samples"] = None
         return container

@@ -181,7 +181,6 @@ def start_run(settings: TrackingConfig, card: JobCard, folder: Path, mode: Any) 
 
     return wandb.init(
         project=settings.project,
-        entity=settings.entity,
         id=secrets.token_hex(6),  # an exported WANDB_RUN_ID would make one run of all the jobs
         **vars(card) | {"tags": [tag[:64] for tag in card.tags if tag]},  # W&B refuses the run for a longer tag
         dir=folder,
@@ -190,7 +189,6 @@ def start_run(settings: TrackingConfig, card: JobCard, folder: Path, mode: Any) 
         settings=wandb.Settings(
             console="off",
             disable_git=True,  # the commit is a tag; W&B would log that of the working directory
-            x_disable_stats=not settings.system_metrics,
         ),
     )
 

@@ -81,8 +81,6 @@ def canonical_fields(value: Any, hash_content: Callable[[Path], str]) -> dict[st
             continue
         if rules.get("only_with") and not getattr(value, rules["only_with"]):
             continue
-        if "legacy_default" in rules and item == rules["legacy_default"]:
-            continue
         if rules.get("is_content") and item is not None:
             form[field.name] = hash_content(Path(item))
         else:

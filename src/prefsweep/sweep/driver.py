@@ -77,7 +77,7 @@ class Queue:
 def sweep(grid: Grid) -> int:
     """Run the jobs of a grid; return the exit code, 1 if a job has failed."""
     runtime = grid.jobs[0].config.runtime
-    folder = Path(runtime.multirun) / grid.name
+    folder = Path("multirun_sweeps") / grid.name
     if runtime.dry_run:
         for job in grid.jobs:
             show_plan(job.plan, store_of(runtime), job.name)
