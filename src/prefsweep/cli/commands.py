@@ -36,7 +36,10 @@ def run(
     if cfg:
         if multirun:
             raise UserError("--cfg: prints the config of one job; leave out -m and give each key one value")
-        return print_config(overrides, resolve, config_dir)
+        from prefsweep.cli.config_text import config_text
+
+        print(config_text(overrides, config_dir, resolve), end="")
+        return 0
     from prefsweep.config.compose import composing
     from prefsweep.sweep.grid import expand
 
@@ -50,21 +53,10 @@ def run(
     return run_job(job)
 
 
-def print_config(overrides: list[str], resolve: bool, config_dir: Path | None) -> int:
-    from prefsweep.cli.config_text import config_text
-    from prefsweep.config.compose import composing
-
-    with composing(config_dir):
-        print(config_text(overrides, config_dir, resolve), end="")
-    return 0
-
-
 def run_job(job: "Job") -> int:
     from prefsweep.jobs import console
     from prefsweep.jobs.job import store_of
-    from prefsweep.jobs.unused_overrides import refuse_unused
 
-    refuse_unused(job)
     console.show_plan(job.plan, store_of(job.config.runtime), job.name)
     if job.config.runtime.dry_run:
         return 0

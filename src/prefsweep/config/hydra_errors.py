@@ -107,7 +107,7 @@ def explain(message: str, key: str, text: str) -> str:
         return f"{quoted}: exists already; set it without the +"
     if message.startswith("Could not override"):
         suggestion = re.search(r"Did you mean to override (?:one of )?(.+?)\?", text)
-        groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
+        groups = [folder.name for folder in config_folder().glob("[!_.]*/")]
         return f"{quoted}: no such group" + (f" (nearest: {suggestion[1]})" if suggestion else nearest(quoted, groups))
     return f"{key}: {message}" if key else message
 

@@ -14,6 +14,7 @@ from prefsweep.hub import not_pinned
 from prefsweep.jobs import dataset_summary
 from prefsweep.pipeline.compare import nearest_built
 from prefsweep.pipeline.plan import Plan
+from prefsweep.pipeline.runner import Listener
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
 
@@ -62,7 +63,7 @@ def model_lines(plan: Plan, store: Store) -> Iterator[str]:
             yield f"{section.name}: {pin}"
 
 
-class Listener:
+class StagePrinter(Listener):
     """Prints a line for each stage of a run."""
 
     def reused(self, stage: Stage, folder: Path, record: Record) -> None:
@@ -70,9 +71,6 @@ class Listener:
 
     def started(self, stage: Stage) -> None:
         print_line(f"  {stage.role:<16}building   {stage.identity}")
-
-    def logged(self, stage: Stage, row: dict[str, Any]) -> None:
-        pass
 
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
         print_line(f"  {stage.role:<16}done       {folder.name}  {record['cost']['seconds']:.1f} s")

@@ -65,12 +65,12 @@ def check_labelled(plan: Plan, dataset: Any) -> None:
 def check_targets(plan: Plan) -> None:
     """The module of every stage must exist. It is not imported, which would take seconds and may need torch."""
     for stage in plan.stages:
-        module, _, function = stage.config._target_.rpartition(".")
+        module = stage.config._target_.rpartition(".")[0]
         try:
-            spec = find_spec(module) if module and function else None
+            exists = bool(module) and find_spec(module) is not None
         except ImportError:
-            spec = None
-        if spec is None:
+            exists = False
+        if not exists:
             raise UserError(
                 f"stages.{stage.name}._target_={stage.config._target_}: no such module; set package.module.function"
             )

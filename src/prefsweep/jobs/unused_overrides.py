@@ -1,5 +1,7 @@
 """Reject overrides that no stage reads: in a single run any, in a grid those that every job ignores."""
 
+from collections.abc import Sequence
+
 from prefsweep.config.compose import stage_keys
 from prefsweep.config.overrides import parse, set_key
 from prefsweep.errors import UserError
@@ -24,14 +26,9 @@ def why_unused(key: str, job: Job) -> str | None:
     return None
 
 
-def refuse_unused(job: Job) -> None:
-    """Raise a UserError for the first key that a single run sets and does not read."""
-    for key, why in unused_keys(job).items():
-        raise UserError(f"{key}: method={job.config.method.name} {why}")
-
-
-def refuse_used_by_none(jobs: list[Job]) -> None:
-    """Raise a UserError for the first key that no job of a grid reads; one that some jobs read is no mistake."""
+def refuse_unused(jobs: Sequence[Job]) -> None:
+    """Raise a UserError for the first key that no job reads; in a grid, one that some jobs read is no mistake."""
     unused = [unused_keys(job) for job in jobs]
-    for key in set.intersection(*map(set, unused)):
-        raise UserError(f"{key}: method={jobs[0].config.method.name} {unused[0][key]}")
+    for key, reason in unused[0].items():
+        if all(key in keys for keys in unused):
+            raise UserError(f"{key}: method={jobs[0].config.method.name} {reason}")

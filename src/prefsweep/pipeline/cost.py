@@ -193,10 +193,8 @@ def peak_memory() -> int:
 def total(costs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return the sum over stages of each measure that all of them have; of energy, over those that used a GPU."""
     known = list(costs)
-    sums: dict[str, float] = {}
-    for name in ("seconds", *COUNTS, "gpu_hours"):
-        if all(name in cost for cost in known):
-            sums[name] = round(sum(cost[name] for cost in known), 9)
+    names = [name for name in ("seconds", *COUNTS, "gpu_hours") if all(name in cost for cost in known)]
+    sums = {name: round(sum(cost[name] for cost in known), 9) for name in names}
     on_gpu = [cost for cost in known if cost.get("gpu_hours")]
     if "gpu_hours" in sums and on_gpu and all("energy_joules" in cost for cost in on_gpu):
         sums["energy_joules"] = round(sum(cost["energy_joules"] for cost in on_gpu), 1)

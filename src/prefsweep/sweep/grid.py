@@ -17,7 +17,7 @@ from prefsweep.config.compose import compose
 from prefsweep.config.overrides import key_of, products
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job, prepare
-from prefsweep.jobs.unused_overrides import refuse_used_by_none
+from prefsweep.jobs.unused_overrides import refuse_unused
 from prefsweep.pipeline.fingerprint import fingerprint
 
 BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line
@@ -43,8 +43,7 @@ def expand(overrides: list[str], multirun: bool, config_dir: Path | None) -> Gri
     if not jobs:
         raise UserError("grid=[]: has no block, so there is no job to run; set grid=null or add a block")
     distinct = list(jobs.values())
-    if is_sweep:
-        refuse_used_by_none(distinct)
+    refuse_unused(distinct)
     return Grid(is_sweep, sweep_name(overrides, distinct), distinct)
 
 
