@@ -1,13 +1,11 @@
 """Parse overrides (`key=value`, `group=choice`, `+key=value`, `~key`) by Hydra's grammar, each once."""
 
-import dataclasses
 import itertools
-from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Transformer, ValueType
+from hydra.core.override_parser.types import Override, ValueType
 
 from prefsweep.config.hydra_errors import one_line_errors
 from prefsweep.errors import UserError
@@ -74,15 +72,9 @@ def single_values(override: Override) -> list[str]:
         return [str(override.input_line)]
     if not override.is_discrete_sweep():
         raise UserError(f"{override.input_line}: an interval has no finite grid; list its values")
-    words = []
-    for value in override.sweep_iterator():
-        text = Transformer.str(value)
-        if override.value_type == ValueType.GLOB_CHOICE_SWEEP and text.startswith("_"):
-            continue  # `glob(*)` means the choices, not the files that they include
-        word = f"{override.get_key_element()}={text}"
-        single: dict[str, Any] = {"value_type": ValueType.ELEMENT, "_value": value, "input_line": word}
-        PARSED.setdefault(word, dataclasses.replace(override, **single))
-        words.append(word)
-    if not words:
+    values = list(override.sweep_string_iterator())
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:  # `glob(*)` means the choices, not what they include
+        values = [value for value in values if not value.startswith("_")]
+    if not values:
         raise UserError(f"{override.input_line}: has no values")
-    return words
+    return [f"{override.get_key_element()}={value}" for value in values]
