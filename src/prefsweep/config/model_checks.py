@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.architectures import Architecture, EncoderArchitecture, GPT2Architecture, OPTArchitecture
+from prefsweep.config.architectures import EncoderArchitecture, GPT2Architecture, OPTArchitecture
 from prefsweep.config.schema import (
     DatasetConfig,
     HubScorerConfig,
@@ -13,6 +13,7 @@ from prefsweep.config.schema import (
     OracleConfig,
     ScorerConfig,
     SyntheticReviewsConfig,
+    WeightsConfig,
 )
 from prefsweep.config.stage import AdapterConfig
 from prefsweep.errors import UserError, nearest
@@ -36,7 +37,7 @@ def check_model(model: ModelConfig) -> None:
             raise UserError(
                 f"model.architecture.model_type={model.architecture.model_type}: not a language model; set gpt2 or opt"
             )
-        check_heads("model.architecture", model.architecture)
+        check_heads(model.architecture)
         if model.path is not None:
             raise UserError(
                 f"model.path={model.path}: set model.from_scratch=false too, to take these weights as the base"
@@ -45,23 +46,21 @@ def check_model(model: ModelConfig) -> None:
         raise UserError("model.id=null: a model needs an id, a path, or from_scratch=true with an architecture")
 
 
-def check_heads(key: str, architecture: Architecture) -> None:
+def check_heads(architecture: GPT2Architecture | OPTArchitecture) -> None:
     """Check that the number of attention heads divides the width; each architecture has its own names for the two."""
-    for heads, width in (("n_head", "n_embd"), ("num_attention_heads", "hidden_size"), ("n_heads", "dim")):
-        if hasattr(architecture, heads) and getattr(architecture, width) % getattr(architecture, heads):
-            raise UserError(
-                f"{key}.{heads}={getattr(architecture, heads)}: must divide {width}={getattr(architecture, width)}"
-            )
+    is_gpt2 = isinstance(architecture, GPT2Architecture)
+    heads, width = ("n_head", "n_embd") if is_gpt2 else ("num_attention_heads", "hidden_size")
+    number, size = getattr(architecture, heads), getattr(architecture, width)
+    if size % number:
+        raise UserError(f"model.architecture.{heads}={number}: must divide {width}={size}")
 
 
-def check_encoder(key: str, owner: Any) -> None:
-    """Check the architecture of a scorer or an encoder that is to get random weights."""
-    shape = owner.architecture
-    if shape is None or getattr(owner, "path", None) is not None:
-        return
-    if not isinstance(shape, EncoderArchitecture):
+def check_encoder(key: str, encoder: WeightsConfig) -> None:
+    """Check where the weights of a scorer or of a reward model's encoder come from."""
+    check_model_folder(f"{key}.path", encoder.path)
+    shape = encoder.architecture
+    if not (shape is None or isinstance(shape, EncoderArchitecture)):
         raise UserError(f"{key}.architecture.model_type={shape.model_type}: not an encoder; set bert or deberta-v2")
-    check_heads(f"{key}.architecture", shape)
 
 
 def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
@@ -92,10 +91,11 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
         raise UserError(f"{role}={scorer}: is a section; choose a scorer by its group, scorer@{role}={scorer}")
     if not isinstance(scorer, ScorerConfig):
         raise UserError(f"{role}: its YAML names no schema; begin it with `defaults: [_classifier, _self_]`")
-    check_model_folder(f"{role}.path", getattr(scorer, "path", None))
-    if scorer.architecture is not None and not isinstance(scorer, HubScorerConfig):
+    if isinstance(scorer, HubScorerConfig):
+        check_encoder(role, scorer)
+    elif scorer.architecture is not None:
         raise UserError(f"{role}.architecture: scorer {scorer.name} is no model of the hub; set null")
-    check_encoder(role, scorer)
+    check_model_folder(f"{role}.path", getattr(scorer, "path", None))
     if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):
         raise UserError(
             f"scorer@{role}=oracle: knows the synthetic world alone and would score every text of "

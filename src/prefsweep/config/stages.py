@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefsweep.config.field import config_field
-from prefsweep.config.model_checks import check_encoder, check_model_folder
+from prefsweep.config.model_checks import check_encoder
 from prefsweep.config.schema import Config, DatasetConfig, HHConfig, SyntheticReviewsConfig, WeightsConfig
 from prefsweep.config.stage import (
     OptimiserConfig,
@@ -131,7 +131,6 @@ class RewardModelConfig(TrainingConfig):
         if not self.template.endswith("{completion}") or self.template.count("{completion}") > 1:
             raise UserError(f"{key}.template={self.template}: must end with {{completion}} and have it once")
         if self.backbone == "encoder":
-            check_model_folder(f"{key}.encoder.path", self.encoder.path)
             check_encoder(f"{key}.encoder", self.encoder)
         if len(self.share) != 2 or self.share[0] >= self.share[1]:
             raise UserError(f"{key}.share={self.share}: must be the beginning and the end of a range, as in [0,0.5]")
