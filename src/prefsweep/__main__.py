@@ -31,7 +31,7 @@ def main() -> int:
 
 def dispatch(argv: list[str]) -> int:
     command, arguments = parse(argv)
-    code: int = getattr(commands, command)(**arguments)
+    code: int = getattr(commands, command)(**arguments) or 0
     return code
 
 

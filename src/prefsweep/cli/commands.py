@@ -1,4 +1,4 @@
-"""One function a command, called with what `parser.parse` read; each returns the exit code.
+"""One function a command, called with what `parser.parse` read; those that run jobs return an exit code.
 
 Everything heavy is imported inside the functions: help, a misspelt key and `--cfg job` must not wait for torch.
 """
@@ -73,7 +73,7 @@ def run_job(job: "Job") -> int:
 
 def table(
     folders: list[Path], rows: Names, columns: Names, metrics: Names, format: str | None, out: Path | None
-) -> int:
+) -> None:
     from prefsweep.jobs.console import console, print_line
     from prefsweep.report import Layout, report, table_of
 
@@ -82,23 +82,20 @@ def table(
     else:
         for path in table_of(folders, Layout(rows, columns or (), metrics), format, out, console):
             print_line(str(path))
-    return 0
 
 
-def diff(a: Path, b: Path) -> int:
+def diff(a: Path, b: Path) -> None:
     from prefsweep.jobs.console import console
     from prefsweep.report.diff import diff as compare
 
     compare(a, b, console)
-    return 0
 
 
-def best(sweep: Path, by: str) -> int:
+def best(sweep: Path, by: str) -> None:
     from prefsweep.jobs.console import console
     from prefsweep.report.choice import best as print_best
 
     print_best(sweep, by, console)
-    return 0
 
 
 def confirm(sweep: Path, by: str | None, seeds: int) -> int:
@@ -125,7 +122,7 @@ def rescore(sweep: Path, overrides: list[str], config_dir: Path | None) -> int:
         return run_sweep(rescored(sweep, overrides, config_dir))
 
 
-def show(words: list[str], config_dir: Path | None) -> int:
+def show(words: list[str], config_dir: Path | None) -> None:
     splits = [word for word in words if word in SPLITS]
     if len(splits) > 1:
         raise UserError(f"show: one split at a time, not {' and '.join(splits)}")
@@ -133,10 +130,9 @@ def show(words: list[str], config_dir: Path | None) -> int:
     from prefsweep.cli.preview import show as preview
 
     preview(config, splits[0] if splits else "train")
-    return 0
 
 
-def score(scorer: str, words: list[str], config_dir: Path | None) -> int:
+def score(scorer: str, words: list[str], config_dir: Path | None) -> None:
     settings = [word for word in words if re.match(r"[a-z_][a-z_.]*=", word)]
     texts = [word for word in words if word not in settings]
     if len(texts) not in (1, 2):
@@ -151,15 +147,13 @@ def score(scorer: str, words: list[str], config_dir: Path | None) -> int:
     prompt = texts[0] if len(texts) == 2 else ""
     for name, (value,) in reader.score([prompt], [texts[-1]]).items():
         print(f"{name:<12} {value:.4f}")
-    return 0
 
 
-def export(run: Path, target: Path, merge: bool) -> int:
+def export(run: Path, target: Path, merge: bool) -> None:
     from prefsweep.cli.export import export as write_policy
 
     write_policy(run, target, merge)
     print(f"{target}: written")
-    return 0
 
 
 def composed(overrides: list[str], config_dir: Path | None) -> "Config":

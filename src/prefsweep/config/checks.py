@@ -123,7 +123,5 @@ def check_lengths(config: Config) -> None:
             raise UserError(f"stages.{name}.max_length={stage.max_length}: the model has {longest} positions")
         for key in ("max_new_tokens", "validation_max_new_tokens"):
             if getattr(stage, key, 0) >= longest:
-                raise UserError(
-                    f"stages.{name}.{key}={getattr(stage, key)}: leaves no room for a prompt in the model's {longest} "
-                    "positions"
-                )
+                length = f"stages.{name}.{key}={getattr(stage, key)}"
+                raise UserError(f"{length}: leaves no room for a prompt in the model's {longest} positions")

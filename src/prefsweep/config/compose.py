@@ -110,7 +110,7 @@ def apply(composed: DictConfig, values: list[Override]) -> None:
     """Set values in a composed config, as Hydra does after it has merged the files."""
     for override in values:
         if isinstance(override.value(), dict):
-            make_room(composed, overrides.set_key(override))
+            make_room(composed, override.key_or_group)
     overrides.loader()._apply_overrides_to_config(values, composed)
 
 
@@ -190,7 +190,7 @@ def stage_keys(override: Override) -> list[str]:
     value = override.value()
     if override.key_or_group == STAGE[:-1]:
         return [f"{STAGE}{name}" for name in value] if isinstance(value, dict) else []
-    return [overrides.set_key(override)]
+    return [override.key_or_group]
 
 
 def add_datasets(composed: DictConfig, words: list[str], config_dir: Path | None) -> None:

@@ -30,18 +30,13 @@ def check_model(model: ModelConfig) -> None:
     check_model_folder("model.path", model.path)
     if model.from_scratch:
         if model.architecture is None:
-            raise UserError(
-                "model.architecture=null: model.from_scratch=true needs the architecture of a model with random weights"
-            )
+            raise UserError("model.architecture=null: model.from_scratch=true needs the shape of its random weights")
         if not isinstance(model.architecture, (GPT2Architecture, OPTArchitecture)):
-            raise UserError(
-                f"model.architecture.model_type={model.architecture.model_type}: not a language model; set gpt2 or opt"
-            )
+            kind = f"model.architecture.model_type={model.architecture.model_type}"
+            raise UserError(f"{kind}: not a language model; set gpt2 or opt")
         check_heads(model.architecture)
         if model.path is not None:
-            raise UserError(
-                f"model.path={model.path}: set model.from_scratch=false too, to take these weights as the base"
-            )
+            raise UserError(f"model.path={model.path}: set model.from_scratch=false too, to start from these weights")
     elif model.path is None and model.id is None:
         raise UserError("model.id=null: a model needs an id, a path, or from_scratch=true with an architecture")
 
@@ -68,12 +63,10 @@ def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
     if not adapter.targets:
         raise UserError(f"{key}.targets=[]: name the layers that get adapters, as in model.adapter.targets=[c_attn]")
     kind = model.architecture.model_type if model.from_scratch else model_type(model.path)
-    for target in adapter.targets:
-        if kind in LAYERS and target not in LAYERS[kind]:
-            raise UserError(
-                f"{key}.targets={target}: {kind} has no such layer{nearest(target, LAYERS[kind])}; there are: "
-                f"{', '.join(LAYERS[kind])}"
-            )
+    layers = LAYERS.get(kind or "", adapter.targets)
+    for target in (target for target in adapter.targets if target not in layers):
+        choices = f"{nearest(target, layers)}; there are: {', '.join(layers)}"
+        raise UserError(f"{key}.targets={target}: {kind} has no such layer{choices}")
 
 
 def model_type(folder: str | None) -> str | None:
@@ -97,10 +90,8 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
         raise UserError(f"{role}.architecture: scorer {scorer.name} is no model of the hub; set null")
     check_model_folder(f"{role}.path", getattr(scorer, "path", None))
     if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):
-        raise UserError(
-            f"scorer@{role}=oracle: knows the synthetic world alone and would score every text of "
-            f"dataset={dataset.name} 0; set scorer@{role}=deberta-v3, or another"
-        )
+        scores = f"would score every text of dataset={dataset.name} 0"
+        raise UserError(f"scorer@{role}=oracle: {scores}; set scorer@{role}=deberta-v3, or another")
 
 
 def check_model_folder(key: str, path: str | None) -> None:

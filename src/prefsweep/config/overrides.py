@@ -31,13 +31,8 @@ def parse(words: list[str]) -> list[Override]:
 
 
 def key_of(word: str) -> str:
-    """Return the key of `key=value`, `+key=value` and `~key`, without parsing the value."""
+    """Return the dotted key of `key=value`, `+key=value` and `~key`; of a group with its package, `scorer@judge`."""
     return word.lstrip("+~").partition("=")[0]
-
-
-def set_key(override: Override) -> str:
-    """Return the dotted key that an override sets, with the package of a group: `scorer@judge`."""
-    return override.get_key_element().lstrip("+~")
 
 
 def chooses_file(override: Override) -> bool:

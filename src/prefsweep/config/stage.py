@@ -140,7 +140,7 @@ class OptimiserConfig(StageConfig):
 
     def check(self, key: str, config: Any) -> None:
         if self.checkpoint == "best" and self.evaluate_every is None:
-            raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
+            raise UserError(f"{key}.checkpoint=best: is chosen by validations; set {key}.evaluate_every")
 
 
 @dataclass
@@ -160,9 +160,7 @@ class TrainingConfig(OptimiserConfig):
     def check(self, key: str, config: Any) -> None:
         super().check(key, config)
         if self.patience is not None and self.evaluate_every is None:
-            raise UserError(
-                f"{key}.patience={self.patience}: needs {key}.evaluate_every, or there is nothing to wait for"
-            )
+            raise UserError(f"{key}.patience={self.patience}: counts validations; set {key}.evaluate_every")
 
 
 @dataclass

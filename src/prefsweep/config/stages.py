@@ -79,9 +79,7 @@ class DPOConfig(PolicyTrainingConfig):
         if "exo_pair" in self.loss and self.label_smoothing == 0:
             raise UserError(f"{key}.label_smoothing=0.0: exo_pair takes its logarithm; set 0.001, as in its paper")
         if self.use_weighting and {"aot", "aot_unpaired"} & set(self.loss):
-            raise UserError(
-                f"{key}.use_weighting=true: aot sorts the pairs, which would then get each other's weights; set false"
-            )
+            raise UserError(f"{key}.use_weighting=true: aot sorts the pairs, away from their weights; set false")
         undefined = [loss for loss in self.loss if loss not in F_DIVERGENCE_LOSSES]
         if self.f_divergence != "reverse_kl" and undefined:
             raise UserError(f"{key}.f_divergence={self.f_divergence}: undefined for {undefined[0]}; set reverse_kl")
@@ -205,24 +203,17 @@ class OnPolicyConfig(OptimiserConfig, PolicyConfig):
 
     def check(self, key: str, config: Config) -> None:
         super().check(key, config)
-        for name in ("minibatch_size", "group_size"):
-            if self.batch_size % getattr(self, name):
-                raise UserError(
-                    f"{key}.{name}={getattr(self, name)}: must divide {key}.batch_size={self.batch_size}; set "
-                    f"{key}.{name} to one of its divisors"
-                )
+        for name, size in (("minibatch_size", self.minibatch_size), ("group_size", self.group_size)):
+            if self.batch_size % size:
+                raise UserError(f"{key}.{name}={size}: must divide {key}.batch_size={self.batch_size}")
         for name in ("query_tokens", "response_tokens"):
             check_bounds(f"{key}.{name}", getattr(self, name))
         longest = self.response_tokens[1] + (self.query_tokens[1] if self.query_tokens else 1)
         if longest > self.max_length:
-            raise UserError(
-                f"{key}.max_length={self.max_length}: prompt and completion may be {longest} tokens; raise it or lower "
-                f"{key}.response_tokens"
-            )
+            needed = f"prompt and completion may be {longest} tokens"
+            raise UserError(f"{key}.max_length={self.max_length}: {needed}; raise it or lower {key}.response_tokens")
         if self.lora and self.adapter.dropout:
-            raise UserError(
-                f"{key}.adapter.dropout={self.adapter.dropout}: must be 0, or the first ratios would not be 1"
-            )
+            raise UserError(f"{key}.adapter.dropout={self.adapter.dropout}: must be 0, for first ratios of exactly 1")
 
 
 @stage_config("ppo")
@@ -289,20 +280,14 @@ class GenerateConfig(EvaluationConfig):
 
     def check(self, key: str, config: Config) -> None:
         if self.temperature == 0 and self.completions_per_prompt > 1:
-            raise UserError(
-                f"{key}.completions_per_prompt={self.completions_per_prompt}: at temperature 0 all completions of a "
-                f"prompt are equal; set {key}.completions_per_prompt=1"
-            )
+            number = f"{key}.completions_per_prompt={self.completions_per_prompt}"
+            raise UserError(f"{number}: are all equal at temperature 0; set {key}.completions_per_prompt=1")
         if self.temperature != 1 and any(getattr(stage, "frontier", False) for stage in config.stages.values()):
-            raise UserError(
-                f"{key}.temperature={self.temperature:g}: the frontier needs exact KL; set {key}.temperature=1"
-            )
+            raise UserError(f"{key}.temperature={self.temperature:g}: must be 1 for the exact KL of the frontier")
         if self.protocol is None:
             return
         if not isinstance(config.dataset, HHConfig) or config.dataset.subset != "all":
-            raise UserError(
-                f"{key}.protocol: draws from two subsets of hh-rlhf; set dataset=hh-rlhf dataset.subset=all"
-            )
+            raise UserError(f"{key}.protocol: draws from hh-rlhf; set dataset=hh-rlhf dataset.subset=all")
         if self.split != "test":
             raise UserError(f"{key}.split={self.split}: {key}.protocol draws from the test files; set {key}.split=test")
         if config.evaluate_on:
@@ -331,9 +316,8 @@ class FrontierSamplesConfig(GenerateConfig):
     def check(self, key: str, config: Config) -> None:
         super().check(key, config)
         if self.completions_per_prompt < 4:
-            raise UserError(
-                f"{key}.completions_per_prompt={self.completions_per_prompt}: must be at least 4; 256 is usual"
-            )
+            number = f"{key}.completions_per_prompt={self.completions_per_prompt}"
+            raise UserError(f"{number}: must be at least 4; 256 is usual")
 
 
 @stage_config("frontier")

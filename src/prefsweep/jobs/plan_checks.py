@@ -16,7 +16,7 @@ def check_plan(plan: Plan, config: Config) -> None:
     if config.dataset.pairs == "generated":
         check_pairs(config.dataset, trained)
     if config.dataset.pairs == "labelled":
-        check_labelled(plan, config.dataset)
+        check_labelled(plan)
 
 
 def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
@@ -25,10 +25,8 @@ def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
         return check_shares(trained["reward"], trained["judge"])
     sections = {name: stage.payload["sections"][name] for stage in plan.stages for name in stage.sections}
     if "reward" in sections and sections["reward"] == sections.get("judge"):
-        raise UserError(
-            f"scorer@judge={config.judge.name}: is the reward that the method trains on; choose another judge, or set "
-            "method.allow_reward_as_judge=true to reproduce a paper that did so"
-        )
+        choices = "choose another, or set method.allow_reward_as_judge=true"
+        raise UserError(f"scorer@judge={config.judge.name}: is the reward that the method trains on; {choices}")
 
 
 def check_shares(reward: Any, judge: Any) -> None:
@@ -53,13 +51,10 @@ def check_pairs(dataset: Any, trained: dict[str, Any]) -> None:
             )
 
 
-def check_labelled(plan: Plan, dataset: Any) -> None:
+def check_labelled(plan: Plan) -> None:
     for stage in plan.stages:
         if stage.config.needs_pairs:
-            raise UserError(
-                f"dataset.pairs=labelled: stages.{stage.name} learns from pairs, and dataset={dataset.name} has single "
-                "completions with a label; set method=kto, which reads them"
-            )
+            raise UserError(f"dataset.pairs=labelled: stages.{stage.name} learns from pairs; set method=kto")
 
 
 def check_targets(plan: Plan) -> None:
@@ -71,6 +66,5 @@ def check_targets(plan: Plan) -> None:
         except ImportError:
             exists = False
         if not exists:
-            raise UserError(
-                f"stages.{stage.name}._target_={stage.config._target_}: no such module; set package.module.function"
-            )
+            target = f"stages.{stage.name}._target_={stage.config._target_}"
+            raise UserError(f"{target}: no such module; set package.module.function")

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 from prefsweep.config.compose import stage_keys
-from prefsweep.config.overrides import parse, set_key
+from prefsweep.config.overrides import key_of, parse
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job
 
 
 def unused_keys(job: Job) -> dict[str, str]:
     """Return each key that is set and not read by this job, with why it is not."""
-    keys = (key for override in parse(job.overrides) for key in stage_keys(override) or [set_key(override)])
+    pairs = zip(job.overrides, parse(job.overrides), strict=True)
+    keys = (key for word, override in pairs for key in stage_keys(override) or [key_of(word)])
     return {key: reason for key in keys if (reason := why_unused(key, job)) is not None}
 
 
