@@ -2,6 +2,7 @@
 commit of a repository that the config does not pin.
 """
 
+import contextlib
 import dataclasses
 import json
 import socket
@@ -30,11 +31,9 @@ def hub_is_reachable() -> bool:
     if getproxies():  # a direct connection would bypass the proxy
         return True
     address = urlsplit(ENDPOINT)
-    try:
-        socket.create_connection((address.hostname, address.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
+    with contextlib.suppress(OSError), socket.create_connection((address.hostname, address.port or 443), timeout=5):
+        return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -149,12 +148,10 @@ def snapshot(id: str, commit: str | None, patterns: list[str], complete: Callabl
     from huggingface_hub import snapshot_download
 
     options: dict[str, Any] = {"repo_id": id, "repo_type": "dataset", "revision": commit, "allow_patterns": patterns}
-    try:
+    with contextlib.suppress(FileNotFoundError):
         folder = Path(snapshot_download(**options, local_files_only=True))
         if complete(folder):
             return folder
-    except FileNotFoundError:
-        pass
     repo = Repository(id, commit, "dataset", "dataset.path")
     if not hub_is_reachable():
         raise unreachable(repo)

@@ -30,7 +30,8 @@ def run(
     if shell_completion:
         from prefsweep.cli.completion import complete
 
-        return complete(shell_completion)
+        print(complete(shell_completion))
+        return 0
     if resolve and not cfg:
         raise UserError("--resolve: changes what --cfg job prints; add --cfg job")
     if cfg:
@@ -103,7 +104,7 @@ def confirm(sweep: Path, by: str | None, seeds: int) -> int:
         raise UserError(f"--seeds {seeds}: must be at least 1")
     from prefsweep.jobs.console import console, print_line
     from prefsweep.report.choice import best as print_best
-    from prefsweep.sweep.confirm import confirm_overrides
+    from prefsweep.sweep.rescore import confirm_overrides
 
     choice, count = print_best(sweep, by, console)
     metric = f" by {by}" if by else ""

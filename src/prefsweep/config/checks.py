@@ -49,19 +49,16 @@ def check_runtime(config: Config) -> None:
     if runtime.processes > 1 and config.jobs > 1:
         raise UserError(f"jobs={config.jobs}: runtime.processes={runtime.processes} takes the machine; set jobs=1")
     if runtime.resume_checkpoint_every % runtime.log_every:
-        raise UserError(
-            f"runtime.resume_checkpoint_every={runtime.resume_checkpoint_every}: must be a multiple of "
-            f"runtime.log_every={runtime.log_every}, or a resumed run would average its metrics over other steps"
-        )
+        key = f"runtime.resume_checkpoint_every={runtime.resume_checkpoint_every}"
+        raise UserError(f"{key}: must be a multiple of runtime.log_every={runtime.log_every}, which averages metrics")
 
 
 def check_published(entries: list[Any] | None) -> None:
     """Raise a `UserError` for the first mistake in an experiment's `published:`."""
     for entry in entries or []:
-        if not isinstance(entry, dict) or not {"where", "metrics"} <= entry.keys() <= PUBLISHED:
-            raise UserError("published: each entry needs `where` and `metrics`, and may have `n` and `source`")
-        if not isinstance(entry["where"], dict) or not isinstance(entry["metrics"], dict):
-            raise UserError("published: `where` is {key: value} of the rows meant, `metrics` is {metric: number}")
+        has_keys = isinstance(entry, dict) and {"where", "metrics"} <= entry.keys() <= PUBLISHED
+        if not (has_keys and isinstance(entry["where"], dict) and isinstance(entry["metrics"], dict)):
+            raise UserError("published: an entry is {where: {key: value}, metrics: {metric: number}, n: N, source: S}")
         for name, value in entry["metrics"].items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"published: {name}: must be a number, not {value!r}")

@@ -4,7 +4,7 @@
 2. The values that the command line sets outside `stages`.
 3. The stages that the method's graph names, each from `conf/stage/` with what the files above preset for it; presets
    for other stages are left out.
-4. The values that the command line sets for these stages; those for other stages are left to `jobs.unused_overrides`.
+4. The values that the command line sets for these stages; those for other stages are left to `sweep.grid`.
 5. Types, ranges and contradictions. Then the stages whose condition in the graph does not hold are left out too.
 
 Only errors that Hydra and OmegaConf raise while they compose are turned into one line: a bug here keeps its traceback.
@@ -28,8 +28,7 @@ from prefsweep import config_folder
 from prefsweep.config import overrides, schema
 from prefsweep.config.architectures import ARCHITECTURES
 from prefsweep.config.checks import check_sections, check_stages
-from prefsweep.config.conditions import holds
-from prefsweep.config.graph import check_pipeline, needed_roles, stage_of
+from prefsweep.config.graph import check_pipeline, holds, needed_roles, stage_of
 from prefsweep.config.hydra_errors import architecture_keys, known_keys, one_line_errors, unknown_key
 from prefsweep.config.schema import Config
 from prefsweep.config.stage import STAGES, StageMap, load_stages
@@ -154,7 +153,8 @@ def read_stage_file(name: str, config_dir: Path | None) -> DictConfig:
 
     Hydra would do the same, but takes a tenth of a second a stage, which would be most of the time to compose.
     """
-    paths = [path for folder in group_folders("stage", config_dir) if (path := folder / f"{name}.yaml").is_file()]
+    folders = [folder for folder in (config_folder(), config_dir) if folder is not None]
+    paths = [path for folder in folders if (path := folder / "stage" / f"{name}.yaml").is_file()]
     if not paths:
         raise UserError(f"stages.{name}: there is no stage/{name}.yaml in conf/ or in the folder of -cd")
     values = OmegaConf.load(paths[0])
@@ -163,11 +163,6 @@ def read_stage_file(name: str, config_dir: Path | None) -> DictConfig:
     merged = OmegaConf.merge(*(values if file == "_self_" else read_stage_file(file, config_dir) for file in files))
     assert isinstance(merged, DictConfig)
     return merged
-
-
-def group_folders(group: str, config_dir: Path | None) -> list[Path]:
-    """Return the folders that hold the choices of a group: the package's and that of `-cd`."""
-    return [folder / group for folder in (config_folder(), config_dir) if folder is not None]
 
 
 def sets_a_stage_of(composed: DictConfig, override: Override) -> bool:
@@ -196,14 +191,11 @@ def stage_keys(override: Override) -> list[str]:
 def add_datasets(composed: DictConfig, words: list[str], config_dir: Path | None) -> None:
     """Add the datasets that `evaluate_on` names, each from its file with the values set for `other_datasets.NAME`."""
     names = list(composed.evaluate_on)
-    available = {file.stem for folder in group_folders("dataset", config_dir) for file in folder.glob("[!_]*.yaml")}
     values = [word for word in words if word.startswith(OTHER)]
     for word in values:
         if word.removeprefix(OTHER).partition(".")[0] not in names:
             raise UserError(f"{word}: is for a dataset that evaluate_on does not name; set evaluate_on=[NAME] too")
     for name in names:
-        if name not in available:
-            raise UserError(f"evaluate_on={name}: no such dataset{nearest(name, available)}")
         if name == composed.dataset.get("name") or names.count(name) > 1:
             raise UserError(f"evaluate_on={name}: is the run's own dataset, or named twice; leave it out")
         prefix = f"{OTHER}{name}."
@@ -212,7 +204,7 @@ def add_datasets(composed: DictConfig, words: list[str], config_dir: Path | None
             with one_line_errors():
                 other = compose_values([f"dataset={name}", *own], config_dir)
         except UserError as error:
-            raise UserError(str(error).replace("dataset.", prefix)) from error
+            raise UserError(str(error).replace("dataset.", prefix).replace("dataset=", "evaluate_on=")) from error
         with open_dict(composed):
             composed.other_datasets[name] = other.dataset
 

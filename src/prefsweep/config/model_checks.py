@@ -62,20 +62,14 @@ def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
     """Check that the model has the layers that an adapter targets, where its architecture is known."""
     if not adapter.targets:
         raise UserError(f"{key}.targets=[]: name the layers that get adapters, as in model.adapter.targets=[c_attn]")
-    kind = model.architecture.model_type if model.from_scratch else model_type(model.path)
+    kind = model.architecture.model_type if model.from_scratch else None  # of the hub's it is checked on loading
+    if model.path is not None:
+        with contextlib.suppress(OSError, ValueError):
+            kind = json.loads((Path(model.path) / "config.json").read_text()).get("model_type")
     layers = LAYERS.get(kind or "", adapter.targets)
     for target in (target for target in adapter.targets if target not in layers):
         choices = f"{nearest(target, layers)}; there are: {', '.join(layers)}"
         raise UserError(f"{key}.targets={target}: {kind} has no such layer{choices}")
-
-
-def model_type(folder: str | None) -> str | None:
-    """Return the `model_type` in a local model's config.json; None on the hub, where it is checked on loading."""
-    if folder is not None:
-        with contextlib.suppress(OSError, ValueError):
-            kind: str | None = json.loads((Path(folder) / "config.json").read_text()).get("model_type")
-            return kind
-    return None
 
 
 def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:

@@ -12,8 +12,6 @@ from hydra.core.config_store import ConfigStore
 from prefsweep.config.field import config_field
 from prefsweep.config.stage import AdapterConfig
 
-# ------------------------------------------------------------------------------------------------- model, dataset
-
 
 @dataclass
 class HubConfig:
@@ -115,9 +113,6 @@ class KaleidoscopeConfig(HubDatasetConfig):
 class IMDBConfig(HubDatasetConfig):
     over_characters: int = config_field(at_least=0)
     query_tokens: list[int] = config_field(at_least=1)
-
-
-# --------------------------------------------------------------------------------- method, scorer, runtime, tracking
 
 
 @dataclass

@@ -70,10 +70,9 @@ class DPOConfig(PolicyTrainingConfig):
         if not self.loss:
             raise UserError(f"{key}.loss=[]: name at least one loss, as in {key}.loss=[sigmoid]")
         if coupled and config.runtime.micro_batch < self.batch_size:
-            raise UserError(
-                f"runtime.micro_batch={config.runtime.micro_batch}: {coupled[0]} couples the pairs of a batch, so it "
-                f"cannot be split; set runtime.micro_batch={self.batch_size} or lower {key}.batch_size"
-            )
+            reason = f"{coupled[0]} couples the pairs of a batch, so it cannot be split"
+            size = f"runtime.micro_batch={config.runtime.micro_batch}"
+            raise UserError(f"{size}: {reason}; set runtime.micro_batch={self.batch_size} or lower {key}.batch_size")
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
             raise UserError(f"{key}.loss_weights={self.loss_weights}: needs one weight for each of {self.loss}")
         if "exo_pair" in self.loss and self.label_smoothing == 0:

@@ -45,9 +45,9 @@ def readings(stages: Sequence[Stage]) -> list[Reading]:
     for stage in stages:
         if isinstance(stage.sections.get("dataset"), FileDatasetConfig):
             readers.setdefault(stage.sections["dataset"].name, []).append(stage)
-    datasets = {name: [stage.sections["dataset"] for stage in stages] for name, stages in readers.items()}
-    cut = {name: [form for form in forms if form.max_train_samples is not None] for name, forms in datasets.items()}
-    return [Reading((cut[name] or datasets[name])[0], stages) for name, stages in readers.items()]
+    sections = [[stage.sections["dataset"] for stage in stages] for stages in readers.values()]
+    datasets = [max(forms, key=lambda form: form.max_train_samples is not None) for forms in sections]
+    return [Reading(dataset, stages) for dataset, stages in zip(datasets, readers.values(), strict=True)]
 
 
 def readings_and_kept(stages: Sequence[Stage], store: Store) -> Iterator[tuple[Reading, dict[str, str]]]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.conditions import holds
-from prefsweep.config.graph import WHEN, needed_roles, stage_of
+from prefsweep.config.graph import WHEN, holds, needed_roles, stage_of
 from prefsweep.config.schema import Config, DatasetConfig, RuntimeConfig
 from prefsweep.config.stage import StageConfig, StageMap
 from prefsweep.data import sources

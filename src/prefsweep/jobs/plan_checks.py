@@ -16,7 +16,8 @@ def check_plan(plan: Plan, config: Config) -> None:
     if config.dataset.pairs == "generated":
         check_pairs(config.dataset, trained)
     if config.dataset.pairs == "labelled":
-        check_labelled(plan)
+        for name in (stage.name for stage in plan.stages if stage.config.needs_pairs):
+            raise UserError(f"dataset.pairs=labelled: stages.{name} learns from pairs; set method=kto")
 
 
 def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
@@ -33,28 +34,17 @@ def check_shares(reward: Any, judge: Any) -> None:
     """Two scorers trained in one run must have learned from different prompts."""
     reward_share, judge_share = reward.config.share, judge.config.share
     if max(reward_share[0], judge_share[0]) < min(reward_share[1], judge_share[1]):
-        raise UserError(
-            f"stages.{reward.name}.share={reward_share}: the judge learns some of these prompts too, by "
-            f"stages.{judge.name}.share={judge_share}; set stages.{reward.name}.share=[0,0.5], or "
-            "method.allow_reward_as_judge=true"
-        )
+        overlap = f"the judge learns some of these prompts, by stages.{judge.name}.share={judge_share}"
+        raise UserError(f"stages.{reward.name}.share={reward_share}: {overlap}; set stages.{reward.name}.share=[0,0.5]")
 
 
 def check_pairs(dataset: Any, trained: dict[str, Any]) -> None:
     """Refuse to train a scorer without pairs: generated pairs are ranked by a reward that must exist before them."""
-    suggestions = {"judge": "sentiment-roberta", "reward": "distilbert-imdb"}
     for role in trained:
         if role == "judge" or isinstance(dataset, IMDBConfig | LocalConfig):
-            raise UserError(
-                f"scorer@{role}=trained: dataset={dataset.name} has no pairs to train it on; set "
-                f"scorer@{role}={suggestions[role]}, or another that needs no training"
-            )
-
-
-def check_labelled(plan: Plan) -> None:
-    for stage in plan.stages:
-        if stage.config.needs_pairs:
-            raise UserError(f"dataset.pairs=labelled: stages.{stage.name} learns from pairs; set method=kto")
+            other = {"judge": "sentiment-roberta", "reward": "distilbert-imdb"}[role]
+            reason = f"dataset={dataset.name} has no pairs to train it on"
+            raise UserError(f"scorer@{role}=trained: {reason}; set scorer@{role}={other}, or another from the hub")
 
 
 def check_targets(plan: Plan) -> None:

@@ -3,9 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -56,10 +54,10 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
                 console.print_line(f"diverged: {reason}")
             completions = store.folder(job.plan.target) / "completions.jsonl"
             tracker.summary(state.metrics)
-            tracker.samples(judged_samples(completions))
+            tracker.samples({**row, "score": row["scores"]["score"]} for row in read_jsonl(completions))
             if pairs := before_after_pairs(job, store):
                 write_before_after(pairs, folder)
-                tracker.before_after(map(asdict, pairs))
+                tracker.before_after(map(dataclasses.asdict, pairs))
     except DivergedError as error:
         state.write("diverged", error=str(error))
         raise
@@ -81,12 +79,6 @@ def before_after_pairs(job: Job, store: Store) -> list[Pair]:
     if len(set(paths)) < 2 or not all(path.is_file() for path in paths):
         return []
     return read_pairs(*paths)
-
-
-def judged_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the prompt, completion and score of each row in `completions.jsonl`."""
-    for row in read_jsonl(path):
-        yield {"prompt": row["prompt"], "completion": row["completion"], "score": row["scores"]["score"]}
 
 
 def method_stages(job: Job) -> set[str]:

@@ -47,11 +47,11 @@ class BuildFolder:
     cost: Cost  # of all attempts
 
 
+@dataclass(eq=False)
 class Store:
-    def __init__(self, root: Path, hashes: FileHashes, notify: Callable[[str], None] = print):
-        self.root = root
-        self.hashes = hashes
-        self.notify = notify
+    root: Path
+    hashes: FileHashes
+    notify: Callable[[str], None] = print
 
     def folder(self, stage: Stage) -> Path:
         return stage_folder(self.root.parent, stage.role, stage.identity)
