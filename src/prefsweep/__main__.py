@@ -1,6 +1,6 @@
 """The one entrypoint: environment, dispatch, exit codes.
 
-Exit codes: 0 done; 1 a run or a job of a sweep failed (a bug keeps its traceback); 2 bad input, told in one line;
+Exit codes: 0 done; 1 a run or a job of a sweep failed (a bug keeps its traceback); 2 bad input, reported in one line;
 130 interrupted.
 """
 

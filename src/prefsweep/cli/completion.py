@@ -34,8 +34,8 @@ def candidates(line: str, request: str) -> list[str]:
         return []
     if word.startswith("stages."):
         return stage_keys(word)
-    kept = [other for other in words if "=" in other or other in ("-m", "--multirun")]
-    os.environ["COMP_LINE"] = " ".join(["prefsweep", *kept, word])
+    overrides = [other for other in words if "=" in other or other in ("-m", "--multirun")]
+    os.environ["COMP_LINE"] = " ".join(["prefsweep", *overrides, word])
     # Files that only others are made of begin with an underscore.
     choices = [choice for choice in ask_hydra(request).split() if not ("=_" in choice or choice.startswith("hydra"))]
     return choices if words else [*(name for name in COMMANDS if name.startswith(word)), *choices]

@@ -71,9 +71,8 @@ def needed_roles(pipeline: Pipeline, target: str, holds: Callable[[str, str], bo
 def check_pipeline(pipeline: Pipeline) -> None:
     """Refuse a role that is neither another name nor a dict of inputs."""
     for role, inputs in pipeline.items():
-        if isinstance(inputs, str):
-            continue
-        if not isinstance(inputs, dict) or not all(isinstance(source, str) for source in inputs.values()):
+        are_inputs = isinstance(inputs, dict) and all(isinstance(source, str) for source in inputs.values())
+        if not (are_inputs or isinstance(inputs, str)):
             raise UserError(f"method.pipeline.{role}={inputs}: must name its inputs, as in {role}: {{policy: base}}")
 
 

@@ -13,6 +13,7 @@ from prefsweep.config.schema import (
     OracleConfig,
     ScorerConfig,
     SyntheticReviewsConfig,
+    TrainedConfig,
     WeightsConfig,
 )
 from prefsweep.config.stage import AdapterConfig
@@ -82,7 +83,8 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
         check_encoder(role, scorer)
     elif scorer.architecture is not None:
         raise UserError(f"{role}.architecture: scorer {scorer.name} is no model of the hub; set null")
-    check_model_folder(f"{role}.path", getattr(scorer, "path", None))
+    elif isinstance(scorer, TrainedConfig):
+        check_model_folder(f"{role}.path", scorer.path)
     if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):
         scores = f"would score every text of dataset={dataset.name} 0"
         raise UserError(f"scorer@{role}=oracle: {scores}; set scorer@{role}=deberta-v3, or another")

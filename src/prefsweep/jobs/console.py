@@ -35,9 +35,7 @@ def show_plan(plan: Plan, store: Store, title: str) -> None:
     console.print(escape(title), style="italic", soft_wrap=True)  # unwrapped, so that it can be copied
     for line in [*dataset_summary.lines(plan.stages, store), *model_lines(plan, store)]:
         print_line(line)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "identity", "state", ""):
-        table.add_column(heading)
+    table = Table("stage", "identity", "state", "", box=None, pad_edge=False)
     for stage in plan.stages:
         built = store.find(stage) is not None
         state = "[green]built" if built else "[yellow]missing"
