@@ -185,7 +185,7 @@ def stage_keys(override: Override) -> list[str]:
     value = override.value()
     if override.key_or_group == STAGE[:-1]:
         return [f"{STAGE}{name}" for name in value] if isinstance(value, dict) else []
-    return [override.key_or_group]
+    return [overrides.key_of(str(override.input_line))]
 
 
 def add_datasets(composed: DictConfig, words: list[str], config_dir: Path | None) -> None:
