@@ -6,6 +6,7 @@ The runs are recorded, not trained: 200 settings of DPO's beta by five seeds, a 
 completions of its evaluate stage. The first table reads all of those, the second what the first kept in the parquet.
 """
 
+import dataclasses
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.compose import as_container, compose, composing
+from prefsweep.config.compose import compose, composing
 
 SEEDS, PROMPTS, COMPLETIONS = 5, 500, 4
 NAMES = ("judge/mean", "judge/win_rate", "kl/base", "kl/start", "text/length", "text/ended")
@@ -25,7 +26,7 @@ COMMAND = [sys.executable, "-m", "prefsweep", "table", "sweep", "--format", "md"
 
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder, composing():
-        work, config = Path(folder), as_container(compose(["model=gpt2", "dataset=hh-rlhf", "method=dpo"]))
+        work, config = Path(folder), dataclasses.asdict(compose(["model=gpt2", "dataset=hh-rlhf", "method=dpo"]))
         config["stages"] = {
             name: config["stages"][name]
             for name in ("reference_logps", "dpo", "generate", "judge_completions", "evaluate")

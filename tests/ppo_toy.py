@@ -9,7 +9,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
-from prefsweep.config.stages import AdapterConfig, OnPolicyConfig, PPOConfig
+from prefsweep.config.stage import AdapterConfig
+from prefsweep.config.stages import OnPolicyConfig, PPOConfig
 from prefsweep.models.adapters import with_adapters
 from prefsweep.models.logprobs import Ids
 from prefsweep.models.scorers import Measures

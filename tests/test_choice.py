@@ -17,8 +17,8 @@ from prefsweep.config.compose import composing
 from prefsweep.errors import UserError
 from prefsweep.report.choice import best, ranked
 from prefsweep.report.diff import diff
-from prefsweep.sweep.confirm import confirm_overrides
 from prefsweep.sweep.grid import expand
+from prefsweep.sweep.rescore import confirm_overrides
 from recorded import write_completions, write_run
 from workplace import Workplace
 

@@ -412,7 +412,7 @@ def test_a_mistake_is_told_before_any_heavy_library_is_imported(line: str, tmp_p
     [
         ("prefsweep.sweep.grid.prepare", KeyError("planted")),
         ("prefsweep.config.compose.check_stages", ValueError("planted")),
-        ("prefsweep.config.compose.refuse_unknown_keys", AssertionError("planted")),
+        ("prefsweep.config.compose.type_architectures", AssertionError("planted")),
     ],
 )
 def test_a_bug_is_never_taken_for_a_mistake(

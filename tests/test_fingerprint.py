@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,14 +25,10 @@ class Inner:
 
 
 @dataclass
-class Typed:
+class Outer:
     rate: float = config_field()
-    maybe: float | None = config_field()
     several: list[float] = config_field()
-    perhaps_several: list[float] | None = config_field()
-    rows: list[list[float]] = config_field()
-    named: dict[str, float] = config_field()
-    perhaps_named: dict[str, float] | None = config_field()
+    named: dict[str, float] | None = config_field()
     inner: Inner = field(default_factory=Inner)
 
 
@@ -41,7 +38,7 @@ class Pinned:
     nickname: str = config_field(hashed=False)
     id: str | None = config_field(unless="path")
     path: str | None = config_field(is_content=True)
-    trick: bool = config_field(legacy_default=False)
+    trick: bool = config_field()
 
 
 def no_content(path: Path) -> str:
@@ -67,29 +64,22 @@ def shuffled(value: Any, dice: random.Random) -> Any:
     return tuple(shuffled(item, dice) for item in value) if isinstance(value, list) else value
 
 
-def test_one_and_one_point_zero_are_one_wherever_the_schema_says_float() -> None:
-    whole = Typed(1, 2, [3, 4], [5], [[6], [7]], {"a": 8}, {"a": 9}, Inner(10))
-    pointed = Typed(1.0, 2.0, [3.0, 4.0], [5.0], [[6.0], [7.0]], {"a": 8.0}, {"a": 9.0}, Inner(10.0))
-    for name in vars(whole):
-        assert named(replace(whole, **{name: getattr(pointed, name)})) == named(whole), name
-    assert named(pointed) == named(whole)
+def test_one_and_one_point_zero_are_one_wherever_the_schema_says_float(composed: Callable[..., Any]) -> None:
+    def stage(beta: str, weights: str) -> str:
+        return named(composed(f"stages.dpo.beta={beta}", f"stages.dpo.loss_weights=[{weights}]").stages.dpo)
 
-
-def test_none_is_none_wherever_the_schema_allows_it() -> None:
-    some = Typed(1, 2, [3], [5], [[6]], {}, {}, Inner(1))
-    names = [named(replace(some, **{name: None})) for name in ("maybe", "perhaps_several", "perhaps_named")]
-    assert len({*names, named(some)}) == 4
+    assert stage("1", "2") == stage("1.0", "2.0") != stage("1.0", "2.5")
 
 
 def test_minus_zero_equals_zero() -> None:
-    assert named(Inner(-0.0)) == named(Inner(0.0)) == named(Inner(0))
+    assert named(Inner(-0.0)) == named(Inner(0.0))
     assert named([-0.0]) == named([0.0])
 
 
 def test_every_field_counts() -> None:
-    start = Typed(1, 2, [3], [4], [[5]], {"a": 6}, {"a": 7}, Inner(8))
-    other = Typed(0, 0, [0], [0], [[0]], {"a": 0}, {"a": 0}, Inner(0))
-    assert len({named(start), *(named(replace(start, **{name: value})) for name, value in vars(other).items())}) == 9
+    start = Outer(1.0, [2.0], {"a": 3.0}, Inner(4.0))
+    other = {"rate": 0.0, "several": [0.0], "named": None, "inner": Inner(0.0)}
+    assert len({named(start), *(named(replace(start, **{name: value})) for name, value in other.items())}) == 5
 
 
 def test_key_order_and_tuples_do_not_matter() -> None:
@@ -136,20 +126,6 @@ def test_what_has_no_canonical_form_raises(value: Any, wrap: Any) -> None:
         named(wrap(value))
 
 
-def test_a_field_added_later_is_absent_at_the_old_behaviour_and_counts_at_any_other() -> None:
-    @dataclass
-    class Before:
-        steps: int = config_field()
-
-    @dataclass
-    class After(Before):
-        trick: bool = config_field(legacy_default=False)
-        weights: list[float] = config_field(legacy_default=[1.0])
-
-    assert named(After(3, False, [1])) == named(Before(3))
-    assert len({named(Before(3)), named(After(3, True, [1.0])), named(After(3, False, [2.0]))}) == 3
-
-
 def test_a_nickname_does_not_count() -> None:
     assert named(Pinned(3, "one", "hub", None, False)) == named(Pinned(3, "two", "hub", None, False))
 
@@ -164,7 +140,11 @@ def test_an_id_counts_unless_a_path_is_set() -> None:
 
 def test_the_canonical_form_is_what_it_was() -> None:
     """When this fails, every artifact that anybody has is computed again. Was that wanted?"""
-    value = {"config": Pinned(3, "x", "hub/id", None, True), "typed": Inner(1), "list": [1, 2.5, None, True, "é", -0.0]}
+    value = {
+        "config": Pinned(3, "x", "hub/id", None, True),
+        "typed": Inner(1.0),
+        "list": [1, 2.5, None, True, "é", -0.0],
+    }
     assert named(value) == "c14eccb26a691c37"
     assert len(named(value)) == LENGTH
 

@@ -51,13 +51,15 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def classifier(folder: Path, label: str = "positive", output: str = "logit", max_length: int = 64) -> Any:
     target = "prefsweep.models.scorers.Classifier"
-    where = (None, None, None, None, str(folder))
-    return load_scorer(ClassifierConfig(target, "mine", 1, *where, max_length, label, output), CPU)
+    where = {"id": None, "revision": None, "path": str(folder), "architecture": None, "max_length": max_length}
+    config = ClassifierConfig(_target_=target, name="mine", code_version=1, label=label, output=output, **where)
+    return load_scorer(config, CPU)
 
 
 def pair_input(folder: Path, max_length: int = 64) -> Any:
     target = "prefsweep.models.scorers.PairInput"
-    return load_scorer(PairInputConfig(target, "mine", 1, None, None, None, None, str(folder), max_length), CPU)
+    where = {"id": None, "revision": None, "path": str(folder), "architecture": None, "max_length": max_length}
+    return load_scorer(PairInputConfig(_target_=target, name="mine", code_version=1, **where), CPU)
 
 
 def trained_folder(folder: Path, to: Path, pooling: str = "last", **metrics: float) -> Path:

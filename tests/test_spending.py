@@ -53,7 +53,8 @@ def test_a_run_adds_up_what_its_stages_cost_and_what_it_paid(composed: Callable[
     known = {stage.identity: stage for stage in reversed(job.plan.stages)}  # a computation in two roles is told once
     for stage in known.values():
         record = {"cost": dict.fromkeys(COUNTS, 1) | {"seconds": 2.0, "gpu_hours": 0.0}}
-        state.add_cost(stage, record, paid=stage.name == "ppo")
+        notify = state.built if stage.name == "ppo" else state.reused
+        notify(stage, tmp_path, record)
     found = state.totals()
     assert {kind: total["flops"] for kind, total in found.items()} == {"method": 2, "whole": len(known), "paid": 1}
     assert found["method"]["seconds"] == 4.0

@@ -1,6 +1,5 @@
 """One W&B run a job, read back from disk: what it says of the job, when it ends, and what it must never cost."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -36,7 +35,7 @@ def toy_stage(role: str, steps: int = 3) -> Stage:
 
 
 def settings(folder: Path, *, enabled: bool = True) -> TrackingConfig:
-    return TrackingConfig(enabled, project="prefsweep", entity=None, folder=str(folder), system_metrics=False)
+    return TrackingConfig(enabled, project="prefsweep", folder=str(folder))
 
 
 def train(tracker: Tracker, stage: Stage, folder: Path) -> None:
@@ -251,13 +250,6 @@ def test_tags_that_wandb_would_refuse_are_cut(tmp_path: Path) -> None:
         pass
     run = read_only_run(tmp_path)
     assert (run.metadata["tags"], run.metadata["group"]) == (["t" * 64], None)
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-def test_the_machine_is_measured_only_when_asked(wanted: bool, tmp_path: Path) -> None:
-    asked = dataclasses.replace(settings(tmp_path), system_metrics=wanted)
-    with tracking(asked, CARD) as tracker:
-        assert tracker.run.settings.x_disable_stats is not wanted
 
 
 @pytest.mark.parametrize("blocked", ["", "wandb"])

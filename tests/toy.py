@@ -18,7 +18,7 @@ from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import FileHashes, write_json
 from prefsweep.pipeline.history import Row
 from prefsweep.pipeline.plan import Plan, make_plan
-from prefsweep.pipeline.runner import run
+from prefsweep.pipeline.runner import Listener, run
 from prefsweep.pipeline.stage import Context, Stage
 from prefsweep.pipeline.store import BuildFolder, Record, Store
 
@@ -156,7 +156,7 @@ def toy_store(root: Path, say: Callable[[str], None] = print) -> Store:
     return Store(root / "stages", FileHashes(root / "hashes.json"), say)
 
 
-class Told:
+class Told(Listener):
     """A listener that remembers."""
 
     def __init__(self) -> None:

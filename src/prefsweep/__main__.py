@@ -1,6 +1,6 @@
 """The one entrypoint: environment, dispatch, exit codes.
 
-Exit codes: 0 done; 1 a run or a job of a sweep failed (a bug keeps its traceback); 2 bad input, told in one line;
+Exit codes: 0 done; 1 a run or a job of a sweep failed (a bug keeps its traceback); 2 bad input, reported in one line;
 130 interrupted.
 """
 
@@ -31,7 +31,7 @@ def main() -> int:
 
 def dispatch(argv: list[str]) -> int:
     command, arguments = parse(argv)
-    code: int = getattr(commands, command)(**arguments)
+    code: int = getattr(commands, command)(**arguments) or 0
     return code
 
 

@@ -2,6 +2,7 @@
 commit of a repository that the config does not pin.
 """
 
+import contextlib
 import dataclasses
 import json
 import socket
@@ -13,8 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from prefsweep.config.schema import HubDatasetConfig, HubScorerConfig, ModelConfig
-from prefsweep.config.stages import EncoderConfig
+from prefsweep.config.schema import HubConfig, HubDatasetConfig, ModelConfig, WeightsConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_json
 
@@ -31,11 +31,9 @@ def hub_is_reachable() -> bool:
     if getproxies():  # a direct connection would bypass the proxy
         return True
     address = urlsplit(ENDPOINT)
-    try:
-        socket.create_connection((address.hostname, address.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
+    with contextlib.suppress(OSError), socket.create_connection((address.hostname, address.port or 443), timeout=5):
+        return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -55,18 +53,15 @@ class Repository:
 
 def repository(section: Any, key: str = "") -> Repository | None:
     """Return the repository of the section at `key`; None where it is a local folder or is initialised from scratch."""
-    if getattr(section, "path", None) is not None or getattr(section, "id", None) is None:
+    if not isinstance(section, HubConfig) or section.path is not None or section.id is None:
         return None
-    match section:
-        case HubDatasetConfig():
-            return Repository(section.id, section.revision, "dataset", "dataset.path")
-        case ModelConfig(from_scratch=False):
-            return Repository(str(section.id), section.revision, "model", "model.path")
-        case HubScorerConfig(architecture=None):
-            return Repository(str(section.id), section.revision, "model", f"{key}.path")
-        case EncoderConfig(architecture=None):
-            return Repository(str(section.id), section.revision, "model", f"{key}.path")
-    return None
+    if isinstance(section, HubDatasetConfig):
+        return Repository(section.id, section.revision, "dataset", "dataset.path")
+    if isinstance(section, ModelConfig):
+        return None if section.from_scratch else Repository(section.id, section.revision, "model", "model.path")
+    if isinstance(section, WeightsConfig) and section.architecture is not None:
+        return None
+    return Repository(section.id, section.revision, "model", f"{key}.path")
 
 
 def pinned(section: Any, outputs: Path, resolve: bool) -> Any:
@@ -74,7 +69,7 @@ def pinned(section: Any, outputs: Path, resolve: bool) -> Any:
 
     Where neither is known it stays None, which a plan shows as "not pinned"; with `resolve` it is looked up and stored.
     """
-    if not isinstance(section, HubDatasetConfig | ModelConfig | HubScorerConfig | EncoderConfig) or section.id is None:
+    if not isinstance(section, HubConfig) or section.id is None:
         return section
     commit = commit_of(section.id, section.revision)
     if repo := repository(section):
@@ -153,12 +148,10 @@ def snapshot(id: str, commit: str | None, patterns: list[str], complete: Callabl
     from huggingface_hub import snapshot_download
 
     options: dict[str, Any] = {"repo_id": id, "repo_type": "dataset", "revision": commit, "allow_patterns": patterns}
-    try:
+    with contextlib.suppress(FileNotFoundError):
         folder = Path(snapshot_download(**options, local_files_only=True))
         if complete(folder):
             return folder
-    except FileNotFoundError:
-        pass
     repo = Repository(id, commit, "dataset", "dataset.path")
     if not hub_is_reachable():
         raise unreachable(repo)

@@ -1,4 +1,4 @@
-"""One function a command, called with what `parser.parse` read; each returns the exit code.
+"""One function a command, called with what `parser.parse` read; those that run jobs return an exit code.
 
 Everything heavy is imported inside the functions: help, a misspelt key and `--cfg job` must not wait for torch.
 """
@@ -30,13 +30,17 @@ def run(
     if shell_completion:
         from prefsweep.cli.completion import complete
 
-        return complete(shell_completion)
+        print(complete(shell_completion))
+        return 0
     if resolve and not cfg:
         raise UserError("--resolve: changes what --cfg job prints; add --cfg job")
     if cfg:
         if multirun:
             raise UserError("--cfg: prints the config of one job; leave out -m and give each key one value")
-        return print_config(overrides, resolve, config_dir)
+        from prefsweep.cli.config_text import config_text
+
+        print(config_text(overrides, config_dir, resolve), end="")
+        return 0
     from prefsweep.config.compose import composing
     from prefsweep.sweep.grid import expand
 
@@ -50,21 +54,10 @@ def run(
     return run_job(job)
 
 
-def print_config(overrides: list[str], resolve: bool, config_dir: Path | None) -> int:
-    from prefsweep.cli.config_text import config_text
-    from prefsweep.config.compose import composing
-
-    with composing(config_dir):
-        print(config_text(overrides, config_dir, resolve), end="")
-    return 0
-
-
 def run_job(job: "Job") -> int:
     from prefsweep.jobs import console
     from prefsweep.jobs.job import store_of
-    from prefsweep.jobs.unused_overrides import refuse_unused
 
-    refuse_unused(job)
     console.show_plan(job.plan, store_of(job.config.runtime), job.name)
     if job.config.runtime.dry_run:
         return 0
@@ -81,7 +74,7 @@ def run_job(job: "Job") -> int:
 
 def table(
     folders: list[Path], rows: Names, columns: Names, metrics: Names, format: str | None, out: Path | None
-) -> int:
+) -> None:
     from prefsweep.jobs.console import console, print_line
     from prefsweep.report import Layout, report, table_of
 
@@ -90,23 +83,20 @@ def table(
     else:
         for path in table_of(folders, Layout(rows, columns or (), metrics), format, out, console):
             print_line(str(path))
-    return 0
 
 
-def diff(a: Path, b: Path) -> int:
+def diff(a: Path, b: Path) -> None:
     from prefsweep.jobs.console import console
     from prefsweep.report.diff import diff as compare
 
     compare(a, b, console)
-    return 0
 
 
-def best(sweep: Path, by: str) -> int:
+def best(sweep: Path, by: str) -> None:
     from prefsweep.jobs.console import console
     from prefsweep.report.choice import best as print_best
 
     print_best(sweep, by, console)
-    return 0
 
 
 def confirm(sweep: Path, by: str | None, seeds: int) -> int:
@@ -114,7 +104,7 @@ def confirm(sweep: Path, by: str | None, seeds: int) -> int:
         raise UserError(f"--seeds {seeds}: must be at least 1")
     from prefsweep.jobs.console import console, print_line
     from prefsweep.report.choice import best as print_best
-    from prefsweep.sweep.confirm import confirm_overrides
+    from prefsweep.sweep.rescore import confirm_overrides
 
     choice, count = print_best(sweep, by, console)
     metric = f" by {by}" if by else ""
@@ -133,7 +123,7 @@ def rescore(sweep: Path, overrides: list[str], config_dir: Path | None) -> int:
         return run_sweep(rescored(sweep, overrides, config_dir))
 
 
-def show(words: list[str], config_dir: Path | None) -> int:
+def show(words: list[str], config_dir: Path | None) -> None:
     splits = [word for word in words if word in SPLITS]
     if len(splits) > 1:
         raise UserError(f"show: one split at a time, not {' and '.join(splits)}")
@@ -141,10 +131,9 @@ def show(words: list[str], config_dir: Path | None) -> int:
     from prefsweep.cli.preview import show as preview
 
     preview(config, splits[0] if splits else "train")
-    return 0
 
 
-def score(scorer: str, words: list[str], config_dir: Path | None) -> int:
+def score(scorer: str, words: list[str], config_dir: Path | None) -> None:
     settings = [word for word in words if re.match(r"[a-z_][a-z_.]*=", word)]
     texts = [word for word in words if word not in settings]
     if len(texts) not in (1, 2):
@@ -159,15 +148,13 @@ def score(scorer: str, words: list[str], config_dir: Path | None) -> int:
     prompt = texts[0] if len(texts) == 2 else ""
     for name, (value,) in reader.score([prompt], [texts[-1]]).items():
         print(f"{name:<12} {value:.4f}")
-    return 0
 
 
-def export(run: Path, target: Path, merge: bool) -> int:
+def export(run: Path, target: Path, merge: bool) -> None:
     from prefsweep.cli.export import export as write_policy
 
     write_policy(run, target, merge)
     print(f"{target}: written")
-    return 0
 
 
 def composed(overrides: list[str], config_dir: Path | None) -> "Config":

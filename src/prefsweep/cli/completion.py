@@ -16,13 +16,11 @@ from prefsweep.config.stage import load_stages
 WITH_OVERRIDES = ("rescore", "show", "score")  # the shell itself completes the folders of the other commands
 
 
-def complete(request: str) -> int:
-    """Print the script that installs completion, or for `query=SHELL` the words that fit the line in COMP_LINE."""
-    if request.startswith("query"):
-        print(" ".join(candidates(os.environ.get("COMP_LINE", ""), request)))
-    else:
-        print(ask_hydra(request), end="")
-    return 0
+def complete(request: str) -> str:
+    """Return the script that installs completion, or for `query=SHELL` the words that fit the line in COMP_LINE."""
+    if not request.startswith("query"):
+        return ask_hydra(request)
+    return " ".join(candidates(os.environ.get("COMP_LINE", ""), request))
 
 
 def candidates(line: str, request: str) -> list[str]:
@@ -36,11 +34,11 @@ def candidates(line: str, request: str) -> list[str]:
         return []
     if word.startswith("stages."):
         return stage_keys(word)
-    kept = [other for other in words if "=" in other or other in ("-m", "--multirun")]
-    os.environ["COMP_LINE"] = " ".join(["prefsweep", *kept, word])
+    overrides = [other for other in words if "=" in other or other in ("-m", "--multirun")]
+    os.environ["COMP_LINE"] = " ".join(["prefsweep", *overrides, word])
     # Files that only others are made of begin with an underscore.
-    found = [choice for choice in ask_hydra(request).split() if "=_" not in choice and not choice.startswith("hydra")]
-    return found if words else [*(name for name in COMMANDS if name.startswith(word)), *found]
+    choices = [choice for choice in ask_hydra(request).split() if not ("=_" in choice or choice.startswith("hydra"))]
+    return choices if words else [*(name for name in COMMANDS if name.startswith(word)), *choices]
 
 
 def stage_keys(prefix: str) -> list[str]:

@@ -7,15 +7,16 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from prefsweep.config.compose import compose, compose_raw
+from prefsweep.config.compose import compose, compose_raw, composing
 
 OPENED = {"stages", "method", "method.pipeline"}  # sections with a line for each entry
 
 
 def config_text(words: list[str], config_dir: Path | None, resolve: bool) -> str:
     """Return the checked config of one job as compact YAML, as `--cfg job` prints it: a stage in a few lines."""
-    composed = compose_raw(words, config_dir)
-    used = compose(words, config_dir).stages
+    with composing(config_dir):
+        composed = compose_raw(words, config_dir)
+        used = compose(words, config_dir).stages
     container = OmegaConf.to_container(composed, resolve=resolve)
     assert isinstance(container, dict)
     container["stages"] = {name: values for name, values in container["stages"].items() if name in used}

@@ -21,14 +21,17 @@ def export(run: Path, target: Path, merge: bool) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: exists already; name a new folder")
     from prefsweep.models.adapters import is_adapted
+    from prefsweep.models.loading import load_policy, load_tokenizer
 
     with atomic(target) as temporary:
         if not is_adapted(stage):
             shutil.copytree(stage, temporary, ignore=shutil.ignore_patterns(*INTERNAL))
-        elif merge:
-            save_merged(model, stage, temporary)
+            return
+        if merge:
+            load_policy(model, stage).save_pretrained(temporary)
         else:
             copy_adapters(model, stage, temporary)
+        load_tokenizer(model, stage).save_pretrained(temporary)
 
 
 def find_policy(folder: Path) -> tuple[Path, ModelConfig]:
@@ -39,24 +42,23 @@ def find_policy(folder: Path) -> tuple[Path, ModelConfig]:
                 record = json.loads((folder / name).read_text())
             except ValueError as error:
                 raise UserError(f"{folder / name}: cannot be read ({error}); run it again") from error
-            return find(folder, record)
+            stage, model = find(folder, record)
+            return stage, ModelConfig(id=model.get("id"), revision=model.get("revision"), path=model.get("path"))
     raise UserError(f"{folder}: holds no run.json; name the folder of a run, as in outputs/runs/NAME, or of a stage")
 
 
-def policy_of_run(run: Path, record: dict[str, Any]) -> tuple[Path, ModelConfig]:
+def policy_of_run(run: Path, record: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     config, role = record["config"], record["inputs"].get("policy")
     if role is None:
         raise UserError(f"{run}: its policy is the model as it was downloaded; there is nothing to export")
     stage = stage_folder(Path(config["runtime"]["outputs"]), role, record["stages"][role])
     if not (stage / RECORD).is_file():
-        raise UserError(
-            f"{run}: its stage {role} is not in {stage} (status: {record['status']}); go to the folder where it ran, "
-            "or run it again"
-        )
-    return stage, initial_model(config["model"])
+        missing = f"its stage {role} is not in {stage} (status: {record['status']})"
+        raise UserError(f"{run}: {missing}; go to the folder where it ran, or run it again")
+    return stage, config["model"]
 
 
-def policy_of_stage(stage: Path, record: dict[str, Any]) -> tuple[Path, ModelConfig]:
+def policy_of_stage(stage: Path, record: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     from prefsweep.models.adapters import BASE, is_adapted
 
     load_stages()
@@ -64,36 +66,18 @@ def policy_of_stage(stage: Path, record: dict[str, Any]) -> tuple[Path, ModelCon
         raise UserError(f"{stage}: a {record['stage']} stage leaves no policy; name one that trains it, or the run")
     model = record["sections"]["model"]
     if is_adapted(stage) and model.get("path") is not None and not (stage / BASE).is_dir():
-        raise UserError(
-            f"{stage}: its adapters belong to a local model, of which a stage records a hash but no path; name the "
-            "folder of the run instead"
-        )
-    return stage, initial_model(model)
-
-
-def initial_model(section: dict[str, Any]) -> ModelConfig:
-    return ModelConfig(id=section.get("id"), revision=section.get("revision"), path=section.get("path"))
-
-
-def save_merged(model: ModelConfig, stage: Path, folder: Path) -> None:
-    from prefsweep.models.loading import load_policy, load_tokenizer
-
-    load_policy(model, stage).save_pretrained(folder)
-    load_tokenizer(model, stage).save_pretrained(folder)
+        raise UserError(f"{stage}: records no path of the model under its adapters; name the folder of the run")
+    return stage, model
 
 
 def copy_adapters(model: ModelConfig, stage: Path, folder: Path) -> None:
     """Copy the adapters of one stage, which others can load over the same initial model."""
     from prefsweep.models.adapters import BASE, stack
-    from prefsweep.models.loading import load_tokenizer
 
     if len(stack(stage)) > 1 or (stage / BASE).is_dir():
-        raise UserError(
-            f"{stage}: its adapters belong to weights that the run trained; add --merge to write both as one"
-        )
+        raise UserError(f"{stage}: its adapters belong to weights that the run trained; add --merge to write both")
     (adapters,) = stack(stage)
     shutil.copytree(adapters, folder)
-    load_tokenizer(model, stage).save_pretrained(folder)
     settings = json.loads((folder / "adapter_config.json").read_text())
     name, revision = (str(Path(model.path).resolve()), None) if model.path else (model.id, model.revision)
     write_json(folder / "adapter_config.json", settings | {"base_model_name_or_path": name, "revision": revision})

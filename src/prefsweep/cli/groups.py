@@ -6,7 +6,7 @@ from prefsweep import config_folder
 
 
 def describe_groups() -> str:
-    folders = sorted(folder for folder in config_folder().iterdir() if is_group(folder))
+    folders = sorted(config_folder().glob("[!_.]*/"))
     return "\n".join(
         [
             "groups, as group=choice:",
@@ -14,10 +14,6 @@ def describe_groups() -> str:
             "Everything else is key=value: `prefsweep --cfg job` prints every key, the files in conf/ explain them.\n",
         ]
     )
-
-
-def is_group(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(("_", "."))
 
 
 def describe(group: Path) -> str:
@@ -29,7 +25,7 @@ def describe(group: Path) -> str:
 
 
 def choices(group: Path) -> list[str]:
-    return sorted(file.stem for file in group.glob("*.yaml") if not file.stem.startswith("_"))
+    return sorted(file.stem for file in group.glob("[!_]*.yaml"))
 
 
 def first_comment(file: Path) -> str:

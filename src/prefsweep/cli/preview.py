@@ -79,12 +79,10 @@ def tokenised(
 ) -> Iterator[tuple[PreferenceExample, Row]]:
     """Yield each example with its tokens; they are made a batch at a time, under a progress bar if it takes long."""
     disable = not config.runtime.progress or None  # None: unless stderr is a terminal
-    bar = tqdm(total=len(examples), desc="tokenising", unit="row", disable=disable, leave=False, delay=1)
-    for first in range(0, len(examples), BATCH_SIZE):
-        batch = examples[first : first + BATCH_SIZE]
+    starts = range(0, len(examples), BATCH_SIZE)
+    for start in tqdm(starts, desc="tokenising", unit="batch", disable=disable, leave=False, delay=1):
+        batch = examples[start : start + BATCH_SIZE]
         yield from zip(batch, encode(batch, sides, tokenizer, cut), strict=True)
-        bar.update(len(batch))
-    bar.close()
 
 
 def render(example: PreferenceExample, tokenizer: Any, sides: Sequence[str], row: Row, fitted: Row) -> Text:

@@ -2,20 +2,24 @@
 
 import dataclasses
 import math
+import operator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prefsweep.config.architectures import positions
+from prefsweep.config.hydra_errors import unknown_key
 from prefsweep.config.model_checks import check_adapter, check_model, check_scorer
 from prefsweep.config.schema import Config, DatasetConfig, IMDBConfig, LocalConfig
-from prefsweep.config.stage import PolicyTrainingConfig, check_bounds
+from prefsweep.config.stage import check_bounds
 from prefsweep.errors import UserError, nearest
 
 PUBLISHED = {"where", "metrics", "n", "source"}  # the keys of an entry of `published:`
+LIMITS = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 
 
 def check_sections(config: Config) -> None:
-    """Raise a `UserError` for the first mistake in any section of a config but its stages."""
+    """Check every range, and what the sections but the stages demand of each other; raise for the first mistake."""
     check_ranges(config)
     check_model(config.model)
     check_dataset("dataset", config.dataset)
@@ -29,11 +33,10 @@ def check_sections(config: Config) -> None:
 
 
 def check_stages(config: Config) -> None:
-    """Raise a `UserError` for the first mistake in the stages that the method runs."""
+    """Check the stages that the method runs; raise for the first mistake."""
     for name, stage in config.stages.items():
-        check_ranges(stage, f"stages.{name}.")
         stage.check(f"stages.{name}", config)
-        if isinstance(stage, PolicyTrainingConfig) and stage.lora:
+        if getattr(stage, "lora", False):
             check_adapter(f"stages.{name}.adapter", stage.adapter, config.model)
     check_lengths(config)
 
@@ -46,54 +49,49 @@ def check_runtime(config: Config) -> None:
     if runtime.processes > 1 and config.jobs > 1:
         raise UserError(f"jobs={config.jobs}: runtime.processes={runtime.processes} takes the machine; set jobs=1")
     if runtime.resume_checkpoint_every % runtime.log_every:
-        raise UserError(
-            f"runtime.resume_checkpoint_every={runtime.resume_checkpoint_every}: must be a multiple of "
-            f"runtime.log_every={runtime.log_every}, or a resumed run would average its metrics over other steps"
-        )
+        key = f"runtime.resume_checkpoint_every={runtime.resume_checkpoint_every}"
+        raise UserError(f"{key}: must be a multiple of runtime.log_every={runtime.log_every}, which averages metrics")
 
 
 def check_published(entries: list[Any] | None) -> None:
     """Raise a `UserError` for the first mistake in an experiment's `published:`."""
     for entry in entries or []:
-        if not isinstance(entry, dict) or not {"where", "metrics"} <= entry.keys() <= PUBLISHED:
-            raise UserError("published: each entry needs `where` and `metrics`, and may have `n` and `source`")
-        if not isinstance(entry["where"], dict) or not isinstance(entry["metrics"], dict):
-            raise UserError("published: `where` is {key: value} of the rows meant, `metrics` is {metric: number}")
+        has_keys = isinstance(entry, dict) and {"where", "metrics"} <= entry.keys() <= PUBLISHED
+        if not (has_keys and isinstance(entry["where"], dict) and isinstance(entry["metrics"], dict)):
+            raise UserError("published: an entry is {where: {key: value}, metrics: {metric: number}, n: N, source: S}")
         for name, value in entry["metrics"].items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"published: {name}: must be a number, not {value!r}")
 
 
-def check_ranges(node: Any, path: str = "") -> None:
-    """Check every field of a dataclass, and of those within it, against the range in the field's metadata."""
-    for field in dataclasses.fields(node):
-        key, value = f"{path}{field.name}", getattr(node, field.name)
-        if dataclasses.is_dataclass(value):
-            check_ranges(value, f"{key}.")
-        for name, item in value.items() if isinstance(value, dict) and field.name != "stages" else ():
-            if dataclasses.is_dataclass(item):
-                check_ranges(item, f"{key}.{name}.")
-        for item in value if isinstance(value, list) else [value]:
-            check_value(key, item, field.metadata)
+def check_ranges(value: Any, key: str = "", limits: Mapping[str, Any] | None = None) -> None:
+    """Check a value, and every value within it, against what `config_field` was given for its field."""
+    prefix = f"{key}." if key else ""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: field.metadata for field in dataclasses.fields(value)}
+        for name, item in vars(value).items():
+            if name not in fields:  # added by `+key=value`, which OmegaConf allows in a typed config
+                raise UserError(unknown_key(f"{prefix}{name}"))
+            check_ranges(item, f"{prefix}{name}", fields[name])
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            check_ranges(item, f"{prefix}{name}")
+    elif isinstance(value, list):
+        for item in value:
+            check_ranges(item, key, limits)
+    elif value is not None:
+        check_value(key, value, limits or {})
 
 
-def check_value(key: str, value: Any, limits: Any) -> None:
-    """Check that a value is finite and within the limits that `config_field` was given."""
+def check_value(key: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Check that a value is finite and within the limits of its field."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key}={value}: must be a finite number")
-    if value is None or isinstance(value, dict) or dataclasses.is_dataclass(value):
-        return
-    if "choices" in limits and value not in limits["choices"]:
-        choices = limits["choices"]
+    if (choices := limits.get("choices")) and value not in choices:
         raise UserError(f"{key}={value}: no such choice{nearest(str(value), choices)}; there are: {', '.join(choices)}")
-    if "above" in limits and not value > limits["above"]:
-        raise UserError(f"{key}={value}: must be above {limits['above']}")
-    if "at_least" in limits and not value >= limits["at_least"]:
-        raise UserError(f"{key}={value}: must be at least {limits['at_least']}")
-    if "below" in limits and not value < limits["below"]:
-        raise UserError(f"{key}={value}: must be below {limits['below']}")
-    if "at_most" in limits and not value <= limits["at_most"]:
-        raise UserError(f"{key}={value}: must be at most {limits['at_most']}")
+    for name, holds in LIMITS.items():
+        if limits.get(name) is not None and not holds(value, limits[name]):
+            raise UserError(f"{key}={value}: must be {name.replace('_', ' ')} {limits[name]}")
 
 
 def check_dataset(key: str, dataset: Any) -> None:
@@ -122,7 +120,5 @@ def check_lengths(config: Config) -> None:
             raise UserError(f"stages.{name}.max_length={stage.max_length}: the model has {longest} positions")
         for key in ("max_new_tokens", "validation_max_new_tokens"):
             if getattr(stage, key, 0) >= longest:
-                raise UserError(
-                    f"stages.{name}.{key}={getattr(stage, key)}: leaves no room for a prompt in the model's {longest} "
-                    "positions"
-                )
+                length = f"stages.{name}.{key}={getattr(stage, key)}"
+                raise UserError(f"{length}: leaves no room for a prompt in the model's {longest} positions")

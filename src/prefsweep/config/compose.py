@@ -4,7 +4,7 @@
 2. The values that the command line sets outside `stages`.
 3. The stages that the method's graph names, each from `conf/stage/` with what the files above preset for it; presets
    for other stages are left out.
-4. The values that the command line sets for these stages; those for other stages are left to `jobs.unused_overrides`.
+4. The values that the command line sets for these stages; those for other stages are left to `sweep.grid`.
 5. Types, ranges and contradictions. Then the stages whose condition in the graph does not hold are left out too.
 
 Only errors that Hydra and OmegaConf raise while they compose are turned into one line: a bug here keeps its traceback.
@@ -12,7 +12,6 @@ Only errors that Hydra and OmegaConf raise while they compose are turned into on
 
 import copy
 import dataclasses
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,17 +22,14 @@ import yaml
 from hydra import compose as hydra_compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from prefsweep import config_folder
 from prefsweep.config import overrides, schema
 from prefsweep.config.architectures import ARCHITECTURES
 from prefsweep.config.checks import check_sections, check_stages
-from prefsweep.config.conditions import holds
-from prefsweep.config.graph import check_pipeline, needed_roles, stage_of
-from prefsweep.config.hydra_errors import architecture_keys, known_keys, one_line, unknown_key, untyped_complaint
+from prefsweep.config.graph import check_pipeline, holds, needed_roles, stage_of
+from prefsweep.config.hydra_errors import architecture_keys, known_keys, one_line_errors, unknown_key
 from prefsweep.config.schema import Config
 from prefsweep.config.stage import STAGES, StageMap, load_stages
 from prefsweep.errors import UserError, nearest
@@ -47,85 +43,83 @@ def composing(config_dir: Path | None = None) -> Iterator[None]:
     """Set Hydra up for any number of `compose` calls; `config_dir` adds a folder of the user's own YAML."""
     schema.register()
     load_stages()
-    known_keys.cache_clear()
     if config_dir is not None and not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder")
     GlobalHydra.instance().clear()
-    composed_files.cache_clear()
-    stage_file.cache_clear()
+    for cached in (known_keys, composed_files, stage_file):
+        cached.cache_clear()
     overrides.PARSED.clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         yield
 
 
 def compose(words: list[str], config_dir: Path | None = None) -> Config:
-    """Return the checked config of one job. Call inside `composing()`."""
-    config = typed(compose_raw(words, config_dir), words)
-    keep_used_stages(config)
-    return config
-
-
-def compose_raw(words: list[str], config_dir: Path | None) -> DictConfig:
-    """Return the composed config of one job, unresolved and unchecked, with every stage of the graph."""
-    refuse_settings_of_hydra(words)
-    try:
-        composed = compose_values(words, config_dir)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(one_line(error, words)) from error
-    except (yaml.MarkedYAMLError, ValueError, AssertionError) as error:
-        raise UserError(untyped_complaint(error, words)) from error
-    try:
-        add_datasets(composed, words, config_dir)
-        refuse_unknown_keys(composed)
-        type_architectures(composed)
-    except OmegaConfBaseException as error:
-        raise UserError(one_line(error, words)) from error
-    return composed
-
-
-def typed(composed: DictConfig, words: list[str]) -> Config:
-    """Resolve a composed config into the dataclasses of its schema."""
-    try:
+    """Return the checked config of one job, with the stages that it runs. Call inside `composing()`."""
+    composed = compose_raw(words, config_dir)
+    with one_line_errors():
         config = OmegaConf.to_object(composed)
-    except OmegaConfBaseException as error:
-        raise UserError(one_line(error, words)) from error
     assert isinstance(config, Config)
     config.stages = StageMap(config.stages)
-    check_pipeline(config.method.pipeline)
-    return config
-
-
-def keep_used_stages(config: Config) -> None:
-    """Leave out the stages whose condition does not hold, then check what is left."""
     check_sections(config)
     roles = needed_roles(config.method.pipeline, config.method.target, lambda role, when: holds(config, role, when))
     used = {stage_of(role) for role in roles}
     config.stages = StageMap({name: values for name, values in config.stages.items() if name in used})
     check_stages(config)
+    return config
+
+
+def compose_raw(words: list[str], config_dir: Path | None) -> DictConfig:
+    """Return the composed config of one job, unresolved and unchecked, with every stage of the graph."""
+    with one_line_errors(yaml.MarkedYAMLError, ValueError, AssertionError):  # as Hydra raises for some files
+        composed = compose_values(words, config_dir)
+    with one_line_errors():
+        add_datasets(composed, words, config_dir)
+        type_architectures(composed)
+    return composed
 
 
 def compose_values(words: list[str], config_dir: Path | None) -> DictConfig:
-    """Take steps 1 to 4 for overrides of single values."""
+    """Take steps 1 to 4."""
     parsed = overrides.parse(words)
-    values = [override for override in parsed if not overrides.chooses_file(override)]
-    if any(override.is_sweep_override() for override in values):
-        return hydra_compose("config", overrides=words)  # which complains of several values
-    files = tuple(str(override.input_line) for override in parsed if overrides.chooses_file(override))
-    composed = copy.deepcopy(composed_files(files, config_dir))
+    for override in parsed:
+        overrides.check_choice(override)
+    files = [override for override in parsed if overrides.chooses_file(override)]
+    composed = copy.deepcopy(composed_files(tuple(str(override.input_line) for override in files), config_dir))
+    values = [override for override in parsed if override not in files]
     of_stages = [override for override in values if f"{override.key_or_group}.".startswith(STAGE)]
-    others = [override for override in values if override not in of_stages]
-    apply(composed, [override for override in others if not override.key_or_group.startswith(OTHER)])
+    of_others = [override for override in values if override.key_or_group.startswith(OTHER)]
+    apply(composed, [override for override in values if override not in of_stages + of_others])
     add_stages(composed, config_dir)
     apply(composed, [override for override in of_stages if sets_a_stage_of(composed, override)])
     return composed
+
+
+@lru_cache(maxsize=256)
+def composed_files(files: tuple[str, ...], config_dir: Path | None) -> DictConfig:
+    """Compose the files alone, once for all jobs of a grid that choose the same.
+
+    Reading them is most of the work. Hydra sets values after it has merged the files, so setting them on a copy of the
+    result is the same at a fifth of the time.
+    """
+    own_folder = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    return hydra_compose("config", overrides=[*files, *own_folder])
 
 
 def apply(composed: DictConfig, values: list[Override]) -> None:
     """Set values in a composed config, as Hydra does after it has merged the files."""
     for override in values:
         if isinstance(override.value(), dict):
-            make_room(composed, overrides.set_key(override))
+            make_room(composed, override.key_or_group)
     overrides.loader()._apply_overrides_to_config(values, composed)
+
+
+def make_room(composed: DictConfig, key: str) -> None:
+    """Put an empty section where a typed one is null: OmegaConf cannot merge `key={...}` into null."""
+    parent, _, last = key.rpartition(".")
+    section = OmegaConf.select(composed, parent)
+    node = section._get_node(last) if isinstance(section, DictConfig) and not section._is_none() else None
+    if isinstance(node, DictConfig) and node._is_none() and dataclasses.is_dataclass(node._metadata.ref_type):
+        section[last] = node._metadata.ref_type
 
 
 def add_stages(composed: DictConfig, config_dir: Path | None) -> None:
@@ -151,8 +145,7 @@ def stage_file(name: str, config_dir: Path | None) -> DictConfig:
     """Return the values of `conf/stage/NAME.yaml` under the stage's schema."""
     if name not in STAGES:
         raise UserError(f"stages.{name}: no such stage{nearest(name, STAGES)}; docs/extending.md says how to add one")
-    schema_and_values = ({"stages": {name: node}} for node in (STAGES[name], read_stage_file(name, config_dir)))
-    return OmegaConf.select(OmegaConf.merge(*schema_and_values), f"{STAGE}{name}")  # type: ignore[no-any-return]
+    return merge_at(f"{STAGE}{name}", STAGES[name], read_stage_file(name, config_dir))
 
 
 def read_stage_file(name: str, config_dir: Path | None) -> DictConfig:
@@ -160,7 +153,8 @@ def read_stage_file(name: str, config_dir: Path | None) -> DictConfig:
 
     Hydra would do the same, but takes a tenth of a second a stage, which would be most of the time to compose.
     """
-    paths = [path for folder in group_folders("stage", config_dir) if (path := folder / f"{name}.yaml").is_file()]
+    folders = [folder for folder in (config_folder(), config_dir) if folder is not None]
+    paths = [path for folder in folders if (path := folder / "stage" / f"{name}.yaml").is_file()]
     if not paths:
         raise UserError(f"stages.{name}: there is no stage/{name}.yaml in conf/ or in the folder of -cd")
     values = OmegaConf.load(paths[0])
@@ -173,21 +167,17 @@ def read_stage_file(name: str, config_dir: Path | None) -> DictConfig:
 
 def sets_a_stage_of(composed: DictConfig, override: Override) -> bool:
     """Whether an override sets keys of stages that are in the graph; a key that no stage has is refused."""
-    keys = stage_keys(override)
-    for key in keys:
+    names = set()
+    for key in stage_keys(override):
         name = key.split(".")[1]
-        if name not in STAGES or not is_known(key):
-            raise UserError(unknown_key(key if name in STAGES else f"stages.{name}"))
+        has_key = {key, key.rpartition(".")[0]} & known_keys() or architecture_keys(key)
+        if name not in STAGES or not has_key:
+            raise UserError(unknown_key(key if name in STAGES else f"{STAGE}{name}"))
+        names.add(name)
     sets_section = override.key_or_group.count(".") < 2 and not override.is_delete()
     if sets_section and not isinstance(override.value(), dict):
         raise UserError(f"{override.key_or_group}: holds keys of its own; set {override.key_or_group}.<key>=...")
-    return {key.split(".")[1] for key in keys} <= set(composed.stages)
-
-
-def is_known(key: str) -> bool:
-    """Whether the schema of a stage has this key, or a section that may have it."""
-    known = known_keys()
-    return any(prefix in known for prefix in (key, key.rpartition(".")[0])) or bool(architecture_keys(key))
+    return names <= set(composed.stages)
 
 
 def stage_keys(override: Override) -> list[str]:
@@ -195,81 +185,28 @@ def stage_keys(override: Override) -> list[str]:
     value = override.value()
     if override.key_or_group == STAGE[:-1]:
         return [f"{STAGE}{name}" for name in value] if isinstance(value, dict) else []
-    return [overrides.set_key(override)]
+    return [overrides.key_of(str(override.input_line))]
 
 
 def add_datasets(composed: DictConfig, words: list[str], config_dir: Path | None) -> None:
     """Add the datasets that `evaluate_on` names, each from its file with the values set for `other_datasets.NAME`."""
     names = list(composed.evaluate_on)
-    available = {file.stem for folder in group_folders("dataset", config_dir) for file in folder.glob("[!_]*.yaml")}
     values = [word for word in words if word.startswith(OTHER)]
     for word in values:
         if word.removeprefix(OTHER).partition(".")[0] not in names:
             raise UserError(f"{word}: is for a dataset that evaluate_on does not name; set evaluate_on=[NAME] too")
     for name in names:
-        if name not in available:
-            raise UserError(f"evaluate_on={name}: no such dataset{nearest(name, available)}")
         if name == composed.dataset.get("name") or names.count(name) > 1:
             raise UserError(f"evaluate_on={name}: is the run's own dataset, or named twice; leave it out")
         prefix = f"{OTHER}{name}."
         own = [f"dataset.{word.removeprefix(prefix)}" for word in values if word.startswith(prefix)]
         try:
-            other = compose_values([f"dataset={name}", *own], config_dir)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(one_line(error, own).replace("dataset.", prefix)) from error
+            with one_line_errors():
+                other = compose_values([f"dataset={name}", *own], config_dir)
+        except UserError as error:
+            raise UserError(str(error).replace("dataset.", prefix).replace("dataset=", "evaluate_on=")) from error
         with open_dict(composed):
             composed.other_datasets[name] = other.dataset
-
-
-def group_folders(group: str, config_dir: Path | None) -> Iterator[Path]:
-    """Yield the folders that hold the choices of a group: the package's and that of `-cd`."""
-    yield config_folder() / group
-    if config_dir is not None:
-        yield config_dir / group
-
-
-def make_room(composed: DictConfig, key: str) -> None:
-    """Put an empty section where a typed one is null: OmegaConf cannot merge `key={...}` into null."""
-    parent, _, last = key.rpartition(".")
-    section = OmegaConf.select(composed, parent) if parent else composed
-    node = section._get_node(last) if isinstance(section, DictConfig) and not section._is_none() else None
-    if isinstance(node, DictConfig) and node._is_none() and dataclasses.is_dataclass(node._metadata.ref_type):
-        section[last] = node._metadata.ref_type
-
-
-@lru_cache(maxsize=256)
-def composed_files(files: tuple[str, ...], config_dir: Path | None) -> DictConfig:
-    """Compose the files alone, once for all jobs of a grid that choose the same.
-
-    Reading them is most of the work. Hydra sets values after it has merged the files, so setting them on a copy of the
-    result is the same at a fifth of the time.
-    """
-    return hydra_compose("config", overrides=[*files, *search_path(config_dir)])
-
-
-def search_path(config_dir: Path | None) -> list[str]:
-    return [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
-
-
-def as_container(config: Config) -> dict[str, Any]:
-    """Return the resolved config as dicts and lists, as it is written to disk and sent to the tracker."""
-    container = dataclasses.asdict(config)
-    container["stages"] = dict(container["stages"])
-    return container
-
-
-def refuse_unknown_keys(node: Any, path: str = "") -> None:
-    """Refuse keys that the schema does not have; `+key=value` adds them, which Hydra allows in a typed config."""
-    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
-        return
-    kind = OmegaConf.get_type(node)
-    known = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else None
-    for key in map(str, node):
-        full = f"{path}{key}"
-        if known is not None and key not in known:
-            raise UserError(unknown_key(full))
-        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-            refuse_unknown_keys(node[key], f"{full}.")
 
 
 def type_architectures(composed: DictConfig) -> None:
@@ -285,20 +222,15 @@ def type_architectures(composed: DictConfig) -> None:
 
 def typed_architecture(node: DictConfig, key: str) -> DictConfig:
     """Return an architecture under the schema of its `model_type`."""
-    kind, known = str(node.get("model_type")), ARCHITECTURES
-    if kind not in known:
-        raise UserError(f"{key}.model_type={kind}: no such kind{nearest(kind, known)}; there are: {', '.join(known)}")
-    schema: DictConfig = OmegaConf.structured(known[kind])
-    for name, value in ((str(name), value) for name, value in node.items()):
-        try:
-            schema[name] = value
-        except OmegaConfBaseException as error:
-            raise UserError(one_line(error, []).replace(name, f"{key}.{name}", 1)) from error
-    return schema
+    kind = str(node.get("model_type"))
+    if kind not in ARCHITECTURES:
+        choices = f"{nearest(kind, ARCHITECTURES)}; there are: {', '.join(ARCHITECTURES)}"
+        raise UserError(f"{key}.model_type={kind}: no such kind{choices}")
+    return merge_at(key, ARCHITECTURES[kind], node)
 
 
-def refuse_settings_of_hydra(words: list[str]) -> None:
-    """Refuse `hydra.*`, which Hydra's Compose API would ignore without a word."""
-    for key in map(overrides.key_of, words):
-        if re.match(r"hydra\b", key):
-            raise UserError(f"{key}: settings of Hydra itself have no effect here")
+def merge_at(key: str, *nodes: Any) -> DictConfig:
+    """Merge nodes as if they lay at a dotted key, which the errors then name."""
+    for part in reversed(key.split(".")):
+        nodes = tuple({part: node} for node in nodes)
+    return OmegaConf.select(OmegaConf.merge(*nodes), key)  # type: ignore[no-any-return]

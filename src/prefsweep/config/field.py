@@ -5,8 +5,6 @@ from typing import Any
 
 from omegaconf import MISSING
 
-NO_DEFAULT: Any = object()
-
 
 def config_field(
     *,
@@ -19,7 +17,6 @@ def config_field(
     is_content: bool = False,
     unless: str | None = None,
     only_with: str | None = None,
-    legacy_default: Any = NO_DEFAULT,
 ) -> Any:
     """Return a dataclass field without a default: its value must come from YAML or the command line.
 
@@ -28,18 +25,5 @@ def config_field(
     `is_content=True` puts the hash of a file or folder into the identity, in place of its path.
     `unless="path"` leaves the field out of the identity where the field `path` is set.
     `only_with="lora"` leaves the field out of the identity unless the field `lora` is true.
-    `legacy_default=x`, for a field that is added later, leaves it out of the identity while its value is x. With x the
-    behaviour from before the field existed, everything that was built then stays valid.
     """
-    ranges: dict[str, Any] = {
-        "above": above,
-        "at_least": at_least,
-        "below": below,
-        "at_most": at_most,
-        "choices": choices,
-    }
-    metadata = {name: value for name, value in ranges.items() if value is not None}
-    metadata |= {"hashed": hashed, "is_content": is_content, "unless": unless, "only_with": only_with}
-    if legacy_default is not NO_DEFAULT:
-        metadata["legacy_default"] = legacy_default
-    return dataclasses.field(default=MISSING, metadata=metadata)
+    return dataclasses.field(default=MISSING, metadata=locals())

@@ -4,12 +4,12 @@ import dataclasses
 import re
 import typing
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from prefsweep import config_folder
@@ -17,7 +17,17 @@ from prefsweep.config import schema
 from prefsweep.config.architectures import ARCHITECTURES
 from prefsweep.config.schema import Config
 from prefsweep.config.stage import STAGES
-from prefsweep.errors import nearest
+from prefsweep.errors import UserError, nearest
+
+
+@contextmanager
+def one_line_errors(*untyped: type[Exception]) -> Iterator[None]:
+    """Raise the errors of Hydra and OmegaConf, and those of the `untyped` classes, as a `UserError` of one line."""
+    kinds: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseException, *untyped)
+    try:
+        yield
+    except kinds as error:
+        raise UserError(one_line(error)) from error
 
 
 def unknown_key(key: str) -> str:
@@ -58,12 +68,16 @@ def keys_of(kind: Any, prefix: str) -> Iterator[str]:
                 yield from keys_of(inner, f"{prefix}{field.name}.")
 
 
-def one_line(error: Exception, overrides: list[str]) -> str:
-    """Return an error of Hydra or OmegaConf as one line."""
+def one_line(error: Exception) -> str:
+    """Return an error that was raised while Hydra composed as one line."""
     if isinstance(error, MissingConfigException):
         return unknown_choice(error)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; put quotes around values with special characters"
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        position = f"{mark.name}, line {mark.line + 1}: " if mark else ""
+        return f"{position}not YAML ({error.problem or error.context})"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = str(cause)
     full_key = re.search(r"full_key: (\S+)", text)
@@ -89,36 +103,13 @@ def explain(message: str, key: str, text: str) -> str:
     if "is not a subclass of" in message:
         return f"{key}: holds keys of its own; set {key}.<key>=..., or choose a whole section by its group"
     quoted = message.split("'")[1] if "'" in message else key
-    if message.startswith("Ambiguous value"):
-        return f"{quoted}: several values make a sweep; add -m"
     if message.startswith("Could not append"):
         return f"{quoted}: exists already; set it without the +"
     if message.startswith("Could not override"):
-        return unknown_group(quoted, text)
+        suggestion = re.search(r"Did you mean to override (?:one of )?(.+?)\?", text)
+        groups = [folder.name for folder in config_folder().glob("[!_.]*/")]
+        return f"{quoted}: no such group" + (f" (nearest: {suggestion[1]})" if suggestion else nearest(quoted, groups))
     return f"{key}: {message}" if key else message
-
-
-def unknown_group(group: str, text: str) -> str:
-    suggestion = re.search(r"Did you mean to override (?:one of )?(.+?)\?", text)
-    return f"{group}: no such group" + (f" (nearest: {suggestion[1]})" if suggestion else nearest(group, groups()))
-
-
-def untyped_complaint(error: Exception, overrides: list[str]) -> str:
-    """Return a YAML, value or assertion error as one line; raised while Hydra alone runs, it is about the input."""
-    if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
-        position = f"{mark.name}, line {mark.line + 1}: " if mark else ""
-        return f"{position}not YAML ({error.problem or error.context})"
-    if str(error).startswith("Config group override must be a string"):  # as in method=null; Hydra does not name it
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        choices = [choice for choice in parsed if choice.key_or_group in groups()]
-        wrong = [str(choice.input_line) for choice in choices if not isinstance(choice.value(), (str, list))]
-        return f"{' '.join(wrong)}: a group takes the name of one of its choices; `prefsweep --help` lists them"
-    return str(error).splitlines()[0]
-
-
-def groups() -> list[str]:
-    return [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
 
 
 def unknown_choice(error: MissingConfigException) -> str:

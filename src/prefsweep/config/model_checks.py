@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.architectures import Architecture, EncoderArchitecture, GPT2Architecture, OPTArchitecture
+from prefsweep.config.architectures import EncoderArchitecture, GPT2Architecture, OPTArchitecture
 from prefsweep.config.schema import (
     DatasetConfig,
     HubScorerConfig,
@@ -13,6 +13,8 @@ from prefsweep.config.schema import (
     OracleConfig,
     ScorerConfig,
     SyntheticReviewsConfig,
+    TrainedConfig,
+    WeightsConfig,
 )
 from prefsweep.config.stage import AdapterConfig
 from prefsweep.errors import UserError, nearest
@@ -29,61 +31,46 @@ def check_model(model: ModelConfig) -> None:
     check_model_folder("model.path", model.path)
     if model.from_scratch:
         if model.architecture is None:
-            raise UserError(
-                "model.architecture=null: model.from_scratch=true needs the architecture of a model with random weights"
-            )
+            raise UserError("model.architecture=null: model.from_scratch=true needs the shape of its random weights")
         if not isinstance(model.architecture, (GPT2Architecture, OPTArchitecture)):
-            raise UserError(
-                f"model.architecture.model_type={model.architecture.model_type}: not a language model; set gpt2 or opt"
-            )
-        check_heads("model.architecture", model.architecture)
+            kind = f"model.architecture.model_type={model.architecture.model_type}"
+            raise UserError(f"{kind}: not a language model; set gpt2 or opt")
+        check_heads(model.architecture)
         if model.path is not None:
-            raise UserError(
-                f"model.path={model.path}: set model.from_scratch=false too, to take these weights as the base"
-            )
+            raise UserError(f"model.path={model.path}: set model.from_scratch=false too, to start from these weights")
     elif model.path is None and model.id is None:
         raise UserError("model.id=null: a model needs an id, a path, or from_scratch=true with an architecture")
 
 
-def check_heads(key: str, architecture: Architecture) -> None:
+def check_heads(architecture: GPT2Architecture | OPTArchitecture) -> None:
     """Check that the number of attention heads divides the width; each architecture has its own names for the two."""
-    for heads, width in (("n_head", "n_embd"), ("num_attention_heads", "hidden_size"), ("n_heads", "dim")):
-        if hasattr(architecture, heads) and getattr(architecture, width) % getattr(architecture, heads):
-            raise UserError(
-                f"{key}.{heads}={getattr(architecture, heads)}: must divide {width}={getattr(architecture, width)}"
-            )
+    is_gpt2 = isinstance(architecture, GPT2Architecture)
+    heads, width = ("n_head", "n_embd") if is_gpt2 else ("num_attention_heads", "hidden_size")
+    number, size = getattr(architecture, heads), getattr(architecture, width)
+    if size % number:
+        raise UserError(f"model.architecture.{heads}={number}: must divide {width}={size}")
 
 
-def check_encoder(key: str, owner: Any) -> None:
-    """Check the architecture of a scorer or an encoder that is to get random weights."""
-    shape = owner.architecture
-    if shape is None or getattr(owner, "path", None) is not None:
-        return
-    if not isinstance(shape, EncoderArchitecture):
+def check_encoder(key: str, encoder: WeightsConfig) -> None:
+    """Check where the weights of a scorer or of a reward model's encoder come from."""
+    check_model_folder(f"{key}.path", encoder.path)
+    shape = encoder.architecture
+    if not (shape is None or isinstance(shape, EncoderArchitecture)):
         raise UserError(f"{key}.architecture.model_type={shape.model_type}: not an encoder; set bert or deberta-v2")
-    check_heads(f"{key}.architecture", shape)
 
 
 def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
     """Check that the model has the layers that an adapter targets, where its architecture is known."""
     if not adapter.targets:
         raise UserError(f"{key}.targets=[]: name the layers that get adapters, as in model.adapter.targets=[c_attn]")
-    kind = model.architecture.model_type if model.from_scratch else model_type(model.path)
-    for target in adapter.targets:
-        if kind in LAYERS and target not in LAYERS[kind]:
-            raise UserError(
-                f"{key}.targets={target}: {kind} has no such layer{nearest(target, LAYERS[kind])}; there are: "
-                f"{', '.join(LAYERS[kind])}"
-            )
-
-
-def model_type(folder: str | None) -> str | None:
-    """Return the `model_type` in a local model's config.json; None on the hub, where it is checked on loading."""
-    if folder is not None:
+    kind = model.architecture.model_type if model.from_scratch else None  # of the hub's it is checked on loading
+    if model.path is not None:
         with contextlib.suppress(OSError, ValueError):
-            kind: str | None = json.loads((Path(folder) / "config.json").read_text()).get("model_type")
-            return kind
-    return None
+            kind = json.loads((Path(model.path) / "config.json").read_text()).get("model_type")
+    layers = LAYERS.get(kind or "", adapter.targets)
+    for target in (target for target in adapter.targets if target not in layers):
+        choices = f"{nearest(target, layers)}; there are: {', '.join(layers)}"
+        raise UserError(f"{key}.targets={target}: {kind} has no such layer{choices}")
 
 
 def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
@@ -92,15 +79,15 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
         raise UserError(f"{role}={scorer}: is a section; choose a scorer by its group, scorer@{role}={scorer}")
     if not isinstance(scorer, ScorerConfig):
         raise UserError(f"{role}: its YAML names no schema; begin it with `defaults: [_classifier, _self_]`")
-    check_model_folder(f"{role}.path", getattr(scorer, "path", None))
-    if scorer.architecture is not None and not isinstance(scorer, HubScorerConfig):
+    if isinstance(scorer, HubScorerConfig):
+        check_encoder(role, scorer)
+    elif scorer.architecture is not None:
         raise UserError(f"{role}.architecture: scorer {scorer.name} is no model of the hub; set null")
-    check_encoder(role, scorer)
+    elif isinstance(scorer, TrainedConfig):
+        check_model_folder(f"{role}.path", scorer.path)
     if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):
-        raise UserError(
-            f"scorer@{role}=oracle: knows the synthetic world alone and would score every text of "
-            f"dataset={dataset.name} 0; set scorer@{role}=deberta-v3, or another"
-        )
+        scores = f"would score every text of dataset={dataset.name} 0"
+        raise UserError(f"scorer@{role}=oracle: {scores}; set scorer@{role}=deberta-v3, or another")
 
 
 def check_model_folder(key: str, path: str | None) -> None:

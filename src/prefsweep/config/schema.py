@@ -12,24 +12,34 @@ from hydra.core.config_store import ConfigStore
 from prefsweep.config.field import config_field
 from prefsweep.config.stage import AdapterConfig
 
-# ------------------------------------------------------------------------------------------------- model, dataset
-
 
 @dataclass
-class ModelConfig:
-    """A policy's base: on the hub at a revision, in a local folder, or with random weights.
+class HubConfig:
+    """What is read from the hub at a revision, or from a local copy at `path`.
 
     `revision` is a commit, or `id@commit`, which holds for that id alone.
     """
 
-    name: str = config_field(hashed=False)
     id: str | None = config_field(unless="path")
     revision: str | None = config_field(unless="path")
     path: str | None = config_field(is_content=True)
+
+
+@dataclass
+class WeightsConfig(HubConfig):
+    """The weights of a model, which may also be random ones of an `architecture`; `small` is that of debug=smoke."""
+
+    architecture: Any = config_field(unless="path")  # an Architecture or None
+    small: Any = config_field(hashed=False)  # likewise
+
+
+@dataclass
+class ModelConfig(WeightsConfig):
+    """A policy's base."""
+
+    name: str = config_field(hashed=False)
     from_scratch: bool = config_field(hashed=False)
     max_length: int = config_field(hashed=False, at_least=2)
-    architecture: Any = config_field()  # an Architecture or None
-    small: Any = config_field(hashed=False)  # likewise
     # Defaults of keys of the stages, whose identities they enter: the base's completions do not depend on a rank.
     lora: bool = config_field(hashed=False)
     adapter: AdapterConfig = config_field(hashed=False)
@@ -78,14 +88,10 @@ class LocalConfig(FileDatasetConfig):
 
 
 @dataclass
-class HubDatasetConfig(FileDatasetConfig):
-    """A dataset on the hub at a revision, or in a local folder laid out like its repository.
-
-    `revision` is a commit, or `id@commit`, which holds for that id alone.
-    """
+class HubDatasetConfig(HubConfig, FileDatasetConfig):
+    """A dataset on the hub, or in a local folder laid out like its repository."""
 
     id: str = config_field(unless="path")
-    revision: str | None = config_field(unless="path")
 
 
 @dataclass
@@ -107,9 +113,6 @@ class KaleidoscopeConfig(HubDatasetConfig):
 class IMDBConfig(HubDatasetConfig):
     over_characters: int = config_field(at_least=0)
     query_tokens: list[int] = config_field(at_least=1)
-
-
-# --------------------------------------------------------------------------------- method, scorer, runtime, tracking
 
 
 @dataclass
@@ -165,13 +168,9 @@ class TrainedConfig(ScorerConfig):
 
 
 @dataclass
-class HubScorerConfig(ScorerConfig):
-    """A scorer on the hub at a revision, or a local copy. `revision` may be `id@commit`: it holds for that id alone."""
+class HubScorerConfig(WeightsConfig, ScorerConfig):
+    """A scorer on the hub, or a local copy."""
 
-    architecture: Any = config_field(unless="path")
-    id: str | None = config_field(unless="path")
-    revision: str | None = config_field(unless="path")
-    path: str | None = config_field(is_content=True)
     max_length: int = config_field(at_least=8)
 
 
@@ -199,7 +198,6 @@ class RuntimeConfig:
     log_every: int = config_field(at_least=1)
     resume_checkpoint_every: int = config_field(at_least=1)
     outputs: str = config_field()
-    multirun: str = config_field()
     dry_run: bool = config_field()
     progress: bool = config_field()
 
@@ -208,9 +206,7 @@ class RuntimeConfig:
 class TrackingConfig:
     enabled: bool = config_field()
     project: str = config_field()
-    entity: str | None = config_field()
     folder: str = config_field()
-    system_metrics: bool = config_field()
 
 
 @dataclass

@@ -123,47 +123,60 @@ class AdapterConfig:
 
 
 @dataclass
-class TrainingConfig(StageConfig):
-    """A training loop over rows. A batch is one optimiser step, however `runtime.micro_batch` splits it."""
+class OptimiserConfig(StageConfig):
+    """What every training loop has, over rows or over rollouts."""
 
     reads_training_rows = True
 
     seed: int = config_field(at_least=0)
-    epochs: float = config_field(above=0)
-    max_steps: int | None = config_field(at_least=1)
     batch_size: int = config_field(at_least=1)
-    optimizer: str = config_field(choices=("adamw", "rmsprop"))
     learning_rate: float = config_field(above=0)
-    schedule: str = config_field(choices=("linear", "cosine", "constant_with_warmup"))
-    warmup_steps: int = config_field(at_least=0)
-    weight_decay: float = config_field(at_least=0)
-    adam_beta2: float = config_field(above=0, below=1)
     max_grad_norm: float = config_field(above=0)
     precision: str = config_field(choices=("fp32", "bf16"))
     max_length: int = config_field(at_least=2)
     evaluate_every: int | None = config_field(at_least=1)
     save_every: int | None = config_field(at_least=1)
     checkpoint: str = config_field(choices=("last", "best"))
+
+    def check(self, key: str, config: Any) -> None:
+        if self.checkpoint == "best" and self.evaluate_every is None:
+            raise UserError(f"{key}.checkpoint=best: is chosen by validations; set {key}.evaluate_every")
+
+
+@dataclass
+class TrainingConfig(OptimiserConfig):
+    """A training loop over rows. A batch is one optimiser step, however `runtime.micro_batch` splits it."""
+
+    epochs: float = config_field(above=0)
+    max_steps: int | None = config_field(at_least=1)
+    optimizer: str = config_field(choices=("adamw", "rmsprop"))
+    schedule: str = config_field(choices=("linear", "cosine", "constant_with_warmup"))
+    warmup_steps: int = config_field(at_least=0)
+    weight_decay: float = config_field(at_least=0)
+    adam_beta2: float = config_field(above=0, below=1)
     best_by: str = config_field(choices=("loss",))
     patience: int | None = config_field(at_least=1)
 
     def check(self, key: str, config: Any) -> None:
+        super().check(key, config)
         if self.patience is not None and self.evaluate_every is None:
-            raise UserError(
-                f"{key}.patience={self.patience}: needs {key}.evaluate_every, or there is nothing to wait for"
-            )
-        if self.checkpoint == "best" and self.evaluate_every is None:
-            raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
+            raise UserError(f"{key}.patience={self.patience}: counts validations; set {key}.evaluate_every")
 
 
 @dataclass
-class PolicyTrainingConfig(TrainingConfig):
-    """A training loop of a policy or its adapters, which generates completions at each validation."""
+class PolicyConfig(StageConfig):
+    """What every stage has that trains a policy, or adapters beside its frozen weights."""
 
     leaves_policy = True
 
     lora: bool = config_field()
     adapter: AdapterConfig = config_field(only_with="lora")
+
+
+@dataclass
+class PolicyTrainingConfig(TrainingConfig, PolicyConfig):
+    """A training loop of a policy, which generates completions at each validation."""
+
     validation_prompts: int = config_field(at_least=0)
     validation_max_new_tokens: int = config_field(at_least=1, only_with="validation_prompts")
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefsweep.config.field import config_field
-from prefsweep.config.model_checks import check_adapter, check_encoder, check_model_folder
-from prefsweep.config.schema import Config, DatasetConfig, HHConfig, SyntheticReviewsConfig
+from prefsweep.config.model_checks import check_encoder
+from prefsweep.config.schema import Config, DatasetConfig, HHConfig, SyntheticReviewsConfig, WeightsConfig
 from prefsweep.config.stage import (
-    AdapterConfig,
+    OptimiserConfig,
+    PolicyConfig,
     PolicyTrainingConfig,
     StageConfig,
     TrainingConfig,
@@ -69,18 +70,15 @@ class DPOConfig(PolicyTrainingConfig):
         if not self.loss:
             raise UserError(f"{key}.loss=[]: name at least one loss, as in {key}.loss=[sigmoid]")
         if coupled and config.runtime.micro_batch < self.batch_size:
-            raise UserError(
-                f"runtime.micro_batch={config.runtime.micro_batch}: {coupled[0]} couples the pairs of a batch, so it "
-                f"cannot be split; set runtime.micro_batch={self.batch_size} or lower {key}.batch_size"
-            )
+            reason = f"{coupled[0]} couples the pairs of a batch, so it cannot be split"
+            size = f"runtime.micro_batch={config.runtime.micro_batch}"
+            raise UserError(f"{size}: {reason}; set runtime.micro_batch={self.batch_size} or lower {key}.batch_size")
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
             raise UserError(f"{key}.loss_weights={self.loss_weights}: needs one weight for each of {self.loss}")
         if "exo_pair" in self.loss and self.label_smoothing == 0:
             raise UserError(f"{key}.label_smoothing=0.0: exo_pair takes its logarithm; set 0.001, as in its paper")
         if self.use_weighting and {"aot", "aot_unpaired"} & set(self.loss):
-            raise UserError(
-                f"{key}.use_weighting=true: aot sorts the pairs, which would then get each other's weights; set false"
-            )
+            raise UserError(f"{key}.use_weighting=true: aot sorts the pairs, away from their weights; set false")
         undefined = [loss for loss in self.loss if loss not in F_DIVERGENCE_LOSSES]
         if self.f_divergence != "reverse_kl" and undefined:
             raise UserError(f"{key}.f_divergence={self.f_divergence}: undefined for {undefined[0]}; set reverse_kl")
@@ -97,14 +95,8 @@ class KTOConfig(PolicyTrainingConfig):
 
 
 @dataclass
-class EncoderConfig:
-    """A bidirectional model from which a reward model starts: on the hub, in a local folder, or with random weights."""
-
-    id: str | None = config_field(unless="path")
-    revision: str | None = config_field(unless="path")
-    path: str | None = config_field(is_content=True)
-    architecture: Any = config_field(unless="path")  # an EncoderArchitecture or None
-    small: Any = config_field(hashed=False)  # likewise
+class EncoderConfig(WeightsConfig):
+    """A bidirectional model from which a reward model starts."""
 
 
 @stage_config("reward_model")
@@ -136,7 +128,6 @@ class RewardModelConfig(TrainingConfig):
         if not self.template.endswith("{completion}") or self.template.count("{completion}") > 1:
             raise UserError(f"{key}.template={self.template}: must end with {{completion}} and have it once")
         if self.backbone == "encoder":
-            check_model_folder(f"{key}.encoder.path", self.encoder.path)
             check_encoder(f"{key}.encoder", self.encoder)
         if len(self.share) != 2 or self.share[0] >= self.share[1]:
             raise UserError(f"{key}.share={self.share}: must be the beginning and the end of a range, as in [0,0.5]")
@@ -174,27 +165,16 @@ class ReferenceLogpsConfig(StageConfig):
 
 
 @dataclass
-class OnPolicyConfig(StageConfig):
+class OnPolicyConfig(OptimiserConfig, PolicyConfig):
     """What PPO and its like share: iterations, each a batch of rollouts and several epochs of updates on it."""
 
-    reads_training_rows = True
-    leaves_policy = True
-
-    lora: bool = config_field(legacy_default=False)
-    adapter: AdapterConfig = config_field(only_with="lora")
-    seed: int = config_field(at_least=0)
     iterations: int = config_field(at_least=1)
-    batch_size: int = config_field(at_least=1)
     group_size: int = config_field(at_least=1)
     minibatch_size: int = config_field(at_least=1)
     epochs: int = config_field(at_least=1)
-    learning_rate: float = config_field(above=0)
     schedule: str = config_field(choices=("linear", "constant"))
     warmup_iterations: int = config_field(at_least=0)
     adam_epsilon: float = config_field(above=0)
-    max_grad_norm: float = config_field(above=0)
-    precision: str = config_field(choices=("fp32", "bf16"))
-    max_length: int = config_field(at_least=2)
     query_tokens: list[int] | None = config_field(at_least=1)
     response_tokens: list[int] = config_field(at_least=1)
     temperature: float = config_field(above=0)
@@ -210,10 +190,7 @@ class OnPolicyConfig(StageConfig):
     target_kl: float | None = config_field(above=0)
     negative_kl: float = config_field(above=0)
     min_entropy: float = config_field(at_least=0)
-    evaluate_every: int | None = config_field(at_least=1)
     validation_prompts: int = config_field(at_least=1)
-    save_every: int | None = config_field(at_least=1)
-    checkpoint: str = config_field(choices=("last", "best"))
     best_by: str = config_field(choices=("score", "objective"))
     # These decide whether a reward model is accepted, not what PPO computes, so they are in no identity.
     min_accuracy: float = config_field(hashed=False, at_least=0, at_most=1)
@@ -224,28 +201,18 @@ class OnPolicyConfig(StageConfig):
         return True
 
     def check(self, key: str, config: Config) -> None:
-        for name in ("minibatch_size", "group_size"):
-            if self.batch_size % getattr(self, name):
-                raise UserError(
-                    f"{key}.{name}={getattr(self, name)}: must divide {key}.batch_size={self.batch_size}; set "
-                    f"{key}.{name} to one of its divisors"
-                )
+        super().check(key, config)
+        for name, size in (("minibatch_size", self.minibatch_size), ("group_size", self.group_size)):
+            if self.batch_size % size:
+                raise UserError(f"{key}.{name}={size}: must divide {key}.batch_size={self.batch_size}")
         for name in ("query_tokens", "response_tokens"):
             check_bounds(f"{key}.{name}", getattr(self, name))
         longest = self.response_tokens[1] + (self.query_tokens[1] if self.query_tokens else 1)
         if longest > self.max_length:
-            raise UserError(
-                f"{key}.max_length={self.max_length}: prompt and completion may be {longest} tokens; raise it or lower "
-                f"{key}.response_tokens"
-            )
-        if self.checkpoint == "best" and self.evaluate_every is None:
-            raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
-        if self.lora:
-            check_adapter(f"{key}.adapter", self.adapter, config.model)
-            if self.adapter.dropout:
-                raise UserError(
-                    f"{key}.adapter.dropout={self.adapter.dropout}: must be 0, or the first ratios would not be 1"
-                )
+            needed = f"prompt and completion may be {longest} tokens"
+            raise UserError(f"{key}.max_length={self.max_length}: {needed}; raise it or lower {key}.response_tokens")
+        if self.lora and self.adapter.dropout:
+            raise UserError(f"{key}.adapter.dropout={self.adapter.dropout}: must be 0, for first ratios of exactly 1")
 
 
 @stage_config("ppo")
@@ -287,11 +254,19 @@ class HarmfulHelpful:
     seed: int = config_field(at_least=0)
 
 
+@stage_config("judge_validation")
+@stage_config("frontier_rewards")
+@dataclass
+class EvaluationConfig(StageConfig):
+    """A stage that trains nothing. Those registered here have no key of their own."""
+
+    built_by_rescoring = True
+
+
 @stage_config("generate")
 @dataclass
-class GenerateConfig(StageConfig):
+class GenerateConfig(EvaluationConfig):
     repeated_per_dataset = True
-    built_by_rescoring = True
 
     split: str = config_field(choices=("validation", "test"))
     protocol: HarmfulHelpful | None = config_field()
@@ -304,20 +279,14 @@ class GenerateConfig(StageConfig):
 
     def check(self, key: str, config: Config) -> None:
         if self.temperature == 0 and self.completions_per_prompt > 1:
-            raise UserError(
-                f"{key}.completions_per_prompt={self.completions_per_prompt}: at temperature 0 all completions of a "
-                f"prompt are equal; set {key}.completions_per_prompt=1"
-            )
+            number = f"{key}.completions_per_prompt={self.completions_per_prompt}"
+            raise UserError(f"{number}: are all equal at temperature 0; set {key}.completions_per_prompt=1")
         if self.temperature != 1 and any(getattr(stage, "frontier", False) for stage in config.stages.values()):
-            raise UserError(
-                f"{key}.temperature={self.temperature:g}: the frontier needs exact KL; set {key}.temperature=1"
-            )
+            raise UserError(f"{key}.temperature={self.temperature:g}: must be 1 for the exact KL of the frontier")
         if self.protocol is None:
             return
         if not isinstance(config.dataset, HHConfig) or config.dataset.subset != "all":
-            raise UserError(
-                f"{key}.protocol: draws from two subsets of hh-rlhf; set dataset=hh-rlhf dataset.subset=all"
-            )
+            raise UserError(f"{key}.protocol: draws from hh-rlhf; set dataset=hh-rlhf dataset.subset=all")
         if self.split != "test":
             raise UserError(f"{key}.split={self.split}: {key}.protocol draws from the test files; set {key}.split=test")
         if config.evaluate_on:
@@ -326,22 +295,14 @@ class GenerateConfig(StageConfig):
 
 @stage_config("judge_completions")
 @dataclass
-class JudgeCompletionsConfig(StageConfig):
+class JudgeCompletionsConfig(EvaluationConfig):
     repeated_per_dataset = True
-    built_by_rescoring = True
-
-
-@stage_config("judge_validation")
-@dataclass
-class JudgeValidationConfig(StageConfig):
-    built_by_rescoring = True
 
 
 @stage_config("judge_accuracy")
 @dataclass
-class JudgeAccuracyConfig(StageConfig):
+class JudgeAccuracyConfig(EvaluationConfig):
     repeated_per_dataset = True
-    built_by_rescoring = True
 
     pairs: int = config_field(at_least=1)
 
@@ -354,31 +315,21 @@ class FrontierSamplesConfig(GenerateConfig):
     def check(self, key: str, config: Config) -> None:
         super().check(key, config)
         if self.completions_per_prompt < 4:
-            raise UserError(
-                f"{key}.completions_per_prompt={self.completions_per_prompt}: must be at least 4; 256 is usual"
-            )
-
-
-@stage_config("frontier_rewards")
-@dataclass
-class FrontierRewardsConfig(StageConfig):
-    built_by_rescoring = True
+            number = f"{key}.completions_per_prompt={self.completions_per_prompt}"
+            raise UserError(f"{number}: must be at least 4; 256 is usual")
 
 
 @stage_config("frontier")
 @dataclass
-class FrontierConfig(StageConfig):
-    built_by_rescoring = True
-
+class FrontierConfig(EvaluationConfig):
     trusted: float = config_field(above=0, below=1)
     bootstrap_samples: int = config_field(at_least=100)
 
 
 @stage_config("evaluate")
 @dataclass
-class EvaluateConfig(StageConfig):
+class EvaluateConfig(EvaluationConfig):
     repeated_per_dataset = True
-    built_by_rescoring = True
     inputs_of_own_dataset = ("frontier", "validated")
 
     frontier: bool = config_field(hashed=False)  # it adds an input, which is in the identity

@@ -47,23 +47,17 @@ def write_before_after(pairs: list[Pair], folder: Path) -> None:
 
 def to_markdown(pairs: list[Pair]) -> str:
     """Return a table of the first rows, and the mean and median of all."""
-    columns = [pair.score_before for pair in pairs], [pair.score_after for pair in pairs]
-    lines = ["| prompt | before | score | after | score |", "| :-- | :-- | --: | :-- | --: |"]
-    for pair in pairs[:SHOWN]:
-        lines.append(row(pair.prompt, pair.before, pair.score_before, pair.after, pair.score_after))
-    for name, of in (("mean", fmean), ("median", median)):
-        before, after = (float(of(column)) for column in columns)
-        lines.append(row(f"**{name} of {len(pairs)}**", "", before, "", after))
-    return "\n".join(lines) + "\n"
+    before, after = [pair.score_before for pair in pairs], [pair.score_after for pair in pairs]
+    summaries = [
+        Pair(f"**{name} of {len(pairs)}**", "", statistic(before), "", statistic(after))
+        for name, statistic in (("mean", fmean), ("median", median))
+    ]
+    rows = [["prompt", "before", "score", "after", "score"], [":--", ":--", "--:", ":--", "--:"]]
+    rows += [list(map(cell, astuple(pair))) for pair in [*pairs[:SHOWN], *summaries]]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def row(prompt: str, before: str, score_before: float, after: str, score_after: float) -> str:
-    return f"| {cell(prompt)} | {cell(before)} | {number(score_before)} | {cell(after)} | {number(score_after)} |"
-
-
-def number(value: float) -> str:
+def cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return " ".join(value.split()).replace("|", "\\|")
     return f"{value:.3f}".replace("-", "−")
-
-
-def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

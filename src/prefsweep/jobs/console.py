@@ -14,6 +14,7 @@ from prefsweep.hub import not_pinned
 from prefsweep.jobs import dataset_summary
 from prefsweep.pipeline.compare import nearest_built
 from prefsweep.pipeline.plan import Plan
+from prefsweep.pipeline.runner import Listener
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store
 
@@ -34,9 +35,7 @@ def show_plan(plan: Plan, store: Store, title: str) -> None:
     console.print(escape(title), style="italic", soft_wrap=True)  # unwrapped, so that it can be copied
     for line in [*dataset_summary.lines(plan.stages, store), *model_lines(plan, store)]:
         print_line(line)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "identity", "state", ""):
-        table.add_column(heading)
+    table = Table("stage", "identity", "state", "", box=None, pad_edge=False)
     for stage in plan.stages:
         built = store.find(stage) is not None
         state = "[green]built" if built else "[yellow]missing"
@@ -62,7 +61,7 @@ def model_lines(plan: Plan, store: Store) -> Iterator[str]:
             yield f"{section.name}: {pin}"
 
 
-class Listener:
+class StagePrinter(Listener):
     """Prints a line for each stage of a run."""
 
     def reused(self, stage: Stage, folder: Path, record: Record) -> None:
@@ -70,9 +69,6 @@ class Listener:
 
     def started(self, stage: Stage) -> None:
         print_line(f"  {stage.role:<16}building   {stage.identity}")
-
-    def logged(self, stage: Stage, row: dict[str, Any]) -> None:
-        pass
 
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
         print_line(f"  {stage.role:<16}done       {folder.name}  {record['cost']['seconds']:.1f} s")

@@ -45,23 +45,23 @@ def readings(stages: Sequence[Stage]) -> list[Reading]:
     for stage in stages:
         if isinstance(stage.sections.get("dataset"), FileDatasetConfig):
             readers.setdefault(stage.sections["dataset"].name, []).append(stage)
-    datasets = {name: [stage.sections["dataset"] for stage in stages] for name, stages in readers.items()}
-    cut = {name: [form for form in forms if form.max_train_samples is not None] for name, forms in datasets.items()}
-    return [Reading((cut[name] or datasets[name])[0], stages) for name, stages in readers.items()]
+    sections = [[stage.sections["dataset"] for stage in stages] for stages in readers.values()]
+    datasets = [max(forms, key=lambda form: form.max_train_samples is not None) for forms in sections]
+    return [Reading(dataset, stages) for dataset, stages in zip(datasets, readers.values(), strict=True)]
 
 
-def records_of(store: Store) -> list[Recorded]:
-    """Return what every finished stage that read a dataset has recorded of it."""
-    records = ((record["sections"].get("dataset"), record["metrics"]) for record in store.records())
-    return [(section, sentences(metrics)) for section, metrics in records if section]
+def readings_and_kept(stages: Sequence[Stage], store: Store) -> Iterator[tuple[Reading, dict[str, str]]]:
+    """Yield each reading with what the finished stages that read its dataset have recorded of it."""
+    if datasets := readings(stages):
+        sections = ((record["sections"].get("dataset"), record["metrics"]) for record in store.records())
+        records = [(section, sentences(metrics)) for section, metrics in sections if section]
+        yield from ((reading, reading.recorded(records)) for reading in datasets)
 
 
 def lines(stages: Sequence[Stage], store: Store) -> Iterator[str]:
     """Yield a line for each dataset: the rows kept of each split, and whether its commit is pinned."""
-    datasets = readings(stages)
-    records = records_of(store) if datasets else []
-    for reading in datasets:
-        yield line(reading, reading.recorded(records), not_pinned(reading.dataset, store.root.parent))
+    for reading, kept in readings_and_kept(stages, store):
+        yield line(reading, kept, not_pinned(reading.dataset, store.root.parent))
 
 
 def line(reading: Reading, kept: dict[str, str], pin: str | None = None) -> str:
@@ -72,10 +72,8 @@ def line(reading: Reading, kept: dict[str, str], pin: str | None = None) -> str:
 def validate_datasets(stages: Sequence[Stage], store: Store) -> Iterator[str]:
     """Read what no stage has read yet, and yield a line for each such dataset: an invalid row is an error before
     anything is built, not after hours. The stages find in memory what was read here."""
-    datasets = readings(stages)
-    records = records_of(store) if datasets else []
-    for reading in datasets:
-        if set(reading.splits) - set(reading.recorded(records)):
+    for reading, kept in readings_and_kept(stages, store):
+        if set(reading.splits) - set(kept):
             examples = {split: load(reading.dataset, split) for split in reading.splits}
             needs_chosen = any(stage.config.needs_chosen for stage in reading.stages)
             if needs_chosen and reading.dataset.pairs != "labelled":

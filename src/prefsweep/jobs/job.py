@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.compose import as_container
-from prefsweep.config.conditions import holds
-from prefsweep.config.graph import WHEN, needed_roles, stage_of
+from prefsweep.config.graph import WHEN, holds, needed_roles, stage_of
 from prefsweep.config.schema import Config, DatasetConfig, RuntimeConfig
 from prefsweep.config.stage import StageConfig, StageMap
 from prefsweep.data import sources
@@ -46,7 +44,8 @@ class Job:
     @property
     def resolved(self) -> dict[str, Any]:
         """The config as written to disk: without a number of training rows where none is read."""
-        container = as_container(self.config)
+        container = dataclasses.asdict(self.config)
+        container["stages"] = dict(container["stages"])  # a StageMap is no dict to OmegaConf
         if not self.learns:
             container["dataset"]["max_train_samples"] = None
         return container
@@ -116,18 +115,16 @@ def repeated_roles(pipeline: Mapping[str, Any], target: str, config: Config) -> 
 
 def with_commits(config: Config, outputs: Path, unpinned: Container[str]) -> Config:
     """Return the config with the commit of each repository where it is known; ask the hub for those in `unpinned`."""
-    stages = {}
-    for name, stage in config.stages.items():
-        hub = {
-            key: pinned(section, outputs, f"stages.{name}.{key}" in unpinned)
-            for key, section in stage.hub_sections().items()
-        }
-        stages[name] = dataclasses.replace(stage, **hub) if hub else stage
-    sections = {name: pinned(getattr(config, name), outputs, name in unpinned) for name in SECTIONS}
-    others = {
-        name: pinned(dataset, outputs, f"other_datasets.{name}" in unpinned)
-        for name, dataset in config.other_datasets.items()
+
+    def pin(sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        return {key: pinned(section, outputs, f"{prefix}{key}" in unpinned) for key, section in sections.items()}
+
+    stages = {
+        name: dataclasses.replace(stage, **pin(stage.hub_sections(), f"stages.{name}."))
+        for name, stage in config.stages.items()
     }
+    others = pin(config.other_datasets, "other_datasets.")
+    sections = pin({name: getattr(config, name) for name in SECTIONS})
     return dataclasses.replace(config, stages=StageMap(stages), other_datasets=others, **sections)
 
 

@@ -16,7 +16,8 @@ def check_plan(plan: Plan, config: Config) -> None:
     if config.dataset.pairs == "generated":
         check_pairs(config.dataset, trained)
     if config.dataset.pairs == "labelled":
-        check_labelled(plan, config.dataset)
+        for name in (stage.name for stage in plan.stages if stage.config.needs_pairs):
+            raise UserError(f"dataset.pairs=labelled: stages.{name} learns from pairs; set method=kto")
 
 
 def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
@@ -25,52 +26,35 @@ def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
         return check_shares(trained["reward"], trained["judge"])
     sections = {name: stage.payload["sections"][name] for stage in plan.stages for name in stage.sections}
     if "reward" in sections and sections["reward"] == sections.get("judge"):
-        raise UserError(
-            f"scorer@judge={config.judge.name}: is the reward that the method trains on; choose another judge, or set "
-            "method.allow_reward_as_judge=true to reproduce a paper that did so"
-        )
+        choices = "choose another, or set method.allow_reward_as_judge=true"
+        raise UserError(f"scorer@judge={config.judge.name}: is the reward that the method trains on; {choices}")
 
 
 def check_shares(reward: Any, judge: Any) -> None:
     """Two scorers trained in one run must have learned from different prompts."""
     reward_share, judge_share = reward.config.share, judge.config.share
     if max(reward_share[0], judge_share[0]) < min(reward_share[1], judge_share[1]):
-        raise UserError(
-            f"stages.{reward.name}.share={reward_share}: the judge learns some of these prompts too, by "
-            f"stages.{judge.name}.share={judge_share}; set stages.{reward.name}.share=[0,0.5], or "
-            "method.allow_reward_as_judge=true"
-        )
+        overlap = f"the judge learns some of these prompts, by stages.{judge.name}.share={judge_share}"
+        raise UserError(f"stages.{reward.name}.share={reward_share}: {overlap}; set stages.{reward.name}.share=[0,0.5]")
 
 
 def check_pairs(dataset: Any, trained: dict[str, Any]) -> None:
     """Refuse to train a scorer without pairs: generated pairs are ranked by a reward that must exist before them."""
-    suggestions = {"judge": "sentiment-roberta", "reward": "distilbert-imdb"}
     for role in trained:
         if role == "judge" or isinstance(dataset, IMDBConfig | LocalConfig):
-            raise UserError(
-                f"scorer@{role}=trained: dataset={dataset.name} has no pairs to train it on; set "
-                f"scorer@{role}={suggestions[role]}, or another that needs no training"
-            )
-
-
-def check_labelled(plan: Plan, dataset: Any) -> None:
-    for stage in plan.stages:
-        if stage.config.needs_pairs:
-            raise UserError(
-                f"dataset.pairs=labelled: stages.{stage.name} learns from pairs, and dataset={dataset.name} has single "
-                "completions with a label; set method=kto, which reads them"
-            )
+            other = {"judge": "sentiment-roberta", "reward": "distilbert-imdb"}[role]
+            reason = f"dataset={dataset.name} has no pairs to train it on"
+            raise UserError(f"scorer@{role}=trained: {reason}; set scorer@{role}={other}, or another from the hub")
 
 
 def check_targets(plan: Plan) -> None:
     """The module of every stage must exist. It is not imported, which would take seconds and may need torch."""
     for stage in plan.stages:
-        module, _, function = stage.config._target_.rpartition(".")
+        module = stage.config._target_.rpartition(".")[0]
         try:
-            spec = find_spec(module) if module and function else None
+            exists = bool(module) and find_spec(module) is not None
         except ImportError:
-            spec = None
-        if spec is None:
-            raise UserError(
-                f"stages.{stage.name}._target_={stage.config._target_}: no such module; set package.module.function"
-            )
+            exists = False
+        if not exists:
+            target = f"stages.{stage.name}._target_={stage.config._target_}"
+            raise UserError(f"{target}: no such module; set package.module.function")

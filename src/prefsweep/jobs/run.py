@@ -3,9 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +22,7 @@ from prefsweep.pipeline.cost import total
 from prefsweep.pipeline.files import read_jsonl, write_json, write_text
 from prefsweep.pipeline.plan import with_ancestors
 from prefsweep.pipeline.stage import Stage
-from prefsweep.pipeline.store import Record, Store
+from prefsweep.pipeline.store import Record, Store, commit
 
 
 def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, silent: bool = False) -> None:
@@ -42,24 +40,24 @@ def execute(job: Job, folder: Path, group: str | None = None, share: int = 1, si
             if not to_build:  # a job with nothing to build opens no W&B run
                 settings = dataclasses.replace(settings, enabled=False)
             tracker = stack.enter_context(tracking(settings, card(job, group), console.print_line))
-            state.listeners = [tracker] if silent else [console.Listener(), tracker]
             if to_build:
                 with console.waiting("reading the data", job.config.runtime.progress and not silent):
                     lines = list(dataset_summary.validate_datasets(to_build, store))
                 for line in [] if silent else lines:
                     console.print_line(f"  {line}")
                 share_threads(job.config.runtime, share)
-            records = runner.run(job.plan, store, job.config.runtime, state)
+            printers = [] if silent else [console.StagePrinter()]
+            records = runner.run(job.plan, store, job.config.runtime, state, *printers, tracker)
             reason = diverged(records)
             state.write("diverged" if reason else "finished", records, reason)
             if reason:
                 console.print_line(f"diverged: {reason}")
             completions = store.folder(job.plan.target) / "completions.jsonl"
             tracker.summary(state.metrics)
-            tracker.samples(judged_samples(completions))
+            tracker.samples({**row, "score": row["scores"]["score"]} for row in read_jsonl(completions))
             if pairs := before_after_pairs(job, store):
                 write_before_after(pairs, folder)
-                tracker.before_after(map(asdict, pairs))
+                tracker.before_after(map(dataclasses.asdict, pairs))
     except DivergedError as error:
         state.write("diverged", error=str(error))
         raise
@@ -83,12 +81,6 @@ def before_after_pairs(job: Job, store: Store) -> list[Pair]:
     return read_pairs(*paths)
 
 
-def judged_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the prompt, completion and score of each row in `completions.jsonl`."""
-    for row in read_jsonl(path):
-        yield {"prompt": row["prompt"], "completion": row["completion"], "score": row["scores"]["score"]}
-
-
 def method_stages(job: Job) -> set[str]:
     """Return the identities of the stages that make the method's policy from the base, without those of the base."""
 
@@ -107,8 +99,6 @@ def decoding(target: Stage) -> dict[str, Any]:
 
 
 def card(job: Job, group: str | None) -> JobCard:
-    from prefsweep.pipeline.store import commit
-
     tags = [job.config.model.name, job.config.dataset.name, *([head[:12]] if (head := commit()) else [])]
     return JobCard(job.name, group, job.config.method.name, tuple(tags), job.resolved)
 
@@ -120,13 +110,12 @@ def share_threads(runtime: RuntimeConfig, share: int) -> None:
     torch.set_num_threads(runtime.threads or max(1, (os.cpu_count() or 1) // share))
 
 
-class RunFile:
+class RunFile(runner.Listener):
     """Writes `run.json`; as a listener of the runner it collects the cost of each stage."""
 
     def __init__(self, job: Job, folder: Path):
         self.job = job
         self.path = folder / "run.json"
-        self.listeners: list[Any] = []
         self.cost: dict[str, dict[str, Any]] = {}
         self.metrics: dict[str, Any] = {}
         self.started_at = time.monotonic()
@@ -160,37 +149,18 @@ class RunFile:
         The first two count stages whichever run built them, and are left out where a stage is not built.
         """
         stages = self.job.plan.stages
-        sums = {"method": method_stages(self.job), "whole": {stage.identity for stage in stages}}
         known = {stage.identity: self.cost[stage.role] for stage in stages if stage.role in self.cost}
-        totals = {
-            name: total(known[identity] for identity in identities)
-            for name, identities in sums.items()
-            if identities <= known.keys()
-        }
-        return totals | {"paid": total(cost for cost in known.values() if cost["paid"])}
-
-    def add_cost(self, stage: Stage, record: Record, paid: bool) -> None:
-        self.cost[stage.role] = {**record["cost"], "paid": paid}
-
-    # The runner's events are passed on to all listeners.
+        totals = {"paid": total(cost for cost in known.values() if cost["paid"])}
+        for name, identities in (("method", method_stages(self.job)), ("whole", {stage.identity for stage in stages})):
+            if identities <= known.keys():
+                totals[name] = total(known[identity] for identity in identities)
+        return totals
 
     def reused(self, stage: Stage, folder: Path, record: Record) -> None:
-        self.add_cost(stage, record, paid=False)
-        for listener in self.listeners:
-            listener.reused(stage, folder, record)
-
-    def started(self, stage: Stage) -> None:
-        for listener in self.listeners:
-            listener.started(stage)
-
-    def logged(self, stage: Stage, row: dict[str, Any]) -> None:
-        for listener in self.listeners:
-            listener.logged(stage, row)
+        self.cost[stage.role] = {**record["cost"], "paid": False}
 
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
-        self.add_cost(stage, record, paid=True)
-        for listener in self.listeners:
-            listener.built(stage, folder, record)
+        self.cost[stage.role] = {**record["cost"], "paid": True}
 
 
 def exit_on_sigterm(number: int, frame: FrameType | None) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.schema import TrackingConfig
+from prefsweep.jobs.before_after import COLUMNS
 from prefsweep.pipeline.history import History, Row
+from prefsweep.pipeline.runner import Listener
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record
 
 SAMPLE_COLUMNS = ("prompt", "completion", "score")
-BEFORE_AFTER_COLUMNS = ("prompt", "before", "score_before", "after", "score_after")
 SAMPLE_ROWS = 64
 STARTUP_SECONDS = 300.0  # W&B waits 30 for its service process: too little where the jobs of a grid start together
 
@@ -36,7 +37,7 @@ class JobCard:
     config: dict[str, Any]
 
 
-class Tracker:
+class Tracker(Listener):
     """Logs the stages of one job to W&B; without a run it does nothing.
 
     The metrics of a stage are named `{stage}/{metric}`, and the stage has its own axis, `{stage}/global_step`. A metric
@@ -54,8 +55,6 @@ class Tracker:
         if self.run is not None:
             for row in History(folder / "history.jsonl").rows():
                 self.logged(stage, row)
-
-    def started(self, stage: Stage) -> None: ...
 
     def logged(self, stage: Stage, row: Row) -> None:
         metrics = self.new_metrics(stage, row)
@@ -87,7 +86,7 @@ class Tracker:
 
     def before_after(self, rows: Iterable[dict[str, Any]]) -> None:
         """Log the first completions from before training beside those from after it."""
-        self.table("before_after", BEFORE_AFTER_COLUMNS, itertools.islice(rows, SAMPLE_ROWS))
+        self.table("before_after", COLUMNS, itertools.islice(rows, SAMPLE_ROWS))
 
     def report(self, cells: Path, figures: Iterable[Path]) -> None:
         """Log a sweep's figures and its table: a row for each cell, with its raw values and runs."""
@@ -181,7 +180,6 @@ def start_run(settings: TrackingConfig, card: JobCard, folder: Path, mode: Any) 
 
     return wandb.init(
         project=settings.project,
-        entity=settings.entity,
         id=secrets.token_hex(6),  # an exported WANDB_RUN_ID would make one run of all the jobs
         **vars(card) | {"tags": [tag[:64] for tag in card.tags if tag]},  # W&B refuses the run for a longer tag
         dir=folder,
@@ -190,7 +188,6 @@ def start_run(settings: TrackingConfig, card: JobCard, folder: Path, mode: Any) 
         settings=wandb.Settings(
             console="off",
             disable_git=True,  # the commit is a tag; W&B would log that of the working directory
-            x_disable_stats=not settings.system_metrics,
         ),
     )
 

@@ -130,7 +130,7 @@ def init_from_scratch(
     architecture: Architecture, tokenizer: Any, kind: Any = AutoModelForCausalLM, **more: Any
 ) -> PreTrainedModel:
     """Return a model of this architecture with random weights; the tokenizer decides the size of its vocabulary."""
-    shape = {key: value for key, value in vars(architecture).items() if key not in ("vocab_size", "labels")}
+    shape = {key: value for key, value in vars(architecture).items() if key not in ("vocab_size", "labels", "options")}
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     if architecture.model_type == "gpt2":
         more["activation_function"] = (

@@ -20,4 +20,4 @@ def random_encoder(kind: Any, architecture: EncoderArchitecture) -> tuple[PreTra
     labels = {"id2label": dict(enumerate(architecture.labels))} if architecture.labels else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return init_from_scratch(architecture, tokenizer, kind, **labels), tokenizer
+        return init_from_scratch(architecture, tokenizer, kind, **labels, **architecture.options), tokenizer

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from prefsweep.pipeline.files import append_jsonl, write_text
@@ -37,7 +38,8 @@ class Cost:
         self.earlier: Spent = read(folder / SPENT) if folder else {}
         self.started = time.monotonic()
         self.gpus = Gpus()
-        reset_peak_memory()
+        with contextlib.suppress(OSError):  # only Linux can forget the peak of an earlier stage in the same process
+            Path("/proc/self/clear_refs").write_text("5")
 
     def add(self, **counts: int) -> None:
         """Add to the counts, by the names in `COUNTS`."""
@@ -150,11 +152,10 @@ def merged(first: Spent, second: Spent) -> Spent:
 
 def read(path: Path) -> Spent:
     """Return what an earlier attempt has saved, or an empty dict where there was none."""
-    try:
-        spent = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return spent if isinstance(spent, dict) else {}
+    with contextlib.suppress(OSError, ValueError):
+        spent: Spent = json.loads(path.read_text())
+        return spent
+    return {}
 
 
 def rows(path: Path) -> Iterator[dict[str, float]]:
@@ -170,16 +171,8 @@ def thinned(trace: list[dict[str, float]]) -> list[dict[str, float]]:
     power = [row for row in trace if "watts" in row]
     size = -(-len(power) // POINTS) or 1
     parts = [power[first : first + size] for first in range(0, len(power), size)]
-    means = [
-        {name: round(sum(row[name] for row in part) / len(part), 1) for name in ("seconds", "watts")} for part in parts
-    ]
+    means = [{name: round(fmean(row[name] for row in part), 1) for name in ("seconds", "watts")} for part in parts]
     return [row for row in trace if "watts" not in row] + means
-
-
-def reset_peak_memory() -> None:
-    """Make the peak this stage's, not that of an earlier one in the same process. Only Linux can do so."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int:
@@ -193,10 +186,8 @@ def peak_memory() -> int:
 def total(costs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return the sum over stages of each measure that all of them have; of energy, over those that used a GPU."""
     known = list(costs)
-    sums: dict[str, float] = {}
-    for name in ("seconds", *COUNTS, "gpu_hours"):
-        if all(name in cost for cost in known):
-            sums[name] = round(sum(cost[name] for cost in known), 9)
+    names = [name for name in ("seconds", *COUNTS, "gpu_hours") if all(name in cost for cost in known)]
+    sums = {name: round(sum(cost[name] for cost in known), 9) for name in names}
     on_gpu = [cost for cost in known if cost.get("gpu_hours")]
     if "gpu_hours" in sums and on_gpu and all("energy_joules" in cost for cost in on_gpu):
         sums["energy_joules"] = round(sum(cost["energy_joules"] for cost in on_gpu), 1)

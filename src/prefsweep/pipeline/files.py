@@ -125,12 +125,7 @@ class FileHashes:
 
     def of_content(self, path: Path) -> str:
         """Return one hash of a file, or of a folder's relative names and contents, independent of its location."""
-        combined = hashlib.sha256()
-        for file in files_under(path):
-            name = file.relative_to(path).as_posix() if path.is_dir() else ""
-            combined.update(f"{name}\0{self.of_file(file)}\n".encode())
-        self.save()
-        return "sha256:" + combined.hexdigest()
+        return self.of_named_files({file.relative_to(path).as_posix(): [file] for file in files_under(path)})
 
     def of_named_files(self, files: Mapping[str, Sequence[Path]]) -> str:
         """Return one hash of the contents of files by the names they are given, independent of their paths."""
@@ -139,6 +134,15 @@ class FileHashes:
             combined.update(f"{name}\0{' '.join(self.of_file(file) for file in files[name])}\n".encode())
         self.save()
         return "sha256:" + combined.hexdigest()
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename a folder and keep the hashes of the files in it."""
+        prefix = str(old.resolve())
+        old.rename(new)
+        for key in [key for key in self.known if key.startswith(f"{prefix}/")]:
+            self.known[str(new.resolve()) + key.removeprefix(prefix)] = self.known.pop(key)
+        self.changed = True
+        self.save()
 
     def save(self) -> None:
         if self.changed:

@@ -7,8 +7,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import types
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,54 +22,30 @@ def fingerprint(value: Canonical) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
-def canonical(value: Any, hash_content: Callable[[Path], str], kind: Any = Any) -> Canonical:
-    """Return `value` as plain JSON. `kind` is its type in the schema: where that is float, 1 and 1.0 are equal.
+def canonical(value: Any, hash_content: Callable[[Path], str]) -> Canonical:
+    """Return `value` as plain JSON. A composed config has floats wherever its schema says so: `beta=1` is 1.0 there.
 
     `hash_content` identifies a file or folder by what it holds, for the fields with `is_content`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return canonical_fields(value, hash_content)
-    if value is None or isinstance(value, (bool, str)):
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"no canonical form for {value}: such values do not compare equal")
+        return value + 0.0  # −0.0 equals 0.0
+    if value is None or isinstance(value, (bool, str, int)):
         return value
-    if isinstance(value, (int, float)):
-        return canonical_number(value, kind)
     if isinstance(value, (list, tuple)):
-        inner = kind_inside(kind, list, tuple)
-        return [canonical(item, hash_content, inner) for item in value]
+        return [canonical(item, hash_content) for item in value]
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"no canonical form for a dict with keys that are not strings: {value!r}")
-        inner = kind_inside(kind, dict)
-        return {key: canonical(item, hash_content, inner) for key, item in value.items()}
+        return {key: canonical(item, hash_content) for key, item in value.items()}
     raise TypeError(f"no canonical form for {type(value).__name__}: {value!r}")
-
-
-def alternatives(kind: Any) -> tuple[Any, ...]:
-    """Return the types that a union allows; for any other type, the type itself."""
-    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
-    return typing.get_args(kind) if is_union else (kind,)
-
-
-def kind_inside(kind: Any, *outer: type) -> Any:
-    """Return the type of a list's items or a dict's values: float for `dict[str, float] | None`."""
-    for option in alternatives(kind):
-        if typing.get_origin(option) in outer:
-            return typing.get_args(option)[1 if dict in outer else 0]
-    return Any
-
-
-def canonical_number(value: int | float, kind: Any) -> int | float:
-    if not isinstance(value, float) and float not in alternatives(kind):
-        return value
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"no canonical form for {number}: such values do not compare equal")
-    return number + 0.0  # −0.0 equals 0.0
 
 
 def canonical_fields(value: Any, hash_content: Callable[[Path], str]) -> dict[str, Any]:
     """Return the fields of a dataclass that count, each as its metadata says (see `config.field.config_field`)."""
-    kinds = typing.get_type_hints(type(value))
     form: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         item, rules = getattr(value, field.name), field.metadata
@@ -81,10 +55,8 @@ def canonical_fields(value: Any, hash_content: Callable[[Path], str]) -> dict[st
             continue
         if rules.get("only_with") and not getattr(value, rules["only_with"]):
             continue
-        if "legacy_default" in rules and item == rules["legacy_default"]:
-            continue
         if rules.get("is_content") and item is not None:
             form[field.name] = hash_content(Path(item))
         else:
-            form[field.name] = canonical(item, hash_content, kinds[field.name])
+            form[field.name] = canonical(item, hash_content)
     return form

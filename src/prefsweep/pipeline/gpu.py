@@ -14,10 +14,6 @@ from typing import Any
 TICK = 1.0  # seconds between two samples of the power
 
 
-class UnknownError(Exception):
-    """NVML cannot tell what this process draws; the message says why."""
-
-
 class Gpus:
     """Measures what this process uses of its GPUs from now on."""
 
@@ -41,9 +37,6 @@ class Gpus:
             return None
         try:
             watts = sum(power(number) for number in used)
-        except UnknownError as error:
-            self.left_out = str(error)
-            return None
         except Exception as error:  # whatever the driver raises, training goes on
             self.left_out = f"NVML: {error}"
             return None
@@ -83,21 +76,18 @@ def allocations() -> dict[int, int]:
 
 
 def power(number: int) -> float:
-    """Return the watts that a GPU draws; raise UnknownError where another process uses it too."""
+    """Return the watts that a GPU draws; raise an error where another process uses it too."""
     nvml = library()
     uuid = str(cuda().get_device_properties(number).uuid).removeprefix("GPU-")  # NVML writes the prefix, torch may not
     card = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
     # Counted, not compared with our process id, which in a container may be another one to NVML.
     if len({process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(card)}) > 1:
-        raise UnknownError("another process used the GPU")
+        raise RuntimeError("another process used the GPU")
     return float(nvml.nvmlDeviceGetPowerUsage(card)) / 1000
 
 
 @functools.cache
 def library() -> Any:
-    try:
-        nvml = import_module("pynvml")
-        nvml.nvmlInit()
-    except Exception as error:
-        raise UnknownError(f"no NVML: {error}") from error
+    nvml = import_module("pynvml")
+    nvml.nvmlInit()
     return nvml

@@ -1,18 +1,19 @@
 """The history of a stage: one row of metrics a logged step, in a file that a resumed build continues."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefsweep.pipeline.files import Row as Row, append_jsonl, read_jsonl, recover_jsonl, write_jsonl
 
 
+@dataclass(eq=False)
 class History:
     """Append rows to `path` and pass each to `listener`. Rows hold reproducible numbers only, never times."""
 
-    def __init__(self, path: Path, listener: Callable[[Row], None] = lambda row: None):
-        self.path = path
-        self.listener = listener
+    path: Path
+    listener: Callable[[Row], None] = lambda row: None
 
     def rows(self) -> Iterator[Row]:
         if self.path.is_file():

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.graph import Inputs, stage_of
-from prefsweep.errors import UserError, nearest
 from prefsweep.pipeline.fingerprint import fingerprint
 from prefsweep.pipeline.stage import Stage
 
@@ -42,10 +41,7 @@ def make_plan(
     """
     stages: dict[str, Stage] = {}
     for role, inputs in roles.items():
-        name = stage_of(role)
-        if name not in configs:
-            raise UserError(f"method.pipeline.{role}: no such stage{nearest(name, configs)}")
-        config = configs[name]
+        config = configs[stage_of(role)]
         sources = {key: stages[source] for key, source in inputs.items() if not config.ignores_input(key)}
         stages[role] = Stage(role, config, sections(role, config), sources, hash_content)
     needed = {stage.role for stage in with_ancestors(list(stages.values())[-1])}

@@ -47,11 +47,11 @@ class BuildFolder:
     cost: Cost  # of all attempts
 
 
+@dataclass(eq=False)
 class Store:
-    def __init__(self, root: Path, hashes: FileHashes, notify: Callable[[str], None] = print):
-        self.root = root
-        self.hashes = hashes
-        self.notify = notify
+    root: Path
+    hashes: FileHashes
+    notify: Callable[[str], None] = print
 
     def folder(self, stage: Stage) -> Path:
         return stage_folder(self.root.parent, stage.role, stage.identity)
@@ -99,8 +99,7 @@ class Store:
             record = self.record(stage, build.artifact, metrics, build.cost)
             write_json(build.artifact / RECORD, record)
             build.cost.export_to(build.artifact)  # after the record, whose file hashes must be reproducible
-            build.artifact.rename(self.folder(stage))
-            self.remember_hashes(stage, record)
+            self.hashes.rename(build.artifact, self.folder(stage))
             # Renamed first: a kill during the removal must not leave half a checkpoint to resume from.
             shutil.rmtree(folder.rename(folder.with_name(f".done-{stage.identity}")))
             return record, True
@@ -130,15 +129,6 @@ class Store:
             "versions": versions(),
         }
 
-    def remember_hashes(self, stage: Stage, record: Record) -> None:
-        """Cache the hashes under the final paths, so that the first `find` does not compute them again."""
-        for name, digest in record["files"].items():
-            file = self.folder(stage) / name
-            stat = file.stat()
-            self.hashes.known[str(file.resolve())] = [stat.st_size, stat.st_mtime_ns, digest]
-        self.hashes.changed = True
-        self.hashes.save()
-
     def records(self, name: str = "*") -> Iterator[Record]:
         """Yield the records of every finished stage with this name, or of all, without verifying the files."""
         for path in sorted(self.root.glob(f"{name}/*/{RECORD}")):
@@ -165,17 +155,16 @@ class Store:
 @functools.cache
 def commit() -> str | None:
     """Return the commit of the running code, with `+` where files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True)
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout
+        git("ls-files", "--error-unmatch", __file__)  # fails for a package installed inside another project's checkout
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    if tracked.returncode:  # the package is installed inside another project's checkout
-        return None
-    return head + ("+" if dirty else "")
 
 
 @functools.cache

@@ -29,11 +29,12 @@ from prefsweep.sweep.grid import Grid
 from prefsweep.sweep.worker import LOG, run_job
 
 MANIFEST = "sweep.json"  # lists the sweep's jobs in order: the folder may also hold the jobs of an older grid
+COLUMNS = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
 
 
 @dataclass
 class Queue:
-    """The jobs of a sweep that wait, run and have failed."""
+    """The jobs of a sweep that wait, run and have ended."""
 
     waiting: list[Job]
     folder: Path
@@ -41,8 +42,7 @@ class Queue:
     context: Any
     gpus: list[str]
     running: dict[Any, tuple[Any, Job, str | None]] = field(default_factory=dict)  # sentinel → process, job, GPU
-    failed: list[Job] = field(default_factory=list)
-    finished: int = 0
+    exit_codes: list[int] = field(default_factory=list)  # of the jobs that have ended
 
     def start(self) -> None:
         while self.waiting and len(self.running) < self.max_running:
@@ -60,10 +60,9 @@ class Queue:
             process, job, _ = self.running.pop(sentinel)
             process.join()
             if process.exitcode:
-                self.failed.append(job)
                 record_death(self.folder / job.name, process.exitcode)
             ended.append((job, process.exitcode))
-            self.finished += 1
+        self.exit_codes += [code for _, code in ended]
         return ended
 
     def stop(self) -> None:
@@ -77,7 +76,7 @@ class Queue:
 def sweep(grid: Grid) -> int:
     """Run the jobs of a grid; return the exit code, 1 if a job has failed."""
     runtime = grid.jobs[0].config.runtime
-    folder = Path(runtime.multirun) / grid.name
+    folder = Path("multirun_sweeps") / grid.name
     if runtime.dry_run:
         for job in grid.jobs:
             show_plan(job.plan, store_of(runtime), job.name)
@@ -95,25 +94,29 @@ def sweep(grid: Grid) -> int:
             else:  # with nothing to build, the server with the libraries is not even started
                 execute(job, folder / job.name, grid.name, silent=True)
                 print_line(outcome(folder / job.name, job.name, 0))
-        with progress_bar() as bar:
+        with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as bar:
             follow(queue, bar.add_task("", total=len(queue.waiting)), bar)
     except BaseException:
         queue.stop()
         raise
     finally:
-        files = write_table(folder)
-    if queue.finished:  # a sweep with nothing to build opens no W&B run
+        from prefsweep.report import report  # whose libraries no help, plan or error waits for
+
+        files = report(folder, console)
+    if queue.exit_codes:  # a sweep with nothing to build opens no W&B run
         track(files, folder.name, grid.jobs[0].config.tracking)
-    return 1 if queue.failed else 0
+    return int(any(queue.exit_codes))
 
 
 def manifest(grid: Grid) -> dict[str, Any]:
     """Return what the report needs and no single run knows."""
     config = grid.jobs[0].config
-    layout = dataclasses.asdict(config.report)
-    command = shlex.join(["prefsweep", *sys.argv[1:]])
-    jobs = [job.name for job in grid.jobs]
-    return {"jobs": jobs, "command": command, "published": config.published, "report": layout}
+    return {
+        "jobs": [job.name for job in grid.jobs],
+        "command": shlex.join(["prefsweep", *sys.argv[1:]]),
+        "published": config.published,
+        "report": dataclasses.asdict(config.report),
+    }
 
 
 def forkserver() -> Any:
@@ -122,11 +125,6 @@ def forkserver() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["prefsweep.sweep.preload"])
     return context
-
-
-def progress_bar() -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def follow(queue: Queue, task: Any, bar: Progress) -> None:
@@ -159,15 +157,9 @@ def record_death(folder: Path, code: int) -> None:
         write_json(path, run | {"status": "failed", "error": error})
 
 
-def write_table(folder: Path) -> list[Path]:
-    from prefsweep.report import report
-
-    return report(folder, console)
-
-
 def track(files: list[Path], name: str, settings: TrackingConfig) -> None:
     """Log the table and figures of a sweep to a W&B run beside those of its jobs."""
     card = JobCard(f"{name}-report", name, "report", (), {})
     with tracking(settings, card, print_line) as tracker:
-        tables = [path for path in files if path.suffix == ".csv"]
-        tracker.report(tables[0], [path for path in files if path.suffix == ".png"])
+        cells = next(path for path in files if path.suffix == ".csv")
+        tracker.report(cells, [path for path in files if path.suffix == ".png"])

@@ -1,23 +1,23 @@
 """Expand a command line with several values per key, or an experiment with a `grid:`, into the jobs of a sweep.
 
-Every job is composed, checked and planned here, before the first one starts.
+Every job is composed, checked and planned here, before the first one starts; an override that none of them reads is
+refused.
 """
 
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from prefsweep.config.compose import compose
-from prefsweep.config.overrides import key_of, products
+from prefsweep.config.compose import compose, stage_keys
+from prefsweep.config.overrides import key_of, parse, products
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job, prepare
-from prefsweep.jobs.unused_overrides import refuse_used_by_none
 from prefsweep.pipeline.fingerprint import fingerprint
 
 BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line
@@ -43,16 +43,16 @@ def expand(overrides: list[str], multirun: bool, config_dir: Path | None) -> Gri
     if not jobs:
         raise UserError("grid=[]: has no block, so there is no job to run; set grid=null or add a block")
     distinct = list(jobs.values())
-    if is_sweep:
-        refuse_used_by_none(distinct)
+    refuse_unused(distinct)
     return Grid(is_sweep, sweep_name(overrides, distinct), distinct)
 
 
 def jobs_of_grid(overrides: list[str], blocks: list[Any], config_dir: Path | None) -> Iterator[Job]:
-    """Yield the jobs of an experiment's grid."""
+    """Yield the jobs of an experiment's grid. The command line wins over its settings of the same keys."""
+    keys = {key_of(override) for override in overrides}
     for block in blocks:
         for settings in product(block):
-            line = combine(overrides, settings)
+            line = [*overrides, *(setting for setting in settings if key_of(setting) not in keys)]
             yield prepare(line, compose(line, config_dir))
 
 
@@ -78,12 +78,6 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
-def combine(overrides: list[str], settings: list[str]) -> list[str]:
-    """Add a grid's settings to the overrides of the command line, which win over those with the same key."""
-    keys = {key_of(override) for override in overrides}
-    return [*overrides, *(setting for setting in settings if key_of(setting) not in keys)]
-
-
 def sweep_name(overrides: list[str], jobs: list[Job]) -> str:
     """Return `sweep=`, or the experiment's name, or a hash of the grid, so that the same command reuses its folder."""
     if (name := jobs[0].config.sweep) is not None:
@@ -94,3 +88,30 @@ def sweep_name(overrides: list[str], jobs: list[Job]) -> str:
     if experiments and re.fullmatch(r"[\w.+-]+", experiments[-1]):
         return experiments[-1]
     return "grid-" + fingerprint(sorted(job.plan.identity for job in jobs))[:8]
+
+
+def refuse_unused(jobs: Sequence[Job]) -> None:
+    """Raise a UserError for the first key that no job reads; in a grid, one that some jobs read is no mistake."""
+    unused = [unused_keys(job) for job in jobs]
+    for key, reason in unused[0].items():
+        if all(key in keys for keys in unused):
+            raise UserError(f"{key}: method={jobs[0].config.method.name} {reason}")
+
+
+def unused_keys(job: Job) -> dict[str, str]:
+    """Return each key that is set and not read by this job, with why it is not."""
+    pairs = zip(job.overrides, parse(job.overrides), strict=True)
+    keys = (key for word, override in pairs for key in stage_keys(override) or [key_of(word)])
+    return {key: reason for key in keys if (reason := why_unused(key, job)) is not None}
+
+
+def why_unused(key: str, job: Job) -> str | None:
+    """Return why no stage of the job reads a key such as `stages.dpo.beta`, `reward.label`, `scorer@reward`."""
+    section, _, rest = key.rpartition("@")[2].partition(".")
+    if section == "stages" and rest.partition(".")[0] not in job.plan.used:
+        return f"does not run that stage; it runs {', '.join(sorted(job.plan.used))}"
+    if section == "reward" and not any("reward" in stage.sections for stage in job.plan.stages):
+        return "reads no reward; the judge is set by scorer@judge"
+    if key == "dataset.max_train_samples" and not job.learns:
+        return "trains on no row"
+    return None

@@ -1,4 +1,6 @@
-"""Score the finished runs of a sweep again: with another judge, or on more prompts. No policy is trained."""
+"""Start from the finished runs of a sweep: `rescore` judges them by another judge or on more prompts, and trains no
+policy; `confirm` runs the best configuration on fresh seeds, on which it cannot have been chosen for its luck.
+"""
 
 from pathlib import Path
 
@@ -7,8 +9,11 @@ from prefsweep.config.overrides import key_of
 from prefsweep.errors import UserError
 from prefsweep.jobs.job import Job, prepare, store_of
 from prefsweep.pipeline.runner import missing
+from prefsweep.report.choice import Choice
 from prefsweep.report.runs import Run, read_runs, records
-from prefsweep.sweep.grid import Grid, sweep_name
+from prefsweep.sweep.grid import Grid, format_value, sweep_name
+
+SWEEP_KEYS = ("seed", "sweep", "grid", "jobs", "report.note")  # which `confirm` sets itself
 
 
 def rescore(folder: Path, overrides: list[str], config_dir: Path | None) -> Grid:
@@ -44,11 +49,18 @@ def overrides_of(run: Run) -> list[str]:
 
 def refuse_training(job: Job, run: Run) -> None:
     """Raise a UserError if scoring this job would build a stage that `rescore` must not build."""
-    trained = [
-        stage.role for stage in missing(job.plan, store_of(job.config.runtime)) if not stage.config.built_by_rescoring
-    ]
+    runtime = job.config.runtime
+    trained = [stage.role for stage in missing(job.plan, store_of(runtime)) if not stage.config.built_by_rescoring]
     if trained:
-        raise UserError(
-            f"{run['name']}: its {', '.join(trained)} would be built again: an override changes what is trained, or "
-            f"{job.config.runtime.outputs} is not where the sweep's stages are"
-        )
+        reasons = f"an override changes what is trained, or {runtime.outputs} is not where the sweep's stages are"
+        raise UserError(f"{run['name']}: its {', '.join(trained)} would be built again: {reasons}")
+
+
+def confirm_overrides(choice: Choice, folder: Path, seeds: int, note: str) -> list[str]:
+    """Return the overrides of the chosen runs with `seeds` seeds that the sweep has not used."""
+    run = records(choice.runs)[0]
+    overrides = [override for override in overrides_of(run) if key_of(override) not in SWEEP_KEYS]
+    first = max((seed for seed in choice.runs["seed"] if isinstance(seed, int)), default=0) + 1
+    fresh = ",".join(str(seed) for seed in range(first, first + seeds))
+    sweep = f"sweep={folder.resolve().name}-confirm"
+    return [*overrides, "grid=null", f"report.note={format_value(note)}", f"seed={fresh}", sweep]

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 
 from prefsweep.errors import DivergedError, UserError
@@ -24,10 +23,6 @@ def run_job(job: Job, folder: Path, group: str, share: int, gpu: str | None) -> 
     os.dup2(log, 2)
     try:
         execute(job, folder, group, share)
-    except (UserError, DivergedError) as error:
+    except (UserError, DivergedError) as error:  # of any other, multiprocessing prints the traceback
         print(f"prefsweep: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
-    except Exception:
-        traceback.print_exc()
-        sys.stderr.flush()
         sys.exit(1)
