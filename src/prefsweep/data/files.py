@@ -63,8 +63,11 @@ def shorten(value: Any) -> str:
 def read(paths: Sequence[Path]) -> Iterator[Row]:
     """Yield the rows of several files as if they were one; raise a UserError at a file without any."""
     for path in paths:
+        ending = format_of(path)
+        if ending is None:
+            raise UserError(f"{path}: is of no known format; it must end in one of {', '.join(READERS)}")
         is_empty = True
-        for number, values in reader_of(path)(path):
+        for number, values in READERS[ending](path):
             is_empty = False
             yield Row(path, number, values)
         if is_empty:
@@ -74,13 +77,6 @@ def read(paths: Sequence[Path]) -> Iterator[Row]:
 def format_of(path: Path) -> str | None:
     """Return the ending of a known format, such as `.jsonl.gz`; None for any other file."""
     return next((ending for ending in READERS if path.name.lower().endswith(ending)), None)
-
-
-def reader_of(path: Path) -> "Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]":
-    ending = format_of(path)
-    if ending is None:
-        raise UserError(f"{path}: is of no known format; it must end in one of {', '.join(READERS)}")
-    return READERS[ending]
 
 
 def open_text(path: Path) -> IO[str]:
