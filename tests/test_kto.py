@@ -12,13 +12,13 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from formulas import kto_loss
 from killing import die_at
 from prefsweep.data.sources import load
 from prefsweep.data.views import unpaired_rows
 from prefsweep.models.logprobs import completion_batch, completion_logprobs
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import kto
-from prefsweep.stages.losses import kto_loss
 from prefsweep.stages.training import checkpoints
 from workplace import Workplace
 

@@ -198,7 +198,7 @@ def test_a_guards_trip_is_a_result(
 
     monkeypatch.setattr(update.Updater, "set_learning_rate", noted)
     monkeypatch.setattr(update, "policy_loss", sabotaged)
-    monkeypatch.setattr(callbacks.BestCheckpoint, "value", lambda choice, row: -row["step"])
+    monkeypatch.setattr(callbacks.Checkpoints, "value", lambda choice, row: -row["step"])
     for folder, words in (("tripped", ()), ("of the best", ("checkpoint=best", "evaluate_every=1"))):
         found = stage(folder, new_context(folder), *words)
         assert found["diverged"].startswith("ppo: a loss was not finite at iteration 3")

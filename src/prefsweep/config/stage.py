@@ -145,13 +145,8 @@ class TrainingConfig(StageConfig):
     save_every: int | None = config_field(at_least=1)
     checkpoint: str = config_field(choices=("last", "best"))
     best_by: str = config_field(choices=("loss",))
-    patience: int | None = config_field(at_least=1)
 
     def check(self, key: str, config: Any) -> None:
-        if self.patience is not None and self.evaluate_every is None:
-            raise UserError(
-                f"{key}.patience={self.patience}: needs {key}.evaluate_every, or there is nothing to wait for"
-            )
         if self.checkpoint == "best" and self.evaluate_every is None:
             raise UserError(f"{key}.checkpoint=best: needs {key}.evaluate_every, or there is nothing to choose from")
 

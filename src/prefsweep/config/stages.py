@@ -117,7 +117,6 @@ class RewardModelConfig(TrainingConfig):
     backbone: str = config_field(choices=("policy", "encoder"))
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     template: str = config_field()
-    pooling: str = config_field(choices=("last", "mean"))
     share: list[float] = config_field(at_least=0, at_most=1)
 
     @property

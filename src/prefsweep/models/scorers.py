@@ -111,7 +111,7 @@ class Trained(ModelScorer):
             raise UserError(f"{folder}: holds no {REWARD}; set the folder of a finished reward_model stage")
         self.settings = json.loads((folder / REWARD).read_text())
         self.tokenizer = from_pretrained(AutoTokenizer, str(folder), {})
-        self.model = RewardModel.load(folder, self.settings["pooling"]).to(device).eval()
+        self.model = RewardModel.load(folder).to(device).eval()
 
     def rows(self, prompts: list[str], completions: list[str]) -> Rows:
         return templated_rows(

@@ -1,4 +1,4 @@
-"""The losses of DPO and KTO as their papers define them: the formulas to which the tests hold TRL's trainers.
+"""The losses of DPO and KTO as their papers define them: what TRL's trainers must compute.
 
 Every `logps` is [B]: log π(y | x) summed over the tokens of a completion, EOS included.
 """
