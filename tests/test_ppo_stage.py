@@ -212,7 +212,7 @@ def test_a_guards_trip_is_a_result(
 
 def loaded(made: Any, reward_model: Path, tokenizer: Any) -> tuple[Task, Any]:
     """Return the task of a config, and the trunk of its critic where that has one of its own."""
-    sections = (made.stages.ppo, "ppo", made.model, None, tokenizer)
+    sections = (made.stages.ppo, made.model, None, tokenizer)
     task = on_policy.make_task(*sections, Vowels().score, [], torch.device("cpu"))
     return task, ppo.make_critic(made.stages.ppo, task.policy, made.model, None, reward_model).trunk
 

@@ -193,7 +193,7 @@ def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_con
 def test_a_model_of_the_world_beats_chance_and_length(
     config: Any, composed: Any, new_context: Any, tmp_path: Path
 ) -> None:
-    made = config("epochs=2", "max_steps=null", "batch_size=16", "learning_rate=2e-3")
+    made = config("epochs=6", "max_steps=null", "batch_size=16", "learning_rate=2e-3")
     made.dataset.size, made.dataset.validation, made.dataset.noise = 600, 200, 0.0
     found = run(made, tmp_path / "artifact", new_context(micro_batch=16, forward_batch=64))
     assert found["validation/accuracy"] > 0.62
@@ -296,9 +296,9 @@ def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
     found: dict[str, float], key: str | None, composed: Callable[..., Any]
 ) -> None:
     with pytest.raises(UserError, match=f"^stages.ppo.{key}: " if key else "^reward.path: ") as refused:
-        check_reward(composed().stages.ppo, "stages.ppo", found)
+        check_reward(composed().stages.ppo, found)
     assert "\n" not in str(refused.value)
-    check_reward(composed(*NO_GATE).stages.ppo, "stages.ppo", found)
+    check_reward(composed(*NO_GATE).stages.ppo, found)
 
 
 def test_a_refused_ppo_has_failed_and_goes_on_from_its_reward_with_the_gate_lowered(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from prefsweep.models.batching import batches_by_length
 from prefsweep.models.heads import REWARD, RewardModel, last_states
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import read_jsonl, write_jsonl
-from prefsweep.stages import judge_completions
+from prefsweep.stages import judging
 from prefsweep.stages.generate import SAMPLES
 
 CPU = torch.device("cpu")
@@ -297,7 +297,7 @@ def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, c
     write_jsonl(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "completion": " No."}])
     (tmp_path / "scored").mkdir()
     settings = composed().stages.judge_completions
-    found = judge_completions.run(
+    found = judging.judge_completions(
         settings, judge=judge, folder=tmp_path / "scored", context=new_context(), completions=tmp_path
     )
     scored = list(read_jsonl(tmp_path / "scored" / SAMPLES))

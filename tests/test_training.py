@@ -25,6 +25,7 @@ from prefsweep.errors import DivergedError
 from prefsweep.models.decoding import sample
 from prefsweep.models.loading import load_policy
 from prefsweep.models.logprobs import completion_batch, completion_logprobs
+from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import callbacks, dpo, reference_logps, sft, trainers
 from prefsweep.stages.training import checkpoints
@@ -92,7 +93,7 @@ def pair_trainer(folder: Path, output: Path, tokenizer: Any, **settings: Any) ->
     )
     rows = Dataset.from_dict({**PAIRS, **columns})
     trainer = trainers.PairTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
-    trainer.micro_batch = 8
+    trainer.micro_batch, trainer.cost = 8, Cost()
     return trainer
 
 
@@ -173,7 +174,7 @@ def test_reference_log_probabilities_equal_an_independent_computation(
     folder = run_reference(made, tmp_path / "reference", new_context())
     rows, _ = pair_rows(load(made.dataset, "train"), tokenizer, 96)
     model = AutoModelForCausalLM.from_pretrained(made.model.path, dtype=torch.float32).eval()
-    stored = reference_logps.read_reference(folder, "train", len(rows))
+    stored = reference_logps.read_reference(folder, "train")
     with torch.no_grad():
         for side, column in enumerate(("chosen_ids", "rejected_ids")):
             batch = completion_batch(list(rows["prompt_ids"]), list(rows[column]), 1, model.device)

@@ -34,7 +34,7 @@ def stage_config(name: str) -> Callable[[Kind], Kind]:
     """Register the decorated class as the schema of `conf/stage/NAME.yaml`."""
 
     def register(kind: Kind) -> Kind:
-        STAGES[name] = kind
+        STAGES[name], kind.stage_name = kind, name
         return kind
 
     return register
@@ -65,6 +65,8 @@ class StageConfig:
     The class variables are facts about the stage that decide how the rest of the program treats it.
     """
 
+    # The name under which it is registered.
+    stage_name: ClassVar[str] = ""
     # It learns from training rows, so `dataset.max_train_samples` is part of what it computes.
     reads_training_rows: ClassVar[bool] = False
     # It needs a preferred completion in each training row: rows that are prompts alone are refused before it starts.

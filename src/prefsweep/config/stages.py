@@ -144,6 +144,12 @@ class RewardModelConfig(TrainingConfig):
 @stage_config("judge_model")
 @dataclass
 class JudgeModelConfig(RewardModelConfig):
+    """The stage `reward_model` in the role of the judge, with settings of its own, for `scorer@judge=trained`.
+
+    No training stage reads it. It learns other prompts (`share`), with another seed and from another backbone than the
+    reward model, so that a policy that exploits the reward's errors does not profit from the same errors here.
+    """
+
     trains_scorer = "judge"
     built_by_rescoring = True
 

@@ -40,7 +40,11 @@ class RewardModel(nn.Module):
 
     def __init__(self, backbone: PreTrainedModel):
         super().__init__()
-        self.backbone = without_extras(backbone)
+        if getattr(backbone, "pooler", None) is not None:  # BERT's own, which is not read
+            backbone.pooler = None
+        if hasattr(backbone.config, "use_cache"):  # which only generation reads
+            backbone.config.use_cache = False
+        self.backbone = backbone
         self.head = nn.Linear(hidden_width(backbone), 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -62,15 +66,6 @@ class RewardModel(nn.Module):
         model = cls(load_fp32(AutoModel, str(folder), {}))
         model.head.load_state_dict(load_file(folder / HEAD))
         return model
-
-
-def without_extras(backbone: PreTrainedModel) -> PreTrainedModel:
-    """Remove BERT's own pooler, which is not read here, and the cache, which only generation reads."""
-    if getattr(backbone, "pooler", None) is not None:
-        backbone.pooler = None
-    if hasattr(backbone.config, "use_cache"):
-        backbone.config.use_cache = False
-    return backbone
 
 
 @torch.no_grad()

@@ -64,9 +64,6 @@ class ActorCritic(nn.Module):
             values: Tensor = self.value_head(states.float()).squeeze(-1)
         return values
 
-    def critic_parameters(self) -> list[nn.Parameter]:
-        return [weight for part in (self.value_head, self.critic) if part is not None for weight in part.parameters()]
-
 
 def zero_head(trunk: PreTrainedModel) -> nn.Linear:
     """Return a value head of the trunk's width whose every value is 0."""

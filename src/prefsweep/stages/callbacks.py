@@ -72,12 +72,6 @@ class Checkpoints:
     def validations(self) -> list[dict[str, Any]]:
         return [row for row in self.history.rows() if self.metric in row]
 
-    @property
-    def last_step(self) -> int:
-        """The step of the last validation, or −1 before the first."""
-        rows = self.validations()
-        return rows[-1]["step"] if rows else -1
-
     def best(self) -> dict[str, Any]:
         """Return the first of the best validations; NaN is never the best."""
         return max(self.validations(), key=self.value)
@@ -112,9 +106,6 @@ class Checkpoints:
         if (self.folder / STEPS).is_dir():
             unfinished = shutil.ignore_patterns(".*")
             shutil.copytree(self.folder / STEPS, folder / STEPS, copy_function=link, ignore=unfinished)
-        return self.metrics(best)
-
-    def metrics(self, best: bool) -> dict[str, Any]:
         if not (rows := self.validations()):
             return {}
         row = self.best() if best else rows[-1]

@@ -21,21 +21,6 @@ from prefsweep.stages.trainers import PairTrainer, load_rows
 from prefsweep.stages.training import train
 
 
-def losses(config: DPOConfig) -> dict[str, Any]:
-    """Return TRL's arguments for the loss."""
-    return {
-        "loss_type": list(config.loss),
-        "loss_weights": config.loss_weights,
-        "beta": config.beta,
-        "label_smoothing": config.label_smoothing,
-        "f_divergence_type": config.f_divergence,
-        "f_alpha_divergence_coef": config.f_alpha,
-        "use_weighting": config.use_weighting,
-        "ld_alpha": config.ld_alpha,
-        "discopop_tau": config.discopop_tau,
-    }
-
-
 def run(
     config: DPOConfig,
     *,
@@ -51,7 +36,7 @@ def run(
     tokenizer = load_tokenizer(model, policy)
     rows, data_metrics = load_rows(pair_rows, dataset, tokenizer, config.max_length, context.runtime, pairs)
     for split, table in rows.items():
-        for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split, len(table)), strict=True):
+        for column, values in zip(REFERENCE_COLUMNS, read_reference(reference, split), strict=True):
             table = table.add_column(column, values)
         rows[split] = table
     trainer = PairTrainer.build(
@@ -60,10 +45,18 @@ def run(
         tokenizer,
         rows,
         context,
-        **losses(config),
+        loss_type=list(config.loss),
+        loss_weights=config.loss_weights,
+        beta=config.beta,
+        label_smoothing=config.label_smoothing,
+        f_divergence_type=config.f_divergence,
+        f_alpha_divergence_coef=config.f_alpha,
+        use_weighting=config.use_weighting,
+        ld_alpha=config.ld_alpha,
+        discopop_tau=config.discopop_tau,
         disable_dropout=not config.lora,  # the model has none; TRL would turn off the adapters' dropout too
     )
     trainer.labels_per_row = 1.0 if pairs is None else 0.0  # generate_pairs has counted its own
     # the dataset's prompts, as in sft and ppo, also with generated pairs
     completions = GenerateCompletionsCallback(config, load(dataset, "validation", tokenizer), tokenizer, context)
-    return train(trainer, config, folder, context, "dpo", completions) | data_metrics
+    return train(trainer, config, folder, context, completions) | data_metrics

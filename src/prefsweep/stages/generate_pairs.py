@@ -20,7 +20,7 @@ from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import Row, read_jsonl, write_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import completion_requests, generate_completions
-from prefsweep.stages.scoring import measures
+from prefsweep.stages.judging import measures
 
 COLUMNS = ("id", "group", "prompt", "chosen", "rejected")
 

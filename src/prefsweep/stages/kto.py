@@ -109,7 +109,7 @@ def run(
         trainer.labels_per_row = len(load(dataset, "train", tokenizer)) / len(rows["train"])
     # the dataset's prompts, as in sft and ppo, also with generated pairs
     completions = GenerateCompletionsCallback(config, load(dataset, "validation", tokenizer), tokenizer, context)
-    return train(trainer, config, folder, context, "kto", completions) | data_metrics
+    return train(trainer, config, folder, context, completions) | data_metrics
 
 
 def with_mismatched(rows: Dataset, order: np.ndarray, batch_size: int) -> Dataset:

@@ -43,7 +43,6 @@ class Loop:
     """Runs a trainer's iterations in `context` and leaves the result in `folder`."""
 
     config: OnPolicyConfig
-    name: str
     costs: CostTracker
     held_out: list[Ids]
     tokenizer: Any
@@ -65,7 +64,7 @@ class Loop:
             if self.config.evaluate_every is None or self.config.iterations % self.config.evaluate_every:
                 self.validate()  # the loop did not end on a validation
         except TrippedError as trip:
-            diverged = {"diverged": f"{self.name}: {trip}"}
+            diverged = {"diverged": f"{self.config.stage_name}: {trip}"}
         best = self.config.checkpoint == "best" and not diverged  # after a trip the last state is the result
         validation = {}
         if self.writes:
@@ -91,7 +90,7 @@ class Loop:
         trainer, config = self.trainer, self.config
         total = {"initial": trainer.iteration, "total": config.iterations}
         disable = None if self.context.runtime.progress and self.writes else True  # None: only on a terminal
-        with tqdm(desc=self.name, unit="iteration", disable=disable, leave=False, **total) as bar:
+        with tqdm(desc=config.stage_name, unit="iteration", disable=disable, leave=False, **total) as bar:
             while trainer.iteration < config.iterations:
                 started = time.monotonic()
                 metrics, rollouts, cost = self.costs.iterate()

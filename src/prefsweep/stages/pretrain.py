@@ -32,4 +32,4 @@ def run(
         for split, part in (("train", texts), ("validation", held_out))
     }
     trainer = TokenTrainer.build(config, init_from_scratch(shape, tokenizer), tokenizer, rows, context)
-    return train(trainer, config, folder, context, "pretrain")
+    return train(trainer, config, folder, context)

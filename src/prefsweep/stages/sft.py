@@ -35,4 +35,4 @@ def run(
     rows, data_metrics = load_rows(view, dataset, tokenizer, config.max_length, context.runtime)
     trainer = TokenTrainer.build(config, load_learner(config, model, policy), tokenizer, rows, context)
     completions = GenerateCompletionsCallback(config, load(dataset, "validation", tokenizer), tokenizer, context)
-    return train(trainer, config, folder, context, "sft", completions) | data_metrics
+    return train(trainer, config, folder, context, completions) | data_metrics

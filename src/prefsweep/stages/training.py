@@ -11,7 +11,7 @@ Departures from the trainers as they come:
 import json
 import math
 from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -80,7 +80,8 @@ class MicroBatchTrainerMixin(Trainer):
     own_arguments: ClassVar[dict[str, Any]] = {}  # those that are the same in every stage with this trainer
     micro_batch: int  # rows, or pairs, in one forward and backward pass
     output: Path | None = None  # where a checkpoint is being written
-    stage_name: str = ""
+    stage_name: str
+    cost: Cost  # of the stage
     labels_per_row = 0.0  # preference labels in a training row that no earlier stage has counted
 
     @classmethod
@@ -104,13 +105,9 @@ class MicroBatchTrainerMixin(Trainer):
             eval_dataset=rows["validation"],
             processing_class=tokenizer,
         )
-        trainer.micro_batch = context.runtime.micro_batch
+        trainer.micro_batch, trainer.stage_name = context.runtime.micro_batch, config.stage_name
+        trainer.cost = context.cost
         return trainer
-
-    @cached_property
-    def cost(self) -> Cost:
-        """The cost of the stage, once `train` has begun."""
-        return Cost()
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         """Yield the parts of an effective batch, with weights that sum to 1."""
@@ -194,11 +191,9 @@ def train(
     config: TrainingConfig,
     folder: Path,
     context: Context,
-    name: str,
     completions_callback: GenerateCompletionsCallback | None = None,
 ) -> dict[str, Any]:
     """Train or resume, leave the state that `config.checkpoint` names in `folder`, and return the stage's metrics."""
-    trainer.stage_name, trainer.cost = name, context.cost
     # 1. resume from the last checkpoint, if a killed build left one
     saved = checkpoints(context.checkpoints)
     start = saved[-1] if saved else None
@@ -209,14 +204,14 @@ def train(
     # 2. replace transformers' callback that prints
     trainer.remove_callback(PrinterCallback)
     kept = CheckpointCallback(config, context)
-    progress = Progress(name, context.runtime.progress)
+    progress = Progress(config.stage_name, context.runtime.progress)
     for callback in (HistoryCallback(context), kept, completions_callback, progress):
         if callback is not None:
             trainer.add_callback(callback)
     # 3. the loop
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     # 4. a last validation, where the loop did not end on one
-    if kept.last_step != trainer.state.global_step:
+    if all(row["step"] != trainer.state.global_step for row in kept.validations()):
         trainer.evaluate()
     # 5. the state that is the result
     validation = kept.export(

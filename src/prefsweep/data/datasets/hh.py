@@ -53,10 +53,7 @@ def to_example(row: Row, name: str) -> PreferenceExample | str:
         return "empty completions"
     if chosen == rejected:
         return "equal completions"
+    # the human's first message: dialogues that begin alike are one group, in whichever subset they are
+    first_turn = prompt.partition(ASSISTANT)[0].removeprefix(HUMAN).strip()
     kind = "harmful" if name.startswith("harmless") else "helpful"
-    return PreferenceExample(name, first_turn(prompt), prompt + ASSISTANT, chosen, rejected, kind)
-
-
-def first_turn(prompt: str) -> str:
-    """Return the human's first message: dialogues that begin alike are one group, in whichever subset they are."""
-    return prompt.partition(ASSISTANT)[0].removeprefix(HUMAN).strip()
+    return PreferenceExample(name, first_turn, prompt + ASSISTANT, chosen, rejected, kind)

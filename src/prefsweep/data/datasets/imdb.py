@@ -36,7 +36,7 @@ class ReviewSplits(FileSplits):
 
     def __init__(self, dataset: IMDBConfig):
         super().__init__(dataset, self.reviews)
-        self.by_tokenizer: dict[str, PromptSplits] = {}
+        self.by_tokenizer: dict[str | None, PromptSplits] = {}
 
     def reviews(self, part: str) -> Iterator[PreferenceExample | str]:
         located = files(self.dataset, file_names(self.dataset))
@@ -51,10 +51,8 @@ class ReviewSplits(FileSplits):
     def for_tokenizer(self, tokenizer: Any) -> Splits:
         if tokenizer is None:
             return self
-        identity = tokenizer_identity(tokenizer)
-        if identity is None:
-            return PromptSplits(self, tokenizer)
-        return self.by_tokenizer.setdefault(identity, PromptSplits(self, tokenizer))
+        # it is a fast one: only those know where in a text a token ends
+        return self.by_tokenizer.setdefault(tokenizer_identity(tokenizer), PromptSplits(self, tokenizer))
 
 
 class PromptSplits(Splits):

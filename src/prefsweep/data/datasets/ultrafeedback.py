@@ -42,7 +42,8 @@ def to_example(row: Row, name: str, margin: float) -> PreferenceExample | str:
         return "equal completions"
     if row.real("score_chosen") - row.real("score_rejected") <= margin:
         return "ties"
-    text = "".join(as_text(message) for message in prompt) + SPEAKERS["assistant"]
+    turns = (f"{SPEAKERS[turn['role']]} {turn['content'].strip()}" for turn in prompt)
+    text = "".join(turns) + SPEAKERS["assistant"]
     return PreferenceExample(name, text, text, completion(chosen), completion(rejected))
 
 
@@ -56,10 +57,6 @@ def messages(row: Row, column: str) -> Messages:
     if turns[-1]["role"] != "assistant":
         raise UserError(f"{row.location}: its {column} must end with the assistant's message")
     return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-
-
-def as_text(message: dict[str, str]) -> str:
-    return f"{SPEAKERS[message['role']]} {message['content'].strip()}"
 
 
 def completion(message: dict[str, str]) -> str:
