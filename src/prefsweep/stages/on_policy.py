@@ -76,9 +76,7 @@ def run(
     costs = CostTracker(trainer, scorer, buys_labels=not isinstance(reward, TrainedConfig))
     held_out = queries["validation"][: config.validation_prompts]
     metrics = Loop(config, costs, held_out, tokenizer, folder, context).run()
-    # where only a few first tokens of a prompt are read, none loses its beginning
-    too_long = 0 if config.query_tokens is not None else sum(len(query) > room(config) for query in queries["train"])
-    return metrics | {"prompts_truncated": too_long} | examples["train"].metrics()
+    return metrics | {"prompts_truncated": truncated(config, queries["train"])} | examples["train"].metrics()
 
 
 def check_reward(config: OnPolicyConfig, metrics: dict[str, float]) -> None:
@@ -112,6 +110,11 @@ def new_accelerator(runtime: RuntimeConfig) -> Any:
 
 def prompts_of(examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Ids]:
     return encode_prompts([example.prompt for example in distinct_prompts(examples)], tokenizer)
+
+
+def truncated(config: OnPolicyConfig, queries: list[Ids]) -> int:
+    """Return how many lose their beginning; where only a few first tokens are read, none does."""
+    return 0 if config.query_tokens is not None else sum(len(query) > room(config) for query in queries)
 
 
 def make_task(
