@@ -14,6 +14,7 @@ from prefsweep.config.stages import OnPolicyConfig, PPOConfig
 from prefsweep.models.adapters import with_adapters
 from prefsweep.models.logprobs import Ids
 from prefsweep.models.scorers import Measures
+from prefsweep.ppo.policy import Critic
 from prefsweep.ppo.rollout import TextCodec
 from prefsweep.ppo.trainer import Task, Trainer
 from prefsweep.stages import ppo
@@ -76,7 +77,8 @@ def make_trainer(
     config: PPOConfig, task: Task, micro_batch: int = 3, trunk: Any = None, accelerator: Any = None
 ) -> Trainer:
     """Return PPO's trainer; `trunk` is the critic's own."""
-    algorithm = (partial(ppo.advantage, config), ppo.critic_on(config, trunk))
+    rate = config.critic_learning_rate or config.learning_rate
+    algorithm = (partial(ppo.advantage, config), Critic(trunk, rate, config.vf_coef, config.clip_range_value))
     return Trainer(config, task, *algorithm, accelerator or Accelerator(cpu=True), micro_batch, forward_batch=16)
 
 

@@ -213,7 +213,7 @@ def test_ppo_after_an_sft_of_adapters_starts_at_the_sft_model(
 
 def test_dropout_of_adapters_is_off_in_ppo(config: Any, tokenizer: Any) -> None:
     made = config("gpt2", "model.adapter.dropout=0.5", "stages.ppo.max_length=96")
-    task = on_policy.make_task(made.stages.ppo, "ppo", made.model, None, tokenizer, len, [], torch.device("cpu"))
+    task = on_policy.make_task(made.stages.ppo, made.model, None, tokenizer, len, [], torch.device("cpu"))
     assert task.reference is task.policy
     assert not any(isinstance(module, torch.nn.Dropout) and module.p for module in task.policy.modules())
 

@@ -19,7 +19,7 @@ from prefsweep.models import decoding
 from prefsweep.models.loading import load_policy
 from prefsweep.pipeline.files import read_jsonl
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import judge_validation, sft
+from prefsweep.stages import judging, sft
 from prefsweep.stages.generate import distinct_prompts
 from workplace import Workplace
 
@@ -97,7 +97,7 @@ def test_the_judges_mean_by_step(config: Any, new_context: Any, tmp_path: Path) 
     (trained / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
     context = new_context("checkpoints")
     context.history.append(4, {"validation/judge": 9.0})  # of an attempt that was killed
-    found = judge_validation.run(
+    found = judging.judge_validation(
         made.stages.judge_validation, judge=made.judge, folder=folder, context=context, trained=trained
     )
     truth = {text: synthetic.true_reward(pair.prompt + text) for text in texts}

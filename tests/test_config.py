@@ -259,7 +259,6 @@ SAID = [
     ("method=dpo scorer@reward=deberta-v3", "scorer@reward", "scorer@judge"),
     # settings that contradict each other
     ("stages.sft.checkpoint=best", "stages.sft.checkpoint=best", "stages.sft.evaluate_every"),
-    ("stages.sft.patience=3", "stages.sft.patience=3", "stages.sft.evaluate_every"),
     (
         "runtime.resume_checkpoint_every=7 runtime.log_every=5",
         "runtime.resume_checkpoint_every=7",

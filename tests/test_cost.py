@@ -18,7 +18,7 @@ from prefsweep.models.flops import forward_flops, multiplied, training_flops
 from prefsweep.pipeline import gpu
 from prefsweep.pipeline.cost import COUNTS, POINTS, SPENT, TRACE, Cost, merged, read, rows, thinned, total, watched
 from prefsweep.ppo.cost import CostTracker
-from prefsweep.stages import scoring
+from prefsweep.stages import judging
 
 # ------------------------------------------------------------------------------------------------------------- FLOPs
 
@@ -90,7 +90,7 @@ def test_what_an_iteration_costs_is_the_sum_of_its_parts(buys_labels: bool, ppo_
         }
     tally = spending.totals()
     trainer.validate(ppo_toy.QUERIES[:4])
-    assert spending.totals().tokens_generated > tally.tokens_generated  # and between two iterations nobody asks
+    assert spending.totals()["tokens_generated"] > tally["tokens_generated"]  # and between two iterations nobody asks
     assert spending.iterate()[2]["labels"] == (24 if buys_labels else 0)
 
 
@@ -101,12 +101,12 @@ def test_what_an_earlier_attempt_scored_is_in_the_cost(new_context: Any, monkeyp
                 raise RuntimeError
             return super().score(prompts, completions)
 
-    monkeypatch.setattr(scoring, "PART", 2)
+    monkeypatch.setattr(judging, "PART", 2)
     texts = ["5"] * 5, ["3", "3 3", "4", "3", "2"]
     with pytest.raises(RuntimeError):
-        scoring.measures(Failing(), *texts, "some", new_context("killed"))
+        judging.measures(Failing(), *texts, "some", new_context("killed"))
     context = new_context("killed")
-    found = scoring.measures(Reader(), *texts, "some", context)
+    found = judging.measures(Reader(), *texts, "some", context)
     assert found == {"score": ppo_toy.threes(*texts)}
     assert context.cost.counts["flops"] == 5000
 

@@ -479,11 +479,13 @@ def test_files_that_are_no_such_files(tmp_path: Path) -> None:
     assert said("empty.csv", b"prompt,chosen,rejected\n") == ": holds no rows"
     assert said("short.csv", b"prompt,chosen,rejected\na,b\n").startswith(", line 2: has not the 3 columns")
     assert said("long.csv", b"prompt,chosen,rejected\na,b,c,d\n").startswith(", line 2: has not the 3 columns")
-    assert "not csv (unexpected end of data)" in said("open.csv", b'prompt,chosen,rejected\n"a,b,c\n')
+    assert "cannot be read as .csv (unexpected end of data)" in said("open.csv", b'prompt,chosen,rejected\n"a,b,c\n')
     assert said("latin.jsonl", b'{"prompt": "\xe9"}\n').startswith(", after line 0: is not utf-8")
     assert said("cut.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-9]).startswith(", line 1: has neither")
-    assert said("not.jsonl.gz", b'{"prompt": "a"}\n').startswith(", after line 0: cannot be read on (Not a gzipped")
-    assert said("not.parquet", b"PAR1").startswith(", after row 0: cannot be read as parquet (")
+    assert said("not.jsonl.gz", b'{"prompt": "a"}\n').startswith(
+        ", after line 0: cannot be read as .jsonl.gz (Not a gzipped"
+    )
+    assert said("not.parquet", b"PAR1").startswith(", after row 0: cannot be read as .parquet (")
     assert said("my.txt", b"a").startswith(": is of no known format; it must end in one of .jsonl.gz, .jsonl, .csv")
     assert said("few.jsonl", f"{json.dumps(GOOD)}\n".encode()).startswith("dataset=local: has 1 prompts (kept 1 of 1)")
 

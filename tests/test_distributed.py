@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from prefsweep.errors import UserError
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import distributed, ppo
+from prefsweep.stages import ppo
 
 SMALL = (
     *("iterations=3", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8", "learning_rate=1e-3"),
@@ -60,13 +60,3 @@ def test_two_processes_end_as_one(run: Run) -> None:
 def test_what_a_process_complains_of_is_the_parents_complaint(run: Run) -> None:
     with pytest.raises(UserError, match=r"^stages.ppo.max_length=500: the policy has 96 positions"):
         run(2, "max_length=500")
-
-
-def test_a_line_is_told_once_and_when_it_is_whole(tmp_path: Path) -> None:
-    heard: list[dict[str, Any]] = []
-    history, told, at = History(tmp_path / "history.jsonl", heard.append), tmp_path / distributed.EVENTS, 0
-    for written, steps in ((b"", []), (b'{"step": 1}\n{"st', [1]), (b'ep": 2}\n', [1, 2]), (b"", [1, 2])):
-        with told.open("ab") as file:
-            file.write(written)
-        at = distributed.forward_events(history, told, at)
-        assert [row["step"] for row in heard] == steps

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefsweep.data.views import encode_prompts
-from prefsweep.evaluation import divergence, judged, overlap, preference, variety
+from prefsweep.evaluation import divergence, judged, overlap, preference, text
 from prefsweep.evaluation.values import means
 from prefsweep.models import decoding
 from prefsweep.models.loading import load_policy, load_tokenizer
@@ -53,11 +53,11 @@ def test_rouge_1_and_l_by_hand() -> None:
 
 
 def test_variety_by_hand() -> None:
-    assert variety.distinct(TEXTS[:2], 1) == 8 / 9  # "the" twice
-    assert variety.distinct(["a"], 2) == 0
-    assert variety.repetition(TEXTS[0]) == 0
-    assert variety.repetition(TEXTS[2]) == pytest.approx(3 / 7)
-    assert variety.repetition("a b") == 0
+    assert text.distinct(TEXTS[:2], 1) == 8 / 9  # "the" twice
+    assert text.distinct(["a"], 2) == 0
+    assert text.repetition(TEXTS[0]) == 0
+    assert text.repetition(TEXTS[2]) == pytest.approx(3 / 7)
+    assert text.repetition("a b") == 0
 
 
 def test_a_run_measures_base_start_and_result_alike(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_run_measures_base_start_and_result_alike(tmp_path: Path) -> None:
         tokens = [row["completion_tokens"] for row in rows]
         assert metrics[f"text/{prefix}length"] == pytest.approx(np.mean([len(row) for row in tokens]))
         assert metrics[f"text/{prefix}ended"] == pytest.approx(np.mean([row[-1] == eos for row in tokens]))
-        repeated = [variety.repetition(row["completion"]) for row in rows]
+        repeated = [text.repetition(row["completion"]) for row in rows]
         assert metrics[f"text/{prefix}repetition"] == pytest.approx(np.mean(repeated))
     assert metrics["kl/start_to_base"] == pytest.approx(before["metrics"]["kl/base"])
     assert metrics["kl/start_to_base"] > 0

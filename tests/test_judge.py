@@ -15,7 +15,7 @@ from prefsweep.jobs.job import prepare
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import read_jsonl, write_jsonl
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import judge_completions, judge_model, scoring
+from prefsweep.stages import judging, reward_model
 from prefsweep.stages.generate import SAMPLES
 
 TRAINED = ("scorer@judge=trained", "stages.reward_model.share=[0,0.5]")
@@ -30,7 +30,7 @@ def config(composed: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
 
 def run(made: Any, folder: Path, context: Context) -> dict[str, Any]:
     folder.mkdir()
-    return judge_model.run(made.stages.judge_model, dataset=made.dataset, folder=folder, context=context)
+    return reward_model.run(made.stages.judge_model, dataset=made.dataset, folder=folder, context=context)
 
 
 def test_shares_hold_each_question_once(composed: Callable[..., Any]) -> None:
@@ -65,13 +65,13 @@ def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatc
                 "truncated": [0.0] * len(completions),
             }
 
-    monkeypatch.setattr(scoring, "PART", 2)
+    monkeypatch.setattr(judging, "PART", 2)
     completions = ["a" * number for number in range(7)]
     scorer = Counting()
     with pytest.raises(KeyboardInterrupt):
-        scoring.measures(scorer, [""] * 7, completions, "completions", new_context())
+        judging.measures(scorer, [""] * 7, completions, "completions", new_context())
     scorer.read.append("whole")
-    found = scoring.measures(scorer, [""] * 7, completions, "completions", new_context())
+    found = judging.measures(scorer, [""] * 7, completions, "completions", new_context())
     assert found == {"score": [float(number) for number in range(7)], "truncated": [0.0] * 7}
     assert scorer.read == [*completions[:4], "whole", *completions[4:]]
 
@@ -84,7 +84,7 @@ def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context
     )
     (tmp_path / "scored").mkdir()
     given = {"completions": tmp_path, "judge_model": tmp_path / "trained"}
-    judge_completions.run(
+    judging.judge_completions(
         made.stages.judge_completions,
         judge=made.judge,
         folder=tmp_path / "scored",

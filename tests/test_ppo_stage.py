@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -194,11 +193,11 @@ def test_a_guards_trip_is_a_result(
 
     def sabotaged(*tensors: Any) -> Any:
         found = loss(*tensors)
-        return replace(found, loss=found.loss * float("nan")) if seen[-1] == 3 else found
+        return found | {"loss/policy": found["loss/policy"] * float("nan")} if seen[-1] == 3 else found
 
     monkeypatch.setattr(update.Updater, "set_learning_rate", noted)
     monkeypatch.setattr(update, "policy_loss", sabotaged)
-    monkeypatch.setattr(callbacks.BestCheckpoint, "value", lambda choice, row: -row["step"])
+    monkeypatch.setattr(callbacks.Checkpoints, "value", lambda choice, row: -row["step"])
     for folder, words in (("tripped", ()), ("of the best", ("checkpoint=best", "evaluate_every=1"))):
         found = stage(folder, new_context(folder), *words)
         assert found["diverged"].startswith("ppo: a loss was not finite at iteration 3")
@@ -212,7 +211,7 @@ def test_a_guards_trip_is_a_result(
 
 def loaded(made: Any, reward_model: Path, tokenizer: Any) -> tuple[Task, Any]:
     """Return the task of a config, and the trunk of its critic where that has one of its own."""
-    sections = (made.stages.ppo, "ppo", made.model, None, tokenizer)
+    sections = (made.stages.ppo, made.model, None, tokenizer)
     task = on_policy.make_task(*sections, Vowels().score, [], torch.device("cpu"))
     return task, ppo.make_critic(made.stages.ppo, task.policy, made.model, None, reward_model).trunk
 

@@ -135,7 +135,7 @@ def test_the_policy_loss_and_its_gradient_are_those_of_the_formula_token_by_toke
     old, advantages = numbers(7), numbers(8).nan_to_num()
     new = leaf(old + 0.4 * numbers(9))
     found = policy_loss(new, old, advantages, MASK, clip=0.2)
-    found.loss.backward()
+    found["loss/policy"].backward()
     total, clipped = 0.0, 0
     for row, column in MASK.nonzero().tolist():
         ratio = math.exp(float(new[row, column].detach() - old[row, column]))
@@ -147,8 +147,8 @@ def test_the_policy_loss_and_its_gradient_are_those_of_the_formula_token_by_toke
         assert new.grad is not None
         expected = 0.0 if stopped else -ratio * advantage
         assert float(new.grad[row, column]) == pytest.approx(expected, abs=1e-12)
-    assert float(found.loss.detach()) == pytest.approx(total, abs=1e-10)
-    assert int(found.clipped) == clipped > 0
+    assert float(found["loss/policy"].detach()) == pytest.approx(total, abs=1e-10)
+    assert int(found["clip_fraction/policy"]) == clipped > 0
 
 
 @pytest.mark.parametrize("clip", [0.2, None])
@@ -156,7 +156,7 @@ def test_the_value_loss_and_its_gradient_are_those_of_the_formula_token_by_token
     old, returns = numbers(7), numbers(8)
     new = leaf(old + 0.4 * numbers(9))
     found = value_loss(new, old, returns, MASK, clip)
-    found.loss.backward()
+    found["loss/value"].backward()
     total = 0.0
     for row, column in MASK.nonzero().tolist():
         v, before, goal = (float(each[row, column].detach()) for each in (new, old, returns))
@@ -165,7 +165,7 @@ def test_the_value_loss_and_its_gradient_are_those_of_the_formula_token_by_token
         assert new.grad is not None
         expected = v - goal if (v - goal) ** 2 >= (held - goal) ** 2 else 0.0
         assert float(new.grad[row, column]) == pytest.approx(expected, abs=1e-12)
-    assert float(found.loss.detach()) == pytest.approx(total, abs=1e-10)
+    assert float(found["loss/value"].detach()) == pytest.approx(total, abs=1e-10)
 
 
 def test_padding_gets_a_gradient_of_exactly_zero_whatever_stands_in_it() -> None:
@@ -173,8 +173,8 @@ def test_padding_gets_a_gradient_of_exactly_zero_whatever_stands_in_it() -> None
     old, advantages = numbers(7).where(MASK, -garbage), numbers(8).where(MASK, garbage)
     new = leaf((numbers(7) + 0.1).where(MASK, garbage))
     values = leaf(numbers(9).where(MASK, garbage))
-    policy = policy_loss(new, old, advantages, MASK, 0.2).loss
-    value = value_loss(values, numbers(3), numbers(4), MASK, 0.2).loss
+    policy = policy_loss(new, old, advantages, MASK, 0.2)["loss/policy"]
+    value = value_loss(values, numbers(3), numbers(4), MASK, 0.2)["loss/value"]
     (policy + value).backward()
     for tensor in (new, values):
         assert tensor.grad is not None
@@ -186,9 +186,9 @@ def test_padding_gets_a_gradient_of_exactly_zero_whatever_stands_in_it() -> None
 def test_at_equal_policies_the_ratio_is_one_and_nothing_is_clipped() -> None:
     old = numbers(7)
     found = policy_loss(leaf(old), old, numbers(8), MASK, clip=0.2)
-    assert float(found.ratio.detach()) == int(MASK.sum())
-    assert int(found.clipped) == 0
-    assert float(found.divergence) == 0
+    assert float(found["ratio"].detach()) == int(MASK.sum())
+    assert int(found["clip_fraction/policy"]) == 0
+    assert float(found["approx_kl"]) == 0
 
 
 def test_the_approximate_kl_is_never_negative_and_near_the_true_one() -> None:
@@ -197,7 +197,7 @@ def test_the_approximate_kl_is_never_negative_and_near_the_true_one() -> None:
     draws = torch.multinomial(old.exp(), 200_000, replacement=True, generator=torch.Generator().manual_seed(0))
     whole = torch.ones(1, len(draws), dtype=torch.bool)
     found = policy_loss(new[draws][None], old[draws][None], torch.zeros(1, len(draws)), whole, 0.2)
-    assert float(found.divergence) / len(draws) == pytest.approx(float((old.exp() * (old - new)).sum()), rel=0.05)
+    assert float(found["approx_kl"]) / len(draws) == pytest.approx(float((old.exp() * (old - new)).sum()), rel=0.05)
 
 
 def test_the_kl_penalty_and_its_gradient_are_those_of_the_formula_token_by_token() -> None:

@@ -61,10 +61,10 @@ def trainer_of(config: Any, context: Context, rows: int = 8, micro_batch: int = 
     stage = config.stages.reward_model
     backbone, tokenizer = reward_model.start(stage, config.model, None)
     pairs, _ = reward_model.pair_rows(preferences(rows, seed=1, coherence=0.7, noise=0.0), tokenizer, stage)
-    model = RewardModel(backbone, stage.pooling)
+    model = RewardModel(backbone)
     torch.manual_seed(1)
     torch.nn.init.normal_(model.head.weight, std=0.3)
-    trainer = reward_model.reward_trainer(stage, model, tokenizer, pairs, pairs, context)
+    trainer = reward_model.reward_trainer(stage, model, tokenizer, {"train": pairs, "validation": pairs}, context)
     trainer.micro_batch = micro_batch
     return trainer, trainer._prepare_inputs(trainer.data_collator(list(pairs)))
 
@@ -72,11 +72,10 @@ def trainer_of(config: Any, context: Context, rows: int = 8, micro_batch: int = 
 # --------------------------------------------------------------------------------------------------------- the numbers
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
 @pytest.mark.parametrize("backbone", ["gpt2", "opt", "bert"])
-def test_the_loss_is_bradley_and_terrys(backbone: str, pooling: str, config: Any, new_context: Any) -> None:
+def test_the_loss_is_bradley_and_terrys(backbone: str, config: Any, new_context: Any) -> None:
     """By plain transformers, one text at a time, nothing padded: −log of the odds' share of the chosen answer."""
-    made = config(f"pooling={pooling}", backbone=backbone)
+    made = config(backbone=backbone)
     trainer, inputs = trainer_of(made, new_context())
     with torch.no_grad():
         found = float(trainer.compute_loss(trainer.model.eval(), inputs))
@@ -92,7 +91,7 @@ def test_the_loss_is_bradley_and_terrys(backbone: str, pooling: str, config: Any
         ids.append(tokenizer.sep_token_id if backbone == "bert" else tokenizer.eos_token_id)
         with torch.no_grad():
             states = plain(torch.tensor([ids])).last_hidden_state[0]
-            return float(trainer.model.head(states[-1] if pooling == "last" else states.mean(0)))
+            return float(trainer.model.head(states[-1]))
 
     expected = 0.0
     for pair in (pairs := preferences(8, seed=1, coherence=0.7, noise=0.0)):
@@ -175,7 +174,7 @@ def test_a_length_that_the_backbone_has_no_positions_for_is_refused(
 
 @pytest.mark.parametrize("backbone", ["gpt2", "opt", "bert"])
 def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_context: Any, tmp_path: Path) -> None:
-    made = config(f'template="{USER}"', "pooling=mean", backbone=backbone)
+    made = config(f'template="{USER}"', backbone=backbone)
     found = run(made, tmp_path / "artifact", new_context())
     scorer = load_scorer(made.reward, torch.device("cpu"), tmp_path / "artifact")
     pairs = load(made.dataset, "validation")
@@ -188,18 +187,13 @@ def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_con
     for name, value in measured.items():
         assert found[f"validation/{name}"] == pytest.approx(value, abs=1e-5)
     asked = json.loads((tmp_path / "artifact" / REWARD).read_text())
-    assert asked == {
-        "template": USER,
-        "pooling": "mean",
-        "max_length": made.stages.reward_model.max_length,
-        "metrics": found,
-    }
+    assert asked == {"template": USER, "max_length": made.stages.reward_model.max_length, "metrics": found}
 
 
 def test_a_model_of_the_world_beats_chance_and_length(
     config: Any, composed: Any, new_context: Any, tmp_path: Path
 ) -> None:
-    made = config("epochs=2", "max_steps=null", "batch_size=16", "learning_rate=2e-3", "pooling=mean")
+    made = config("epochs=6", "max_steps=null", "batch_size=16", "learning_rate=2e-3")
     made.dataset.size, made.dataset.validation, made.dataset.noise = 600, 200, 0.0
     found = run(made, tmp_path / "artifact", new_context(micro_batch=16, forward_batch=64))
     assert found["validation/accuracy"] > 0.62
@@ -302,9 +296,9 @@ def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
     found: dict[str, float], key: str | None, composed: Callable[..., Any]
 ) -> None:
     with pytest.raises(UserError, match=f"^stages.ppo.{key}: " if key else "^reward.path: ") as refused:
-        check_reward(composed().stages.ppo, "stages.ppo", found)
+        check_reward(composed().stages.ppo, found)
     assert "\n" not in str(refused.value)
-    check_reward(composed(*NO_GATE).stages.ppo, "stages.ppo", found)
+    check_reward(composed(*NO_GATE).stages.ppo, found)
 
 
 def test_a_refused_ppo_has_failed_and_goes_on_from_its_reward_with_the_gate_lowered(tmp_path: Path) -> None:

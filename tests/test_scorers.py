@@ -16,10 +16,10 @@ from prefsweep.data.frames import Frame, joined_rows, paired_rows, templated_row
 from prefsweep.errors import UserError
 from prefsweep.models import scorers
 from prefsweep.models.batching import batches_by_length
-from prefsweep.models.heads import REWARD, RewardModel, pooled
+from prefsweep.models.heads import REWARD, RewardModel, last_states
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import read_jsonl, write_jsonl
-from prefsweep.stages import judge_completions
+from prefsweep.stages import judging
 from prefsweep.stages.generate import SAMPLES
 
 CPU = torch.device("cpu")
@@ -62,17 +62,17 @@ def pair_input(folder: Path, max_length: int = 64) -> Any:
     return load_scorer(PairInputConfig(_target_=target, name="mine", code_version=1, **where), CPU)
 
 
-def trained_folder(folder: Path, to: Path, pooling: str = "last", **metrics: float) -> Path:
+def trained_folder(folder: Path, to: Path, **metrics: float) -> Path:
     """What the reward stage leaves, with a head that is not zero."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    model = RewardModel(AutoModel.from_pretrained(folder), pooling)
+    model = RewardModel(AutoModel.from_pretrained(folder))
     torch.manual_seed(5)
     torch.nn.init.normal_(model.head.weight)
     to.mkdir(exist_ok=True)
     model.save_pretrained(to)
     tokenizer.save_pretrained(to)
     found = {"validation/accuracy": 0.9, "validation/length_accuracy": 0.6, **metrics}
-    asked = {"template": "{prompt}{completion}", "pooling": pooling, "max_length": 64, "metrics": found}
+    asked = {"template": "{prompt}{completion}", "max_length": 64, "metrics": found}
     (to / REWARD).write_text(json.dumps(asked))
     return to
 
@@ -152,14 +152,11 @@ def test_a_pair_scorer_scores_as_its_model_does_one_pair_at_a_time(kind: str, hu
     assert pair_input(folder).score(PROMPTS, COMPLETIONS)["score"] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
 @pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
-def test_a_trained_scorer_pools_the_states_of_the_whole_text(
-    kind: str, pooling: str, hub: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_trained_scorer_reads_the_whole_text(kind: str, hub: Callable[..., Path], tmp_path: Path) -> None:
     """EOS is part of it, also where the pad token is the same (GPT-2) or the tokenizer puts none there."""
     folder = hub(kind, LABELS)
-    scorer = trained(trained_folder(folder, tmp_path, pooling))
+    scorer = trained(trained_folder(folder, tmp_path))
     tokenizer, backbone = PreTrainedTokenizerFast.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     expected = []
     for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True):
@@ -168,15 +165,14 @@ def test_a_trained_scorer_pools_the_states_of_the_whole_text(
         ids = torch.tensor([[*around[0], *head, *tail, *around[1]]])
         with torch.no_grad():
             states = backbone(ids).last_hidden_state[0]
-            expected.append(scorer.model.head(states[-1] if pooling == "last" else states.mean(0)).item())
+            expected.append(scorer.model.head(states[-1]).item())
     assert scorer.score(PROMPTS, COMPLETIONS)["score"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_last_state_is_found_by_length_and_not_by_the_pad_token() -> None:
     hidden = torch.arange(24.0).reshape(2, 4, 3)
     attention = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
-    assert torch.equal(pooled(hidden, attention, "last"), torch.stack([hidden[0, 1], hidden[1, 3]]))
-    assert torch.equal(pooled(hidden, attention, "mean"), torch.stack([hidden[0, :2].mean(0), hidden[1].mean(0)]))
+    assert torch.equal(last_states(hidden, attention), torch.stack([hidden[0, 1], hidden[1, 3]]))
 
 
 # ----------------------------------------------------------------------------------------- batches, order, padding
@@ -303,7 +299,7 @@ def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, c
     write_jsonl(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "completion": " No."}])
     (tmp_path / "scored").mkdir()
     settings = composed().stages.judge_completions
-    found = judge_completions.run(
+    found = judging.judge_completions(
         settings, judge=judge, folder=tmp_path / "scored", context=new_context(), completions=tmp_path
     )
     scored = list(read_jsonl(tmp_path / "scored" / SAMPLES))

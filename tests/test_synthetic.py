@@ -145,12 +145,6 @@ def test_most_prompts_of_another_seed_were_never_seen() -> None:
     assert fmean(fresh) > 0.6
 
 
-def test_wrong_arguments_are_refused_by_name() -> None:
-    for wrong in ({"count": -1}, {"coherence": 1.1}, {"noise": -0.1}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            preferences(**{"count": 1, "seed": 0, "coherence": 0.74, "noise": 0.1, **wrong})  # type: ignore[arg-type]
-
-
 def test_the_lexicon_keeps_its_three_rules() -> None:
     sentiment = chain.from_iterable(chain.from_iterable(SENTIMENT.values()))
     words = [word.lower() for word in chain(chain.from_iterable(CLASSES.values()), sentiment)]

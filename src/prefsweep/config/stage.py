@@ -34,7 +34,7 @@ def stage_config(name: str) -> Callable[[Kind], Kind]:
     """Register the decorated class as the schema of `conf/stage/NAME.yaml`."""
 
     def register(kind: Kind) -> Kind:
-        STAGES[name] = kind
+        STAGES[name], kind.stage_name = kind, name
         return kind
 
     return register
@@ -65,6 +65,8 @@ class StageConfig:
     The class variables are facts about the stage that decide how the rest of the program treats it.
     """
 
+    # The name under which it is registered.
+    stage_name: ClassVar[str] = ""
     # It learns from training rows, so `dataset.max_train_samples` is part of what it computes.
     reads_training_rows: ClassVar[bool] = False
     # It needs a preferred completion in each training row: rows that are prompts alone are refused before it starts.
@@ -155,12 +157,6 @@ class TrainingConfig(OptimiserConfig):
     weight_decay: float = config_field(at_least=0)
     adam_beta2: float = config_field(above=0, below=1)
     best_by: str = config_field(choices=("loss",))
-    patience: int | None = config_field(at_least=1)
-
-    def check(self, key: str, config: Any) -> None:
-        super().check(key, config)
-        if self.patience is not None and self.evaluate_every is None:
-            raise UserError(f"{key}.patience={self.patience}: counts validations; set {key}.evaluate_every")
 
 
 @dataclass

@@ -109,7 +109,6 @@ class RewardModelConfig(TrainingConfig):
     backbone: str = config_field(choices=("policy", "encoder"))
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     template: str = config_field()
-    pooling: str = config_field(choices=("last", "mean"))
     share: list[float] = config_field(at_least=0, at_most=1)
 
     @property
@@ -136,6 +135,12 @@ class RewardModelConfig(TrainingConfig):
 @stage_config("judge_model")
 @dataclass
 class JudgeModelConfig(RewardModelConfig):
+    """The stage `reward_model` in the role of the judge, with settings of its own, for `scorer@judge=trained`.
+
+    No training stage reads it. It learns other prompts (`share`), with another seed and from another backbone than the
+    reward model, so that a policy that exploits the reward's errors does not profit from the same errors here.
+    """
+
     trains_scorer = "judge"
     built_by_rescoring = True
 

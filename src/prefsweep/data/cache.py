@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from filelock import FileLock
@@ -30,9 +29,10 @@ from prefsweep.pipeline.fingerprint import fingerprint
 CODE_VERSION = 1  # raised when equal texts come to give other rows
 BATCH_SIZE = 1_000  # items of one call of a tokenizer: what it returns is small
 ROWS, RECORD = "rows.arrow", "record.json"
+LABEL = "label"  # the column of booleans; every other one is of token ids
 
 Item = TypeVar("Item", str, PreferenceExample)
-Columns = dict[str, list[Any]]  # of token ids, or of labels: a list or a bool for each row
+Columns = dict[str, list[Any]]
 Make = Callable[[Sequence[Item], Truncation], Columns]
 
 
@@ -79,19 +79,9 @@ class Cache:
 
 
 def record_batch(columns: Columns) -> pa.RecordBatch:
-    arrays = {name: pa.array(rows) if is_flags(rows) else id_lists(rows) for name, rows in columns.items()}
-    return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
-
-
-def is_flags(rows: list[Any]) -> bool:
-    return bool(rows) and isinstance(rows[0], bool)
-
-
-def id_lists(rows: list[list[int]]) -> pa.ListArray:
-    """Return ids of 32 bits: half of what Arrow would make of Python's integers."""
-    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    ids = np.fromiter(chain.from_iterable(rows), np.int32, ends[-1])
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(ids))
+    """Return ids of 32 bits, half of what Arrow would make of Python's integers, and labels as they are."""
+    types = {name: pa.bool_() if name == LABEL else pa.list_(pa.int32()) for name in columns}
+    return pa.RecordBatch.from_pydict(columns, pa.schema(types))
 
 
 def write(folder: Path, key: dict[str, Any], batches: Iterator[pa.RecordBatch], cut: Truncation) -> None:

@@ -22,7 +22,7 @@ class Row:
 
     @property
     def location(self) -> str:
-        return f"{self.path}, {'row' if self.path.suffix == '.parquet' else 'line'} {self.number}"
+        return f"{self.path}, {unit(self.path)} {self.number}"
 
     def value(self, column: str) -> Any:
         if column not in self.values:
@@ -63,24 +63,30 @@ def shorten(value: Any) -> str:
 def read(paths: Sequence[Path]) -> Iterator[Row]:
     """Yield the rows of several files as if they were one; raise a UserError at a file without any."""
     for path in paths:
-        is_empty = True
-        for number, values in reader_of(path)(path):
-            is_empty = False
-            yield Row(path, number, values)
-        if is_empty:
+        ending = format_of(path)
+        if ending is None:
+            raise UserError(f"{path}: is of no known format; it must end in one of {', '.join(READERS)}")
+        number = 0
+        try:
+            for number, values in READERS[ending](path):
+                yield Row(path, number, values)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, after line {number}: is not utf-8 ({error.reason})") from error
+        except (csv.Error, EOFError, OSError, ValueError) as error:  # pyarrow's are of the last two
+            message = str(error).splitlines()[0]
+            raise UserError(f"{path}, after {unit(path)} {number}: cannot be read as {ending} ({message})") from error
+        if number == 0:
             raise UserError(f"{path}: holds no rows")
+
+
+def unit(path: Path) -> str:
+    """Return what the rows of a file are counted in."""
+    return "row" if path.suffix.lower() == ".parquet" else "line"
 
 
 def format_of(path: Path) -> str | None:
     """Return the ending of a known format, such as `.jsonl.gz`; None for any other file."""
     return next((ending for ending in READERS if path.name.lower().endswith(ending)), None)
-
-
-def reader_of(path: Path) -> "Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]":
-    ending = format_of(path)
-    if ending is None:
-        raise UserError(f"{path}: is of no known format; it must end in one of {', '.join(READERS)}")
-    return READERS[ending]
 
 
 def open_text(path: Path) -> IO[str]:
@@ -90,59 +96,37 @@ def open_text(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    with open_text(path) as file:
-        try:
-            for line in file:
-                number += 1
-                yield number, line
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}, after line {number}: is not utf-8 ({error.reason})") from error
-        except (EOFError, OSError) as error:
-            raise UserError(f"{path}, after line {number}: cannot be read on ({error})") from error
-
-
 def jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: must be an object with named columns, not {shorten(row)}")
-        yield number, row
+    with open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: must be an object with named columns, not {shorten(row)}")
+            yield number, row
 
 
 def comma_separated(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(sys.maxsize)
-    rows = csv.DictReader((line for _, line in lines(path)), strict=True)
-    try:
+    with open_text(path) as file:
+        rows = csv.DictReader(file, strict=True)
         for row in rows:
             if None in row or None in row.values():
                 columns = len(rows.fieldnames or [])
                 raise UserError(f"{path}, line {rows.line_num}: has not the {columns} columns of the heading")
             yield rows.line_num, row
-    except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num}: not csv ({error})") from error
 
 
 def parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow
     import pyarrow.parquet
 
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
-        message = str(error).splitlines()[0]
-        raise UserError(f"{path}, after row {number}: cannot be read as parquet ({message})") from error
+    with pyarrow.parquet.ParquetFile(path) as file:
+        batches = file.iter_batches(batch_size=1024)
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
 
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]] = {

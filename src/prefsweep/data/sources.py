@@ -67,10 +67,6 @@ def pretraining_texts(dataset: DatasetConfig) -> list[str]:
     return [example.prompt + (example.chosen or "") for example in load(dataset, "train")]
 
 
-def synthetic_reviews(dataset: SyntheticReviewsConfig) -> Splits:
-    return SyntheticSplits(dataset)
-
-
 class SyntheticSplits(Splits):
     """Pairs of the embedded world. Train and validation are labelled with noise, as people label; test is clean.
 

@@ -17,8 +17,8 @@ from prefsweep.data.tally import Examples, Tally
 from prefsweep.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-# Yields the examples of the file `train` or `test`, and counts in the tally the rows that it reads and drops.
-ReadFile = Callable[[str, Tally], Iterator[PreferenceExample]]
+# Yields for each row of the file `train` or `test` its example, or the reason for which it is dropped.
+ReadFile = Callable[[str], Iterator[PreferenceExample | str]]
 
 
 def stable_hash(seed: int, purpose: str, name: str) -> int:
@@ -53,25 +53,50 @@ class Splits(ABC):
 
 
 class FileSplits(Splits):
-    """The splits of rows in files: a file is read once, when a split first needs it."""
+    """The splits of rows in files: a file is read once, when a split first needs it.
 
-    def __init__(self, dataset: FileDatasetConfig, read_file: ReadFile):
+    With `test`, the dataset is one file, and so many of its groups are test; without, it has a test file. Either way
+    no group of test is in train or validation.
+    """
+
+    def __init__(self, dataset: FileDatasetConfig, read_file: ReadFile, test: int | None = None):
         super().__init__()
         self.dataset = dataset
         self.read_file = read_file
-
-    @property
-    @abstractmethod
-    def test_rows(self) -> Examples: ...
-
-    @property
-    @abstractmethod
-    def other_rows(self) -> Examples:
-        """The rows of train and validation; no group of test is among them."""
+        self.test = test
 
     def read(self, file: str) -> Examples:
         tally = Tally()
-        return Examples(self.read_file(file, tally), tally, file)
+        examples = Examples(tally.kept_of(self.read_file(file)), tally, file)
+        tally.read = len(examples) + tally.dropped.total()
+        return examples
+
+    @cached_property
+    def train_file(self) -> Examples:
+        return self.read("train")
+
+    @cached_property
+    def test_rows(self) -> Examples:
+        if self.test is None:
+            return self.read("test")
+        return self.train_file.keep(lambda row: row.group in self.test_groups, "in train")
+
+    @cached_property
+    def test_groups(self) -> set[str]:
+        if self.test is None:
+            return self.test_rows.groups()
+        groups, dataset = self.train_file.groups(), self.dataset
+        if groups and len(groups) < self.test + dataset.validation + 1:
+            raise UserError(
+                f"dataset={dataset.name}: has {len(groups)} prompts ({self.train_file.tally}); "
+                f"dataset.validation={dataset.validation} and dataset.test={self.test} leave none to train on"
+            )
+        return hold_out(groups, dataset.seed, "test", self.test)
+
+    @cached_property
+    def other_rows(self) -> Examples:
+        """The rows of train and validation."""
+        return self.train_file.keep(lambda row: row.group not in self.test_groups, "in test")
 
     def compute(self, split: str) -> Examples:
         if split == "test":
@@ -97,49 +122,6 @@ class FileSplits(Splits):
                 f"({rows.tally})"
             )
         return hold_out(groups, self.dataset.seed, "validation", count)
-
-
-class TwoFileSplits(FileSplits):
-    """The splits of a dataset with a test file: that is test; train rows whose group it contains are dropped."""
-
-    @cached_property
-    def test_rows(self) -> Examples:
-        return self.read("test")
-
-    @cached_property
-    def other_rows(self) -> Examples:
-        test_groups = self.test_rows.groups()
-        return self.read("train").keep(lambda row: row.group not in test_groups, "in test")
-
-
-class OneFileSplits(FileSplits):
-    """The splits of a dataset that is one file: `test` groups of it are held out."""
-
-    def __init__(self, dataset: FileDatasetConfig, test: int, read_file: ReadFile):
-        super().__init__(dataset, read_file)
-        self.test = test
-
-    @cached_property
-    def rows(self) -> Examples:
-        return self.read("train")
-
-    @cached_property
-    def test_groups(self) -> set[str]:
-        groups, dataset = self.rows.groups(), self.dataset
-        if groups and len(groups) < self.test + dataset.validation + 1:
-            raise UserError(
-                f"dataset={dataset.name}: has {len(groups)} prompts ({self.rows.tally}); "
-                f"dataset.validation={dataset.validation} and dataset.test={self.test} leave none to train on"
-            )
-        return hold_out(groups, dataset.seed, "test", self.test)
-
-    @cached_property
-    def test_rows(self) -> Examples:
-        return self.rows.keep(lambda row: row.group in self.test_groups, "in train")
-
-    @cached_property
-    def other_rows(self) -> Examples:
-        return self.rows.keep(lambda row: row.group not in self.test_groups, "in test")
 
 
 def of_share(examples: Examples, share: list[float], key: str) -> Examples:

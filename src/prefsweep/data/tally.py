@@ -28,6 +28,14 @@ class Tally:
         assert reason in REASONS
         self.dropped[reason] += count
 
+    def kept_of(self, rows: Iterable[PreferenceExample | str]) -> Iterator[PreferenceExample]:
+        """Yield the examples among the rows; the others are the reasons for which a row is dropped."""
+        for row in rows:
+            if isinstance(row, str):
+                self.drop(row)
+            else:
+                yield row
+
     @property
     def kept(self) -> int:
         return self.read - self.dropped.total()

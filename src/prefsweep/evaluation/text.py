@@ -5,9 +5,9 @@ from typing import Any
 
 from prefsweep.evaluation.overlap import bleu, rouge
 from prefsweep.evaluation.values import Values, means
-from prefsweep.evaluation.variety import distinct, repetition
 
 Row = dict[str, Any]
+WINDOW = 4  # words of an n-gram that `repetition` counts
 
 
 def plain(row: Row) -> dict[str, float]:
@@ -37,3 +37,21 @@ def metrics(rows: Sequence[Row]) -> dict[str, float]:
     if paired:
         metrics |= bleu(*(list(side) for side in zip(*paired, strict=True)))
     return metrics
+
+
+def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    """Return the n-grams of what stands between spaces, in lower case."""
+    words = text.lower().split()
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Return different n-grams over all n-grams of all texts (Li et al. 2016). It falls with the number of texts."""
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repetition(text: str) -> float:
+    """Return the share of a text's 4-grams that occurred in it before; 0 for a text of fewer words."""
+    grams = ngrams(text, WINDOW)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0

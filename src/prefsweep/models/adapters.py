@@ -100,18 +100,13 @@ def save_adapters(model: Any, folder: Path) -> None:
         shutil.copytree(start / ADAPTERS, folder / ADAPTERS, dirs_exist_ok=True)
     base = start / BASE if start is not None and is_adapted(start) else start
     if base is not None and base.is_dir():
-        link_base(base, folder / BASE)
+        (folder / BASE).mkdir(parents=True, exist_ok=True)
+        for file in base.iterdir():  # linked where the disk allows it: they never change
+            if file.is_file() and file.name.startswith(("config.json", "generation_config", "model", "pytorch_model")):
+                link(file, folder / BASE / file.name)
     count = len(stack(folder)) if is_adapted(folder) else 0
     model.save_pretrained(folder / ADAPTERS / f"{count:02}")
     (folder / ADAPTERS / f"{count:02}" / "README.md").unlink(missing_ok=True)
-
-
-def link_base(base: Path, folder: Path) -> None:
-    """Link the base weights, which never change, where the disk allows it; copy them elsewhere."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in base.iterdir():
-        if file.is_file() and file.name.startswith(("config.json", "generation_config", "model", "pytorch_model")):
-            link(file, folder / file.name)
 
 
 def restore_adapters(model: Any, checkpoint: Path) -> None:

@@ -6,7 +6,6 @@ generate the same where they agree: their comparison is paired.
 """
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -49,15 +48,6 @@ def sample(
     Temperature is the only warping: no top-k, no top-p.
     """
     completions: list[Ids] = [[] for _ in prompts]
-    for row, token in tokens(model, prompts, uniform, eos, pad, temperature):
-        completions[row].append(token)
-    return completions
-
-
-def tokens(
-    model: PreTrainedModel, prompts: list[Ids], uniform: Tensor, eos: int, pad: int, temperature: float
-) -> Iterator[tuple[int, int]]:
-    """Yield (row, token) as they are drawn."""
     ids, attention = pad_left(prompts, pad, model.device)
     uniform = uniform.to(model.device)
     rows = torch.arange(len(prompts), device=model.device)
@@ -65,21 +55,17 @@ def tokens(
     cache, position_ids = DynamicCache(config=model.config), positions(attention)
     for step in range(uniform.shape[1]):
         # 1. one forward: the whole prompts first, then one token a row
-        output = model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=position_ids,
-            past_key_values=cache,
-            logits_to_keep=1,
-        )
+        inputs = {"input_ids": ids, "attention_mask": attention, "position_ids": position_ids}
+        output = model(**inputs, past_key_values=cache, logits_to_keep=1)
         # 2. draw; rows that have ended go on as filler until they are dropped
         token = draw(output.logits[:, -1], uniform[rows, step], temperature)
-        yield from zip(rows[alive].tolist(), token[alive].tolist(), strict=True)
+        for row, drawn in zip(rows[alive].tolist(), token[alive].tolist(), strict=True):
+            completions[row].append(drawn)
         alive &= token != eos
         # 3. drop ended rows once they are half of the batch: most completions are shorter than the cap
         count = int(alive.sum())
         if count == 0:
-            return
+            break
         if count <= len(alive) // 2:
             keep = alive.nonzero().squeeze(-1)
             cache.batch_select_indices(keep)
@@ -89,3 +75,4 @@ def tokens(
         ids = token[:, None]
         attention = torch.cat([attention, attention.new_ones(len(rows), 1)], dim=1)
         position_ids = position_ids[:, -1:] + 1
+    return completions

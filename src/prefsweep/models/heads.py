@@ -1,4 +1,4 @@
-"""The reward model: a scalar for every text, a pooled hidden state through one linear map."""
+"""The reward model: a scalar for every text, its last token's hidden state through one linear map."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from prefsweep.data.truncation import Ids
 from prefsweep.models.loading import load_fp32
 
 HEAD = "head.safetensors"
-REWARD = "reward.json"  # beside it: template, pooling and length that it was trained with, and its metrics
+REWARD = "reward.json"  # beside it: template and length that it was trained with, and its metrics
 
 
 def pad_right(rows: list[Ids], pad: int | None) -> tuple[Tensor, Tensor]:
@@ -23,14 +23,11 @@ def pad_right(rows: list[Ids], pad: int | None) -> tuple[Tensor, Tensor]:
     return ids, attention
 
 
-def pooled(hidden: Tensor, attention: Tensor, pooling: str) -> Tensor:
-    """Reduce hidden states [B, L, H] to [B, H]: the state of the last real token, or the mean over all real ones.
+def last_states(hidden: Tensor, attention: Tensor) -> Tensor:
+    """Return the state [B, H] of the last real token of each text, from hidden states [B, L, H].
 
-    The end is found by the mask: finding it by the pad token's id would skip an EOS that is also the pad.
+    It is found by the mask: finding it by the pad token's id would skip an EOS that is also the pad.
     """
-    if pooling == "mean":
-        weights = attention[..., None].to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1)
     last = (attention * torch.arange(attention.shape[1], device=attention.device)).argmax(-1)
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
@@ -41,17 +38,20 @@ class RewardModel(nn.Module):
     The head starts at zero: every reward is 0, the first loss ln 2, and the initial model depends on no seed.
     """
 
-    def __init__(self, backbone: PreTrainedModel, pooling: str):
+    def __init__(self, backbone: PreTrainedModel):
         super().__init__()
-        self.backbone = without_extras(backbone)
-        self.pooling = pooling
-        self.head = nn.Linear(width(backbone), 1)
+        if getattr(backbone, "pooler", None) is not None:  # BERT's own, which is not read
+            backbone.pooler = None
+        if hasattr(backbone.config, "use_cache"):  # which only generation reads
+            backbone.config.use_cache = False
+        self.backbone = backbone
+        self.head = nn.Linear(hidden_width(backbone), 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        rewards: Tensor = self.head(pooled(hidden, attention_mask, self.pooling)).squeeze(-1).float()
+        rewards: Tensor = self.head(last_states(hidden, attention_mask)).squeeze(-1).float()
         return rewards
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
@@ -62,23 +62,14 @@ class RewardModel(nn.Module):
         save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, Path(folder) / HEAD)
 
     @classmethod
-    def load(cls, folder: Path, pooling: str) -> "RewardModel":
-        model = cls(load_fp32(AutoModel, str(folder), {}), pooling)
+    def load(cls, folder: Path) -> "RewardModel":
+        model = cls(load_fp32(AutoModel, str(folder), {}))
         model.head.load_state_dict(load_file(folder / HEAD))
         return model
 
 
-def without_extras(backbone: PreTrainedModel) -> PreTrainedModel:
-    """Remove BERT's own pooler, which is not read here, and the cache, which only generation reads."""
-    if getattr(backbone, "pooler", None) is not None:
-        backbone.pooler = None
-    if hasattr(backbone.config, "use_cache"):
-        backbone.config.use_cache = False
-    return backbone
-
-
 @torch.no_grad()
-def width(backbone: PreTrainedModel) -> int:
+def hidden_width(trunk: PreTrainedModel) -> int:
     """Return the width of the hidden state itself: opt-350m's is 512 where its config says 1024."""
-    one = torch.ones(1, 1, dtype=torch.long, device=backbone.device)
-    return int(backbone(input_ids=one, attention_mask=one).last_hidden_state.shape[-1])
+    token = torch.ones(1, 1, dtype=torch.long, device=trunk.device)
+    return int(trunk(input_ids=token, attention_mask=token).last_hidden_state.shape[-1])

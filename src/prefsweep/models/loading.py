@@ -4,20 +4,21 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from prefsweep.config.architectures import Architecture
+from prefsweep.config.architectures import Architecture, EncoderArchitecture
 from prefsweep.config.schema import ModelConfig, RuntimeConfig
-from prefsweep.config.stage import AdapterConfig
-from prefsweep.config.stages import EncoderConfig
+from prefsweep.config.stage import PolicyTrainingConfig
+from prefsweep.config.stages import EncoderConfig, OnPolicyConfig
 from prefsweep.errors import UserError
 from prefsweep.hub import Repository, hub_is_reachable, unreachable
 from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters
+from prefsweep.models.tokenizers import CONVENTIONS, train_tokenizer
 
 # Each architecture's own names for dropout. Off everywhere: two forwards of one model must agree.
 DROPOUT_FIELDS = (
@@ -25,6 +26,8 @@ DROPOUT_FIELDS = (
     *("dropout", "attention_dropout", "activation_dropout", "layerdrop"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "pooler_dropout"),
 )
+
+BYTES = 256  # the tokens of a tokenizer that was trained on no text, beside its special ones
 
 # Raised by a file that is no model, or not one of the requested kind.
 UNREADABLE = (ValueError, RuntimeError, KeyError, UnpicklingError, SafetensorError)
@@ -81,15 +84,9 @@ def base_of(policy: Path | None) -> Path | None:
     return policy / BASE if (policy / BASE).is_dir() else None
 
 
-class LearnerConfig(Protocol):
-    """The settings of a stage that trains a policy: its weights, or adapters beside them."""
-
-    lora: bool
-    adapter: AdapterConfig
-    seed: int
-
-
-def load_learner(stage: LearnerConfig, model: ModelConfig, policy: Path | None) -> PreTrainedModel:
+def load_learner(
+    stage: PolicyTrainingConfig | OnPolicyConfig, model: ModelConfig, policy: Path | None
+) -> PreTrainedModel:
     """Load the policy to train, with fresh adapters if `stage.lora`."""
     if not stage.lora:
         return load_policy(model, policy)
@@ -133,14 +130,26 @@ def init_from_scratch(
     shape = {key: value for key, value in vars(architecture).items() if key not in ("vocab_size", "labels", "options")}
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     if architecture.model_type == "gpt2":
-        more["activation_function"] = (
-            "gelu_pytorch_tanh"  # the same function as GPT-2's in one kernel: three times as fast
-        )
+        # the same function as GPT-2's in one kernel: three times as fast
+        more["activation_function"] = "gelu_pytorch_tanh"
     config = AutoConfig.for_model(**shape, **special, **more, vocab_size=len(tokenizer))
     without_dropout(config)
     model = kind.from_config(config, dtype=torch.float32)
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def random_encoder(kind: Any, architecture: EncoderArchitecture) -> tuple[PreTrainedModel, Any]:
+    """Return a model with random weights and a tokenizer of bytes, in place of those on the hub.
+
+    `kind` is an Auto class of transformers, `architecture.labels` its outputs. Equal architectures give equal models.
+    """
+    vocabulary = BYTES + len(CONVENTIONS[architecture.model_type].specials)
+    tokenizer = train_tokenizer([], vocabulary, architecture.max_position_embeddings, architecture.model_type)
+    labels = {"id2label": dict(enumerate(architecture.labels))} if architecture.labels else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return init_from_scratch(architecture, tokenizer, kind, **labels, **architecture.options), tokenizer
 
 
 def from_pretrained(kind: Any, source: str, options: dict[str, Any], key: str = "model.path") -> Any:

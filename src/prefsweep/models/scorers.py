@@ -28,8 +28,7 @@ from prefsweep.errors import UserError, nearest
 from prefsweep.models.batching import batches_by_length
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
-from prefsweep.models.loading import from_pretrained, load_fp32, longest_row
-from prefsweep.models.random_models import random_encoder
+from prefsweep.models.loading import from_pretrained, load_fp32, longest_row, random_encoder
 from prefsweep.pipeline.imports import import_object
 
 BATCH_TOKENS = 8192  # of one forward, padding included, for example 16 texts of 512
@@ -111,7 +110,7 @@ class Trained(ModelScorer):
             raise UserError(f"{folder}: holds no {REWARD}; set the folder of a finished reward_model stage")
         self.settings = json.loads((folder / REWARD).read_text())
         self.tokenizer = from_pretrained(AutoTokenizer, str(folder), {})
-        self.model = RewardModel.load(folder, self.settings["pooling"]).to(device).eval()
+        self.model = RewardModel.load(folder).to(device).eval()
 
     def rows(self, prompts: list[str], completions: list[str]) -> Rows:
         return templated_rows(

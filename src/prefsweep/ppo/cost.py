@@ -12,17 +12,6 @@ from prefsweep.ppo.update import Metrics
 
 
 @dataclass(frozen=True)
-class Totals:
-    """The counters that only ever grow, read at one moment; each is over all processes."""
-
-    completions: int
-    tokens_read: int
-    tokens_generated: int
-    tokens_trained: int
-    scorer_flops: int
-
-
-@dataclass(frozen=True)
 class CostTracker:
     """Runs the trainer's iterations and counts what each costs."""
 
@@ -34,28 +23,26 @@ class CostTracker:
         """Run an iteration and return what it cost: to draw completions, to score them, and to learn from them."""
         trainer, before = self.trainer, self.totals()
         metrics, rollouts = trainer.iterate()
-        after = self.totals()
+        spent = {name: total - before[name] for name, total in self.totals().items()}
         scored = rollouts.tokens(range(len(rollouts.queries)))
-        trained = after.tokens_trained - before.tokens_trained
-        flops = forward_flops(trainer.task.policy, after.tokens_read - before.tokens_read)
-        flops += after.scorer_flops - before.scorer_flops
+        flops = spent["scorer_flops"] + forward_flops(trainer.task.policy, spent["tokens_read"])
         flops += forward_flops(trainer.model, scored) + forward_flops(trainer.task.reference, scored)
         cost = {
-            "labels": after.completions - before.completions if self.buys_labels else 0,
+            "labels": spent["completions"] if self.buys_labels else 0,
             "episodes": len(rollouts.queries),
-            "tokens_generated": after.tokens_generated - before.tokens_generated,
-            "tokens_trained": trained,
-            "flops": flops + training_flops(trainer.model, trained),
+            "tokens_generated": spent["tokens_generated"],
+            "tokens_trained": spent["tokens_trained"],
+            "flops": flops + training_flops(trainer.model, spent["tokens_trained"]),
         }
         return metrics, rollouts, cost
 
-    def totals(self) -> Totals:
+    def totals(self) -> dict[str, int]:
+        """Return the counters that only ever grow, each over all processes."""
         sampler, local = self.trainer.sampler, [flops_of(self.scorer)]
-        scorer_flops = sum(gather_object(local) if self.trainer.accelerator.num_processes > 1 else local)
-        return Totals(
-            sampler.completions,
-            sampler.tokens_read,
-            sampler.tokens_generated,
-            self.trainer.updater.tokens,
-            scorer_flops,
-        )
+        return {
+            "completions": sampler.completions,
+            "tokens_read": sampler.tokens_read,
+            "tokens_generated": sampler.tokens_generated,
+            "tokens_trained": self.trainer.updater.tokens,
+            "scorer_flops": sum(gather_object(local) if self.trainer.accelerator.num_processes > 1 else local),
+        }

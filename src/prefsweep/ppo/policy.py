@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from prefsweep.models.adapters import adapters_off
+from prefsweep.models.heads import hidden_width
 from prefsweep.models.logprobs import CompletionBatch, positions
 
 
@@ -63,13 +64,10 @@ class ActorCritic(nn.Module):
             values: Tensor = self.value_head(states.float()).squeeze(-1)
         return values
 
-    def critic_parameters(self) -> list[nn.Parameter]:
-        return [weight for part in (self.value_head, self.critic) if part is not None for weight in part.parameters()]
-
 
 def zero_head(trunk: PreTrainedModel) -> nn.Linear:
     """Return a value head of the trunk's width whose every value is 0."""
-    head = nn.Linear(hidden_width(trunk), 1, device=trunk.device)
+    head = nn.Linear(hidden_width(trunk.base_model), 1, device=trunk.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
@@ -111,11 +109,3 @@ def entropies(logits: Tensor) -> Tensor:
     """Return −Σ_v π(v) log π(v) [B, A]."""
     logs = logits.log_softmax(-1)
     return -(logs.exp() * logs).sum(-1)
-
-
-@torch.no_grad()
-def hidden_width(model: PreTrainedModel) -> int:
-    """Return the width of the hidden state that the trunk really gives, found by a forward of one token."""
-    token = torch.ones(1, 1, dtype=torch.long, device=model.device)
-    width: int = model.base_model(input_ids=token, attention_mask=token, use_cache=False).last_hidden_state.shape[-1]
-    return width

@@ -100,28 +100,27 @@ class Sampler:
             drawn = self.draw([queries[row] for row in rows], [names[row] for row in rows])
             by_row |= dict(zip(rows, drawn, strict=True))
         # 2. score it, as text: the scorer may have another tokenizer
-        prompts = self.codec.decode([queries[row] for row in share])
-        completions = self.codec.decode([by_row[row] for row in share])
+        responses = [by_row[row] for row in share]
+        prompts, completions = self.codec.decode([queries[row] for row in share]), self.codec.decode(responses)
         measures = self.score(prompts, completions) if share else {"score": []}
         scores, truncated = measures["score"], measures.get("truncated", [0.0] * len(share))
         # 3. every process's, in the order of the rows
-        local = list(zip(share, [by_row[row] for row in share], prompts, completions, scores, truncated, strict=True))
+        local = list(zip(share, responses, prompts, completions, scores, truncated, strict=True))
         gathered = sorted(gather_object(local) if world > 1 else local, key=lambda item: item[0])
-        columns: list[list[Any]] = [list(column) for column in zip(*gathered, strict=True)]
-        _, responses, all_prompts, all_completions, all_scores, all_truncated = columns
+        _, responses, prompts, completions, scores, truncated = (list(part) for part in zip(*gathered, strict=True))
+        generated = sum(map(len, responses))
         self.completions += len(queries)
-        self.tokens_generated += sum(map(len, responses))
-        self.tokens_read += sum(map(len, queries)) + sum(map(len, responses))
+        self.tokens_generated += generated
+        self.tokens_read += sum(map(len, queries)) + generated
         ended = [response[-1] == self.codec.eos for response in responses]
-        where = {"device": self.policy.device}
         return Rollouts(
             queries,
             responses,
-            all_prompts,
-            all_completions,
-            scores=torch.tensor(all_scores, dtype=torch.float32, **where),
-            truncated=torch.tensor(all_truncated, dtype=torch.float32, **where),
-            ended=torch.tensor(ended, **where),
+            prompts,
+            completions,
+            scores=torch.tensor(scores, dtype=torch.float32, device=self.policy.device),
+            truncated=torch.tensor(truncated, dtype=torch.float32, device=self.policy.device),
+            ended=torch.tensor(ended, device=self.policy.device),
         )
 
     def draw(self, queries: list[Ids], names: list[str]) -> list[Ids]:

@@ -59,32 +59,27 @@ class Task:
     queries: list[Ids]
 
 
+@dataclass
 class Trainer:
     """The algorithm and its state: the models, the optimiser, the KL coefficient and the scale of the scores."""
 
-    def __init__(
-        self,
-        config: OnPolicyConfig,
-        task: Task,
-        advantage: Advantage,
-        critic: Critic | None,
-        accelerator: Any,
-        micro_batch: int,
-        forward_batch: int,
-    ):
-        self.config = config
-        self.task = task
-        self.advantage = advantage
-        self.accelerator = accelerator
-        self.model = ActorCritic(task.policy, critic, config.temperature).train()
-        self.sampler = Sampler(config, task.policy, task.codec, task.score, accelerator, forward_batch)
-        self.updater = Updater(config, self.model, critic, accelerator, task.codec.pad)
-        self.split = Split(accelerator.process_index, accelerator.num_processes, micro_batch)
+    config: OnPolicyConfig
+    task: Task
+    advantage: Advantage
+    critic: Critic | None
+    accelerator: Any
+    micro_batch: int
+    forward_batch: int
+
+    def __post_init__(self) -> None:
+        config, task, accelerator = self.config, self.task, self.accelerator
+        self.model = ActorCritic(task.policy, self.critic, config.temperature).train()
+        self.sampler = Sampler(config, task.policy, task.codec, task.score, accelerator, self.forward_batch)
+        self.updater = Updater(config, self.model, self.critic, accelerator, task.codec.pad)
+        self.split = Split(accelerator.process_index, accelerator.num_processes, self.micro_batch)
         self.iteration = 0  # how many are finished
         self.kl_coef = config.kl_coef
         self.moments = Moments()
-
-    # ------------------------------------------------------------------------------------------- one iteration
 
     def iterate(self) -> tuple[Metrics, Rollouts]:
         """Make steps 1 to 7; raise `TrippedError` with the weights as they were before what tripped it."""
@@ -164,8 +159,6 @@ class Trainer:
             scores = scores.where(rollouts.ended, -config.missing_eos_penalty)
         return scores
 
-    # ------------------------------------------------------------------------------------------------- metrics
-
     def metrics(self, rollouts: Rollouts, before: Snapshot, targets: Targets) -> Metrics:
         """Return what the history says of the rollouts, as they were before the update."""
         return {
@@ -188,8 +181,6 @@ class Trainer:
         score = float(rollouts.scores.mean())
         scaled = float(self.moments.normalised(rollouts.scores).mean())
         return {"score": score, "kl": kl, "objective": scaled - self.config.kl_coef * kl}, rollouts
-
-    # --------------------------------------------------------------------------------------------------- state
 
     def state(self) -> dict[str, Any]:
         """Return all that the next iteration depends on beside the config."""

@@ -19,13 +19,8 @@ from prefsweep.ppo.rollout import Rollouts
 
 Metrics = dict[str, float]
 STATISTICS = (
-    "loss/policy",
-    "loss/value",
-    "approx_kl",
-    "clip_fraction/policy",
-    "clip_fraction/value",
-    "ratio",
-    "loss/kl",
+    *("loss/policy", "loss/value", "loss/kl", "approx_kl"),
+    *("clip_fraction/policy", "clip_fraction/value", "ratio"),
 )
 
 
@@ -66,7 +61,8 @@ class Updater:
         self.tokens = 0  # that optimiser steps have read so far, over all processes
         groups = [{"params": trained(model.policy.parameters())}]
         if critic is not None:
-            groups.append({"params": model.critic_parameters()})
+            parts = [part for part in (model.value_head, model.critic) if part is not None]
+            groups.append({"params": [weight for part in parts for weight in part.parameters()]})
         self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, eps=config.adam_epsilon)
 
     def update(
@@ -135,19 +131,16 @@ class Updater:
             assert whole is not None
             return whole[rows, -width:]
 
-        policy = policy_loss(
-            output.logprobs, part(before.logprobs), part(targets.advantages), mask, self.config.clip_range
-        )
-        loss, statistics = policy.loss, {"loss/policy": policy.loss, "approx_kl": policy.divergence}
-        statistics |= {"clip_fraction/policy": policy.clipped, "ratio": policy.ratio}
+        advantages = part(targets.advantages)
+        statistics = policy_loss(output.logprobs, part(before.logprobs), advantages, mask, self.config.clip_range)
+        loss = statistics["loss/policy"]
         if self.critic is not None:
-            value = value_loss(output.values, part(before.values), part(targets.returns), mask, self.critic.clip_range)
-            loss = loss + self.critic.coef * value.loss
-            statistics |= {"loss/value": value.loss, "clip_fraction/value": value.clipped}
+            values, returns = part(before.values), part(targets.returns)
+            statistics |= value_loss(output.values, values, returns, mask, self.critic.clip_range)
+            loss = loss + self.critic.coef * statistics["loss/value"]
         if targets.kl_loss_coef is not None:
-            penalty = kl_penalty(output.logprobs, part(before.reference), mask)
-            loss = loss + targets.kl_loss_coef * penalty
-            statistics["loss/kl"] = penalty
+            statistics["loss/kl"] = kl_penalty(output.logprobs, part(before.reference), mask)
+            loss = loss + targets.kl_loss_coef * statistics["loss/kl"]
         return loss, statistics
 
     def sum_gradients(self) -> None:

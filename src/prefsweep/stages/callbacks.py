@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from prefsweep.config.stage import TrainingConfig
+from prefsweep.config.stages import OnPolicyConfig
 from prefsweep.models.adapters import has_adapters, save_adapters
 from prefsweep.pipeline.files import atomic, link
 from prefsweep.pipeline.stage import Context
@@ -24,7 +26,8 @@ RENAMED = {
 }
 # Times are not reproducible, and TRL's token counter restarts on resume.
 DROPPED = ("runtime", "per_second", "total_flos", "num_tokens", "train_loss")
-STEPS = "steps"  # the folder of a stage's periodic checkpoints
+BEST, STEPS = "best", "steps"  # folders of the states that are kept
+Save = Callable[[Path], None]
 
 
 def history_metrics(logs: dict[str, Any]) -> dict[str, float]:
@@ -52,87 +55,71 @@ class HistoryCallback(TrainerCallback):
             self.context.history.append(state.global_step, metrics)
 
 
-class BestCheckpoint:
-    """The state of a training that validated best: one rule for every method.
+class Checkpoints:
+    """The states of a training that outlive it: the one that validated best, and one every `save_every` steps.
 
-    It is read back from the history, so that a resumed run keeps the same state as an undisturbed one.
+    One rule for every method. Which is best is read back from the history, so that a resumed run keeps the same state
+    as an undisturbed one. All lie with the checkpoints until the stage is done, so a killed run loses none and
+    overwrites those it repeats.
     """
 
-    def __init__(self, best_by: str, context: Context):
+    def __init__(self, config: TrainingConfig | OnPolicyConfig, context: Context):
+        self.config = config
         self.history = context.history
-        self.best_folder: Path = context.checkpoints / "best"
-        self.metric = f"validation/{best_by}"
-        self.sign = -1.0 if best_by == "loss" else 1.0
+        self.folder = context.checkpoints
+        self.metric = f"validation/{config.best_by}"
 
     def validations(self) -> list[dict[str, Any]]:
         return [row for row in self.history.rows() if self.metric in row]
-
-    @property
-    def last_step(self) -> int:
-        """The step of the last validation, or −1 before the first."""
-        rows = self.validations()
-        return rows[-1]["step"] if rows else -1
 
     def best(self) -> dict[str, Any]:
         """Return the first of the best validations; NaN is never the best."""
         return max(self.validations(), key=self.value)
 
     def value(self, row: dict[str, Any]) -> float:
-        value = self.sign * float(row[self.metric])
+        value = float(row[self.metric]) * (-1 if self.config.best_by == "loss" else 1)
         return -math.inf if math.isnan(value) else value
 
-    def keep(self, save: Callable[[Path], None]) -> None:
-        """Replace the best state by what `save` writes."""
-        with atomic(self.best_folder) as temporary:
+    def trained(self, step: int, save: Save) -> None:
+        """Keep the state after `step`, which `save` writes, where it is one of the periodic ones."""
+        if self.config.save_every is not None and step % self.config.save_every == 0:
+            self.keep(f"{STEPS}/{step}", save)
+
+    def validated(self, step: int, save: Save) -> None:
+        """Keep the state, in place of the one that was best until now, where the validation at `step` is the best."""
+        if self.config.checkpoint == "best" and self.best()["step"] == step:
+            self.keep(BEST, save)
+
+    def keep(self, name: str, save: Save) -> None:
+        with atomic(self.folder / name) as temporary:
             save(temporary)
 
-    def metrics(self, best: bool) -> dict[str, Any]:
-        """Return the validation metrics of the best state, or of the last one, with its step."""
-        row = dict(self.best() if best else self.validations()[-1])
-        step = row.pop("step")
-        return {"step": step, **{name: value for name, value in row.items() if name.startswith("validation/")}}
+    def export(self, best: bool, save: Save, folder: Path) -> dict[str, Any]:
+        """Leave in the stage's folder the best state, or the last, which `save` writes, beside the periodic ones.
 
-
-class PeriodicCheckpoints:
-    """States of the policy kept every N steps beside the result: `steps/<step>` of the stage.
-
-    They stay with the checkpoints until the stage is done, so a killed run loses none and overwrites those it repeats.
-    """
-
-    def __init__(self, every: int | None, context: Context):
-        self.every = every
-        self.folder = context.checkpoints / STEPS
-
-    def keep(self, step: int, save: Callable[[Path], None]) -> None:
-        if self.every is not None and step % self.every == 0:
-            with atomic(self.folder / str(step)) as temporary:
-                save(temporary)
-
-    def export_to(self, folder: Path) -> None:
-        """Link the states into the stage's folder."""
-        if self.folder.is_dir():
+        Return the state's validation metrics with its step; none where training stopped before the first validation.
+        """
+        if best:
+            shutil.copytree(self.folder / BEST, folder, copy_function=link, dirs_exist_ok=True)
+        else:
+            save(folder)
+        if (self.folder / STEPS).is_dir():
             unfinished = shutil.ignore_patterns(".*")
-            shutil.copytree(self.folder, folder / STEPS, copy_function=link, ignore=unfinished)
+            shutil.copytree(self.folder / STEPS, folder / STEPS, copy_function=link, ignore=unfinished)
+        if not (rows := self.validations()):
+            return {}
+        row = self.best() if best else rows[-1]
+        return {name: value for name, value in row.items() if name == "step" or name.startswith("validation/")}
 
 
-class CheckpointCallback(BestCheckpoint, TrainerCallback):
-    """Keep the periodic and the best states of one of TRL's trainers, and stop it when its patience ends."""
-
-    def __init__(self, config: TrainingConfig, context: Context):
-        super().__init__(config.best_by, context)
-        self.config = config
-        self.periodic = PeriodicCheckpoints(config.save_every, context)
+class CheckpointCallback(Checkpoints, TrainerCallback):
+    """Keep the states of one of TRL's trainers."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.periodic.keep(state.global_step, lambda folder: save(rest["model"], rest["processing_class"], folder))
+        self.trained(state.global_step, partial(save, rest["model"], rest["processing_class"]))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        rows, best = self.validations(), self.best()
-        if self.config.checkpoint == "best" and best["step"] == state.global_step:
-            self.keep(lambda folder: save(rest["model"], rest["processing_class"], folder))
-        waited = sum(row["step"] > best["step"] for row in rows)
-        if self.config.patience is not None and waited >= self.config.patience:
-            control.should_training_stop = True
+        self.validated(state.global_step, partial(save, rest["model"], rest["processing_class"]))
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -147,26 +134,21 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 class Progress(TrainerCallback):
     """Show a progress bar on a terminal."""
 
+    bar: Any
+
     def __init__(self, name: str, shown: bool):
         self.name = name
         self.disable = None if shown else True  # None: tqdm shows it on a terminal only
-        self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc=self.name,
-            unit="step",
-            disable=self.disable,
-            leave=False,
-        )
+        start = {"initial": state.global_step, "total": state.max_steps}
+        self.bar = tqdm(desc=self.name, unit="step", disable=self.disable, leave=False, **start)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
-        if self.bar is not None and logs and "loss" in logs:
+        if logs and "loss" in logs:
             self.bar.set_postfix_str(f"loss {float(logs['loss']):.3f}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:

@@ -5,27 +5,21 @@ writes. The parent passes on the rows that rank 0 logs, as they come, and raises
 """
 
 import dataclasses
-import json
+import multiprocessing
 import os
 import pickle
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import Any
 
 from prefsweep.pipeline.cost import RANK, Cost, watched
-from prefsweep.pipeline.files import append_jsonl, atomic
-from prefsweep.pipeline.history import History, Row
+from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 
 Result = dict[str, Any]
-EVENTS = "events.jsonl"  # the rows that rank 0 logs
-REQUEST, OUTCOME = "request.pkl", "outcome.pkl"
 GPUS = "PREFSWEEP_GPUS"  # all that the parent might see, before it chose one
+PATIENCE = 5  # seconds in which rank 0 may still report after another rank has died
 
 
 def wanted(context: Context) -> bool:
@@ -35,43 +29,42 @@ def wanted(context: Context) -> bool:
 
 def run(function: Callable[..., Result], arguments: dict[str, Any], context: Context) -> Result:
     """Return `function(**arguments, context=context)`, computed by `runtime.processes` ranks."""
-    work, world = context.checkpoints.parent, context.runtime.processes
-    name = f"{function.__module__}.{function.__name__}"
-    request = (name, arguments, context.runtime, context.checkpoints, context.history.path)
-    (work / REQUEST).write_bytes(pickle.dumps(request))
-    (work / OUTCOME).unlink(missing_ok=True)
-    (work / EVENTS).write_text("")
-    port = free_port()
-    ranks = [start(rank, world, port, work) for rank in range(world)]
-    offset = 0
+    spawn, world, port = multiprocessing.get_context("spawn"), context.runtime.processes, free_port()
+    request = pickle.dumps((function, arguments, context.runtime, context.checkpoints, context.history.path))
+    receiver, sender = spawn.Pipe(duplex=False)
+    ranks = [spawn.Process(target=work, args=(group(rank, world, port), request, sender)) for rank in range(world)]
+    outcome: Result | Exception | None = None
+    for rank in ranks:
+        rank.start()
     try:
-        while any(rank.poll() is None for rank in ranks):
-            if any(rank.poll() for rank in ranks):
-                break  # the others would wait for it for ever
-            time.sleep(0.5)
-            offset = forward_events(context.history, work / EVENTS, offset)
+        # a rank that has died ends it: the others would wait for it for ever
+        while outcome is None and (receiver.poll(PATIENCE) or not any(rank.exitcode for rank in ranks)):
+            if receiver.poll():
+                row, outcome = receiver.recv()
+                if outcome is None:
+                    context.history.listener(row)
+        if isinstance(outcome, dict):
+            for rank in ranks:
+                rank.join()
     finally:
         for rank in ranks:
             rank.terminate()
-            rank.wait()
-    forward_events(context.history, work / EVENTS, offset)
+            rank.join()
     context.cost.join()
-    if not (work / OUTCOME).is_file():
-        raise RuntimeError(f"a process of {function.__module__} ended with {[rank.returncode for rank in ranks]}")
-    outcome = pickle.loads((work / OUTCOME).read_bytes())
+    if outcome is None:
+        raise RuntimeError(f"a process of {function.__module__} ended with {[rank.exitcode for rank in ranks]}")
     if isinstance(outcome, Exception):
         raise outcome
-    result: Result = outcome
-    return result
+    return outcome
 
 
-def start(rank: int, world: int, port: int, work: Path) -> "subprocess.Popen[bytes]":
-    """Start one rank, with what accelerate reads in its environment."""
-    group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
-    environment = {**os.environ, **{name: str(value) for name, value in group.items()}, "MASTER_ADDR": "127.0.0.1"}
+def group(rank: int, world: int, port: int) -> dict[str, str]:
+    """Return what accelerate reads in the environment of a rank."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+    environment = {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "127.0.0.1"}
     if gpus := os.environ.get(GPUS):
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus.split(",")[:world])
-    return subprocess.Popen([sys.executable, "-m", "prefsweep.stages.distributed", str(work)], env=environment)
+    return environment
 
 
 def free_port() -> int:
@@ -80,48 +73,25 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def forward_events(history: History, events: Path, offset: int) -> int:
-    """Pass the complete rows after `offset` bytes to the history's listener; return the offset of the first one left.
-
-    A line that is half written waits for the next call.
-    """
-    with events.open("rb") as file:
-        file.seek(offset)
-        lines, newline, _ = file.read().rpartition(b"\n")
-    for line in lines.splitlines():
-        history.listener(json.loads(line))
-    return offset + len(lines + newline)
-
-
-def worker_main(work: Path) -> None:
-    """Run the requested function as the rank that the environment names; rank 0 leaves its outcome for the parent."""
+def work(environment: dict[str, str], request: bytes, sender: Connection) -> None:
+    """Run the requested function as the rank that `environment` names; rank 0 sends each row, and last its outcome."""
+    os.environ.update(environment)  # before torch is imported, which looks for the GPUs
     import torch
 
-    name, arguments, runtime, checkpoints, history_path = pickle.loads((work / REQUEST).read_bytes())
-    is_first = os.environ["RANK"] == "0"
-
-    def log(row: Row) -> None:
-        append_jsonl(work / EVENTS, [row])
-
-    history = History(history_path, log) if is_first else History(history_path)
+    function, arguments, runtime, checkpoints, history_path = pickle.loads(request)
+    is_first = environment["RANK"] == "0"
+    history = History(history_path, lambda row: sender.send((row, None))) if is_first else History(history_path)
     if runtime.threads:
         torch.set_num_threads(max(1, runtime.threads // runtime.processes))
-    module, _, function = name.rpartition(".")
-    rank_folder = work / f"{RANK}{os.environ['RANK']}"
-    rank_folder.mkdir(exist_ok=True)
-    rank_runtime = dataclasses.replace(runtime, progress=runtime.progress and is_first)
+    folder = checkpoints.parent / f"{RANK}{environment['RANK']}"
+    folder.mkdir(exist_ok=True)
+    runtime = dataclasses.replace(runtime, progress=runtime.progress and is_first)
     try:
-        with watched(Cost(rank_folder)) as cost:
-            context = Context(rank_runtime, checkpoints, history, cost=cost)
-            outcome = getattr(import_module(module), function)(**arguments, context=context)
+        with watched(Cost(folder)) as cost:
+            outcome = function(**arguments, context=Context(runtime, checkpoints, history, cost=cost))
     except Exception as error:
         if not is_first:
             raise
         outcome = error
     if is_first:
-        with atomic(work / OUTCOME) as temporary:
-            temporary.write_bytes(pickle.dumps(outcome))
-
-
-if __name__ == "__main__":
-    worker_main(Path(sys.argv[1]))
+        sender.send((None, outcome))

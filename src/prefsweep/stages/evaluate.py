@@ -1,7 +1,6 @@
 """evaluate: the metrics of a run, from scored completions and the policies' own probabilities. docs/metrics.md"""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,11 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.pipeline.store import RECORD
 from prefsweep.stages.frontier import BY_PROMPT
 from prefsweep.stages.generate import SAMPLES
-from prefsweep.stages.judge_accuracy import PAIRS
+from prefsweep.stages.judging import PAIRS
 
 SIGNATURES = "signatures.json"  # how sacrebleu computed BLEU, for the captions of tables
 POLICIES = {"base": "base_policy", "start": "start_policy", "result": "policy"}  # input of samples → of their policy
 OTHER = "also_"  # prefix of the inputs that are evaluations on other datasets
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A policy, and the completions that it generated, with the judge's scores."""
-
-    policy: Any
-    rows: list[Row]
 
 
 def run(
@@ -49,70 +40,65 @@ def run(
     """
     tokenizer = load_tokenizer(model, inputs.get("policy"))
     forward = divergence.Forward(tokenizer.pad_token_id, context.runtime.forward_batch, config.precision)
-    base, start, result = subjects(model, inputs, device(context.runtime))
+    policies = load_policies(model, inputs, device(context.runtime))
+    rows = {name: list(read_jsonl(inputs[name] / SAMPLES)) for name in POLICIES}
     pairs = {row["id"]: row for row in read_jsonl(inputs["pairs"] / PAIRS)} if "pairs" in inputs else {}
-    values = completion_values(config, base, start, result, pairs, forward)
-    write_jsonl(folder / SAMPLES, (row | {"values": value} for row, value in zip(result.rows, values, strict=True)))
+    values = completion_values(config, policies, rows, pairs, forward)
+    result = zip(rows["result"], values, strict=True)
+    write_jsonl(folder / SAMPLES, (row | {"values": row_values} for row, row_values in result))
     write_json(folder / SIGNATURES, {"text/bleu": overlap.signature()})
-    metrics = sample_metrics(base, start, result, pairs, values) | other_datasets(inputs)
+    metrics = sample_metrics(rows, pairs, values) | other_datasets(inputs)
     if config.temperature == 1:
-        metrics |= divergence.start_to_base(start.policy, base.policy, start.rows, forward)
+        metrics |= divergence.start_to_base(policies["start"], policies["base"], rows["start"], forward)
     if "frontier" in inputs:
         axis = "kl/base" if config.frontier_of == "base" else "kl/start"
-        metrics |= efficiency.metrics(inputs["frontier"] / BY_PROMPT, result.rows, values, axis, config.min_kl)
+        metrics |= efficiency.metrics(inputs["frontier"] / BY_PROMPT, rows["result"], values, axis, config.min_kl)
     if dataset.pairs == "dataset":
         held_out = load(dataset, "test", tokenizer)[: config.pairs]
-        policies = result.policy, start.policy
-        metrics |= preference.metrics(*policies, held_out, tokenizer, config.max_length, forward, config.beta)
+        subjects = policies["result"], policies["start"]
+        metrics |= preference.metrics(*subjects, held_out, tokenizer, config.max_length, forward, config.beta)
     context.cost.add(flops=forward.flops)
     return metrics
 
 
-def subjects(model: ModelConfig, inputs: dict[str, Path], where: Any) -> list[Subject]:
+def load_policies(model: ModelConfig, inputs: dict[str, Path], where: Any) -> dict[str, Any]:
     """Return base, start and result; each policy is loaded once, be it two or three of them."""
     folders = {name: inputs.get(policy) for name, policy in POLICIES.items()}
     policies = {folder: load_policy(model, folder).to(where).eval() for folder in set(folders.values())}
-    return [Subject(policies[folder], list(read_jsonl(inputs[name] / SAMPLES))) for name, folder in folders.items()]
+    return {name: policies[folder] for name, folder in folders.items()}
 
 
 def completion_values(
     config: EvaluateConfig,
-    base: Subject,
-    start: Subject,
-    result: Subject,
+    policies: dict[str, Any],
+    rows: dict[str, list[Row]],
     pairs: judged.Pairs,
     forward: divergence.Forward,
 ) -> Values:
     """Return the metrics of each of the result's completions."""
     good_above = {"harmful": config.harmless_above, "helpful": config.helpful_above}
     with_kl = config.temperature == 1  # KL is an expectation over completions drawn at temperature 1
+    base, start, result = (policies[name] for name in POLICIES)
+    custom = [import_object(path) for path in config.metrics]
     return joined(
-        judged.values(result.rows, base.rows, pairs, good_above),
-        text.values(result.rows),
-        divergence.values(result.policy, base.policy, start.policy, result.rows, forward, with_kl),
-        custom_values(config.metrics, result.rows),
+        judged.values(rows["result"], rows["base"], pairs, good_above),
+        text.values(rows["result"]),
+        divergence.values(result, base, start, rows["result"], forward, with_kl),
+        *([function(row) for row in rows["result"]] for function in custom),
     )
 
 
-def custom_values(paths: list[str], rows: list[Row]) -> Values:
-    """Return the metrics of each completion by functions of other packages, which `paths` name."""
-    functions = [import_object(path) for path in paths]
-    return [{name: value for function in functions for name, value in function(row).items()} for row in rows]
-
-
-def sample_metrics(
-    base: Subject, start: Subject, result: Subject, pairs: judged.Pairs, values: Values
-) -> dict[str, float]:
+def sample_metrics(rows: dict[str, list[Row]], pairs: judged.Pairs, values: Values) -> dict[str, float]:
     """Return the metrics that follow from the samples and their values alone."""
     averages = means(values)
     return {
         **averages,
-        **judged.metrics(result.rows, start.rows, base.rows, averages, pairs),
+        **judged.metrics(rows["result"], rows["start"], rows["base"], averages, pairs),
         **(judged.agreement(list(pairs.values())) if pairs else {}),
-        **text.metrics(result.rows),
-        **text.plain_means("start", start.rows),
-        **text.plain_means("base", base.rows),
-        **divergence.per_token(values, result.rows),
+        **text.metrics(rows["result"]),
+        **text.plain_means("start", rows["start"]),
+        **text.plain_means("base", rows["base"]),
+        **divergence.per_token(values, rows["result"]),
     }
 
 

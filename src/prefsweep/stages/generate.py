@@ -15,6 +15,7 @@ from prefsweep.data.sources import load
 from prefsweep.data.truncation import Ids
 from prefsweep.data.views import encode_prompts
 from prefsweep.models import decoding
+from prefsweep.models.batching import batches_by_length
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import autocast, device, load_policy, load_tokenizer
 from prefsweep.pipeline.files import Row, append_jsonl, read_jsonl, recover_jsonl, write_jsonl
@@ -59,7 +60,7 @@ def generate_completions(
     context: Context,
     known: Iterable[Row] = (),
 ) -> list[Row]:
-    """Return one row a request, in the order of the prompts.
+    """Return one row a request, in their order.
 
     Completions that an earlier attempt drew are read from `<name>.jsonl` among the checkpoints. `known` are those that
     a finished stage drew from the same policy in the same way, for fewer or more prompts.
@@ -77,7 +78,7 @@ def generate_completions(
         generated = sum(len(rows[key]["completion_tokens"]) for key in new)
         prompted = sum(len(rows[key]["prompt_tokens"]) for key in new)
         context.cost.add(tokens_generated=generated, flops=forward_flops(model, prompted + generated))
-    return [rows[draw_key(request)] for request in sorted(requests, key=lambda request: request["index"])]
+    return [rows[draw_key(request)] for request in requests]
 
 
 def draw_key(row: Row) -> tuple[str, int]:
@@ -102,14 +103,10 @@ def evaluation_examples(
 def completion_requests(
     config: GenerateConfig | GeneratePairsConfig, examples: Sequence[PreferenceExample], tokenizer: Any
 ) -> list[Row]:
-    """Return one row a completion to draw, from the shortest prompt to the longest.
-
-    Prompts of similar length then share a batch, and a resumed stage repeats the order.
-    """
+    """Return one row a completion to draw, in the order of the prompts."""
     prompts = encode_prompts([example.prompt for example in examples], tokenizer)
-    requests = [
+    return [
         {
-            "index": index * config.completions_per_prompt + sample,
             "id": example.id,
             "sample": sample,
             "prompt": example.prompt,
@@ -118,10 +115,9 @@ def completion_requests(
             "chosen": example.chosen,
             "ids": ids,
         }
-        for index, (example, ids) in enumerate(zip(examples, prompts, strict=True))
+        for example, ids in zip(examples, prompts, strict=True)
         for sample in range(config.completions_per_prompt)
     ]
-    return sorted(requests, key=lambda request: len(request["ids"]))
 
 
 def distinct_prompts(examples: Sequence[PreferenceExample]) -> list[PreferenceExample]:
@@ -139,14 +135,13 @@ def sample_completions(
     requests: list[Row],
     runtime: RuntimeConfig,
 ) -> Iterator[Row]:
-    """Yield the rows of `completions.jsonl` in the order of the requests."""
+    """Yield the rows of `completions.jsonl`, those of the shortest prompts first, as their lengths alone decide."""
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     room = generator.config.max_position_embeddings - config.max_new_tokens
-    bar = tqdm(
-        total=len(requests), desc="generate", unit="completion", disable=not runtime.progress or None, leave=False
-    )
-    for first in range(0, len(requests), runtime.forward_batch):
-        batch = requests[first : first + runtime.forward_batch]
+    disable = not runtime.progress or None
+    bar = tqdm(total=len(requests), desc="generate", unit="completion", disable=disable, leave=False)
+    for indices in batches_by_length([len(request["ids"]) for request in requests], runtime.forward_batch):
+        batch = [requests[index] for index in indices]
         prompts: list[Ids] = [request["ids"][-room:] for request in batch]
         names = [f"{request['id']}/{request['sample']}" for request in batch]
         numbers = decoding.uniforms(names, config.max_new_tokens, config.seed)

@@ -20,7 +20,7 @@ from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import Row, read_jsonl, write_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import completion_requests, generate_completions
-from prefsweep.stages.scoring import measures
+from prefsweep.stages.judging import measures
 
 COLUMNS = ("id", "group", "prompt", "chosen", "rejected")
 
@@ -81,9 +81,7 @@ def ranked_pairs(
     return pairs
 
 
-def load_pairs(dataset: DatasetConfig, split: str, tokenizer: Any, pairs: Path | None) -> Examples:
-    """Return the pairs of a split: the dataset's own, or those that this stage left in the folder `pairs`."""
-    if pairs is None:
-        return load(dataset, split, tokenizer)
-    rows = read_jsonl(pairs / f"{split}.jsonl")
+def read_pairs(folder: Path, split: str) -> Examples:
+    """Return the pairs of a split that this stage left in its folder."""
+    rows = read_jsonl(folder / f"{split}.jsonl")
     return Examples((PreferenceExample(*(row[name] for name in COLUMNS)) for row in rows), Tally(), split)

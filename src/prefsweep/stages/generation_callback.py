@@ -63,13 +63,10 @@ class GenerateCompletionsCallback(TrainerCallback):
                 completions = decoding.sample(
                     model, batch, numbers, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, temperature=1
                 )
-            for index, prompt, completion in zip(indices, self.decode(batch), self.decode(completions), strict=True):
+            decoded = (self.tokenizer.batch_decode(part, skip_special_tokens=True) for part in (batch, completions))
+            for index, prompt, completion in zip(indices, *decoded, strict=True):
                 rows[index] = {"prompt": prompt, "completion": completion}
         return rows
-
-    def decode(self, rows: list[Ids]) -> list[str]:
-        texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return texts
 
     def export_to(self, folder: Path) -> None:
         """Copy the table into the stage's folder, unless `validation_prompts` is 0."""

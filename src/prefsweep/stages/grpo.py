@@ -30,7 +30,7 @@ EPSILON = 1e-4  # beside the standard deviation, against groups that are all but
 
 def run(config: GRPOConfig, **inputs: Any) -> dict[str, Any]:
     """Train as `on_policy.run` does, by group-relative advantages, without a critic, with KL in the loss."""
-    return on_policy.run(config, "grpo", partial(advantage, config), **inputs)
+    return on_policy.run(config, partial(advantage, config), **inputs)
 
 
 def advantage(config: GRPOConfig, before: Snapshot, scores: Tensor, kl_coef: float) -> Targets:

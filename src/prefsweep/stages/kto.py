@@ -1,8 +1,8 @@
 """kto: Kahneman-Tversky optimisation of single completions, desirable or undesirable, with TRL's KTOTrainer.
 
-Its loss is eq. 8 of Ethayarajh et al. 2024 (arXiv 2402.01306); `losses.kto_loss` is the formula. A pair gives two rows,
-its chosen completion as desirable and its rejected one as undesirable. The reference point z_0 of a batch is estimated
-as TRL does, from mismatched completions: each prompt with the completion of the row before it in the batch.
+Its loss is eq. 8 of Ethayarajh et al. 2024 (arXiv 2402.01306). A pair gives two rows, its chosen completion as
+desirable and its rejected one as undesirable. The reference point z_0 of a batch is estimated as TRL does, from
+mismatched completions: each prompt with the completion of the row before it in the batch.
 
 Departures from TRL:
 - the order of the rows is drawn once from the seed, and every epoch repeats it: in the dataset's order the two
@@ -27,38 +27,26 @@ from transformers import set_seed
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import KTOConfig
-from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load
 from prefsweep.data.views import unpaired_rows
 from prefsweep.models.flops import forward_flops
-from prefsweep.models.learned_head import replace_fused_head
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.generate_pairs import load_pairs
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 from prefsweep.stages.reference_logps import reference_logps
-from prefsweep.stages.trainers import SEQUENCES
-from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, arguments, train, trimmed
+from prefsweep.stages.trainers import TokenisedTrainerMixin, load_rows
+from prefsweep.stages.training import Batch, train, trimmed
 
 MISMATCHED = "KL_completion_ids"
 REFERENCE_COLUMNS = ("ref_logps", "ref_KL_logps")
 VALIDATION_SEED = 0  # all seeds validate on the same mismatched completions
 
 
-class UnpairedTrainer(MicroBatchTrainerMixin, trl.KTOTrainer):
-    """KTOTrainer over tokenised rows that carry the reference's log-probabilities."""
+class UnpairedTrainer(TokenisedTrainerMixin, trl.KTOTrainer):
+    """KTOTrainer over single completions, each with a mismatched one."""
 
-    micro_batch: int
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        replace_fused_head(self.model)
-
-    def _prepare_dataset(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
-        return dataset
-
-    def _precompute_ref_logps(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
-        return dataset
+    arguments_class = trl.KTOConfig
+    own_arguments = {"precompute_ref_log_probs": True}
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         """Split by rows. TRL would estimate z_0 from each part: `ref_KL_logps` carries the batch's estimate instead."""
@@ -66,7 +54,7 @@ class UnpairedTrainer(MicroBatchTrainerMixin, trl.KTOTrainer):
         for part in self.parts(rows):
             batch = {name: value[part] for name, value in inputs.items() if not name.startswith("KL_")}
             batch["ref_KL_logps"] = -kl.expand(len(batch["label"]))
-            yield trimmed(batch, SEQUENCES), len(batch["label"]) / rows
+            yield trimmed(batch), len(batch["label"]) / rows
 
     def parts(self, rows: int) -> list[slice]:
         return [slice(first, first + self.micro_batch) for first in range(0, rows, self.micro_batch)]
@@ -74,11 +62,11 @@ class UnpairedTrainer(MicroBatchTrainerMixin, trl.KTOTrainer):
     def batch_kl(self, inputs: Batch) -> Tensor:
         """Return [] the mean log-ratio of a batch's mismatched completions: z_0 before it is clamped at 0."""
         logps = []
+        mismatched = {name: value for name, value in inputs.items() if name.startswith("KL_")}
         for part in self.parts(len(inputs["label"])):
-            mismatched = trimmed({name: inputs[f"KL_{name}"][part] for name in SEQUENCES}, SEQUENCES)
+            batch = trimmed({name.removeprefix("KL_"): value[part] for name, value in mismatched.items()})
             with self.compute_loss_context_manager():
-                batch = {f"KL_{name}": value for name, value in mismatched.items()}
-                logps.append(self._compute_kl_logps(self.model, batch))
+                logps.append(self._compute_kl_logps(self.model, {f"KL_{name}": batch[name] for name in batch}))
         return (torch.cat(logps) - inputs["ref_KL_logps"]).mean()
 
     def _compute_kl_logps(self, model: Any, batch: Batch) -> Tensor:
@@ -105,17 +93,11 @@ def run(
 ) -> dict[str, Any]:
     set_seed(config.seed)
     tokenizer = load_tokenizer(model, policy)
-    rows, orders = {}, {}
+    rows, data_metrics = load_rows(unpaired_rows, dataset, tokenizer, config.max_length, context.runtime, pairs)
+    orders = {}
     for split, seed in (("validation", VALIDATION_SEED), ("train", config.seed)):
-        examples = load_pairs(dataset, split, tokenizer, pairs)
-        if split == "validation":  # the dataset's prompts, as in sft and ppo, also with generated pairs
-            held_out = examples if pairs is None else load(dataset, split, tokenizer)
-            completions_callback = GenerateCompletionsCallback(config, held_out, tokenizer, context)
-        table, truncation = unpaired_rows(examples, tokenizer, config.max_length, Cache.of(context.runtime))
-        orders[split] = np.random.default_rng(seed).permutation(len(table))
-        rows[split] = with_mismatched(table, orders[split], config.batch_size)
-    labels, data_metrics = len(examples), truncation.metrics() | examples.metrics()
-    del examples, held_out  # frees the texts
+        orders[split] = np.random.default_rng(seed).permutation(len(rows[split]))
+        rows[split] = with_mismatched(rows[split], orders[split], config.batch_size)
     trainer = unpaired_trainer(config, load_learner(config, model, policy), tokenizer, rows, context)
     for split, table in rows.items():
         logps = reference_logps(trainer, table, split, context)
@@ -123,8 +105,11 @@ def run(
             table = table.add_column(column, values)
         rows[split] = table.select(orders[split])
     trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
-    trainer.labels_per_row = labels / len(rows["train"]) if pairs is None else 0.0  # generate_pairs has counted its own
-    return train(trainer, config, folder, context, "kto", completions_callback) | data_metrics
+    if pairs is None:  # generate_pairs has counted the labels of its own
+        trainer.labels_per_row = len(load(dataset, "train", tokenizer)) / len(rows["train"])
+    # the dataset's prompts, as in sft and ppo, also with generated pairs
+    completions = GenerateCompletionsCallback(config, load(dataset, "validation", tokenizer), tokenizer, context)
+    return train(trainer, config, folder, context, completions) | data_metrics
 
 
 def with_mismatched(rows: Dataset, order: np.ndarray, batch_size: int) -> Dataset:
@@ -142,22 +127,16 @@ def with_mismatched(rows: Dataset, order: np.ndarray, batch_size: int) -> Datase
 def unpaired_trainer(
     config: KTOConfig, model: Any, tokenizer: Any, rows: dict[str, Dataset], context: Context
 ) -> UnpairedTrainer:
-    settings = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
-    settings["per_device_eval_batch_size"] = config.batch_size
-    settings["max_length"] = config.max_length  # cuts a prompt with a mismatched completion; the rows fit
-    trainer = UnpairedTrainer(
-        model=model,
-        args=trl.KTOConfig(
-            **settings,
-            beta=config.beta,
-            desirable_weight=config.desirable_weight,
-            undesirable_weight=config.undesirable_weight,
-            precompute_ref_log_probs=True,
-            disable_dropout=not config.lora,  # the model has none; TRL would turn off the adapters' dropout too
-        ),
-        train_dataset=rows["train"],
-        eval_dataset=rows["validation"],
-        processing_class=tokenizer,
+    return UnpairedTrainer.build(
+        config,
+        model,
+        tokenizer,
+        rows,
+        context,
+        per_device_eval_batch_size=config.batch_size,
+        max_length=config.max_length,  # cuts a prompt with a mismatched completion; the rows fit
+        beta=config.beta,
+        desirable_weight=config.desirable_weight,
+        undesirable_weight=config.undesirable_weight,
+        disable_dropout=not config.lora,  # the model has none; TRL would turn off the adapters' dropout too
     )
-    trainer.micro_batch = context.runtime.micro_batch
-    return trainer

@@ -39,7 +39,6 @@ MakeCritic = Callable[[PreTrainedModel, ModelConfig, Path | None, Path | None], 
 
 def run(
     config: OnPolicyConfig,
-    name: str,
     advantage: Advantage,
     make_critic: MakeCritic | None = None,
     *,
@@ -51,15 +50,15 @@ def run(
     policy: Path | None = None,
     reward_model: Path | None = None,
 ) -> dict[str, Any]:
-    """Train the policy of the stage `name` against the reward; return the stage's metrics.
+    """Train the policy against the reward; return the stage's metrics.
 
     `advantage` and `make_critic` are functions of modules, or partial ones: other processes get them by name.
     """
     if isinstance(reward, TrainedConfig):
         trained = reward_model or Path(str(reward.path))
-        check_reward(config, f"stages.{name}", json.loads((trained / REWARD).read_text())["metrics"])
+        check_reward(config, json.loads((trained / REWARD).read_text())["metrics"])
     if distributed.wanted(context):
-        algorithm = {"config": config, "name": name, "advantage": advantage, "make_critic": make_critic}
+        algorithm = {"config": config, "advantage": advantage, "make_critic": make_critic}
         sections = {"model": model, "dataset": dataset, "reward": reward}
         inputs = {"policy": policy, "reward_model": reward_model, "folder": folder}
         return distributed.run(run, {**algorithm, **sections, **inputs}, context)
@@ -68,7 +67,7 @@ def run(
     scorer = load_scorer(reward, accelerator.device, reward_model)
     examples = {split: load(dataset, split, tokenizer) for split in ("train", "validation")}
     queries = {split: prompts_of(rows, tokenizer) for split, rows in examples.items()}
-    task = make_task(config, name, model, policy, tokenizer, scorer.score, queries["train"], accelerator.device)
+    task = make_task(config, model, policy, tokenizer, scorer.score, queries["train"], accelerator.device)
     critic = None if make_critic is None else make_critic(task.policy, model, policy, reward_model)
     if context.runtime.gradient_checkpointing:
         task.policy.gradient_checkpointing_enable({"use_reentrant": False})
@@ -76,14 +75,15 @@ def run(
     trainer = Trainer(config, task, advantage, critic, accelerator, *sizes)
     costs = CostTracker(trainer, scorer, buys_labels=not isinstance(reward, TrainedConfig))
     held_out = queries["validation"][: config.validation_prompts]
-    metrics = Loop(config, name, costs, held_out, tokenizer, folder, context).run()
+    metrics = Loop(config, costs, held_out, tokenizer, folder, context).run()
     return metrics | {"prompts_truncated": truncated(config, queries["train"])} | examples["train"].metrics()
 
 
-def check_reward(config: OnPolicyConfig, key: str, metrics: dict[str, float]) -> None:
+def check_reward(config: OnPolicyConfig, metrics: dict[str, float]) -> None:
     """Refuse a reward model that does too badly on its own validation pairs. It is kept: lowering a gate is free."""
     if config.min_accuracy == 0 and not config.must_beat_length:
         return
+    key = f"stages.{config.stage_name}"
     if not metrics:
         raise UserError(
             "reward.path: a state kept while a reward model was trained, which nothing has measured; take the stage's "
@@ -113,13 +113,12 @@ def prompts_of(examples: Sequence[PreferenceExample], tokenizer: Any) -> list[Id
 
 
 def truncated(config: OnPolicyConfig, queries: list[Ids]) -> int:
-    """Return how many lose their beginning; where only a few first tokens are kept, none does."""
+    """Return how many lose their beginning; where only a few first tokens are read, none does."""
     return 0 if config.query_tokens is not None else sum(len(query) > room(config) for query in queries)
 
 
 def make_task(
     config: OnPolicyConfig,
-    name: str,
     model: ModelConfig,
     policy: Path | None,
     tokenizer: Any,
@@ -131,7 +130,8 @@ def make_task(
     learner = load_learner(config, model, policy).to(device)
     positions = learner.config.max_position_embeddings
     if config.max_length > positions:
-        raise UserError(f"stages.{name}.max_length={config.max_length}: the policy has {positions} positions")
+        key = f"stages.{config.stage_name}.max_length"
+        raise UserError(f"{key}={config.max_length}: the policy has {positions} positions")
     reference = learner
     if not config.lora:
         reference = load_policy(model, policy).to(device).eval().requires_grad_(False)

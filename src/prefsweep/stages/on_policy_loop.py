@@ -14,6 +14,7 @@ One step of the history is one iteration: a batch of completions and its updates
 
 import shutil
 import time
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,44 +25,35 @@ from tqdm.auto import tqdm
 
 from prefsweep.config.stages import OnPolicyConfig
 from prefsweep.data.truncation import Ids
-from prefsweep.pipeline.files import atomic, link
+from prefsweep.pipeline.files import atomic
 from prefsweep.pipeline.history import History, Row
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo.cost import CostTracker
 from prefsweep.ppo.guards import TrippedError
 from prefsweep.ppo.rollout import Rollouts
 from prefsweep.ppo.update import Metrics
-from prefsweep.stages.callbacks import BestCheckpoint, PeriodicCheckpoints, save
+from prefsweep.stages.callbacks import Checkpoints, save
 from prefsweep.stages.training import checkpoints, step_of
 
 SHOWN = 8  # training completions in a table
 
 
+@dataclass
 class Loop:
     """Runs a trainer's iterations in `context` and leaves the result in `folder`."""
 
-    def __init__(
-        self,
-        config: OnPolicyConfig,
-        name: str,
-        costs: CostTracker,
-        held_out: list[Ids],
-        tokenizer: Any,
-        folder: Path,
-        context: Context,
-    ):
-        self.config = config
-        self.name = name
-        self.costs = costs
-        self.trainer = costs.trainer
-        self.held_out = held_out
-        self.tokenizer = tokenizer
-        self.folder = folder
-        self.context = context
+    config: OnPolicyConfig
+    costs: CostTracker
+    held_out: list[Ids]
+    tokenizer: Any
+    folder: Path
+    context: Context
+
+    def __post_init__(self) -> None:
+        self.trainer = self.costs.trainer
         self.writes = self.trainer.accelerator.is_main_process  # of several processes the first alone
-        self.tables = {table: History(context.checkpoints / f"{table}.jsonl") for table in ("rollouts", "validation")}
-        self.choice = BestCheckpoint(config.best_by, context)
-        self.periodic = PeriodicCheckpoints(config.save_every, context)
+        self.tables = {name: History(self.context.checkpoints / f"{name}.jsonl") for name in ("rollouts", "validation")}
+        self.states = Checkpoints(self.config, self.context)
 
     def run(self) -> dict[str, Any]:
         """Train from where a killed build stopped; return the stage's metrics."""
@@ -72,31 +64,23 @@ class Loop:
             if self.config.evaluate_every is None or self.config.iterations % self.config.evaluate_every:
                 self.validate()  # the loop did not end on a validation
         except TrippedError as trip:
-            diverged = {"diverged": f"{self.name}: {trip}"}
+            diverged = {"diverged": f"{self.config.stage_name}: {trip}"}
         best = self.config.checkpoint == "best" and not diverged  # after a trip the last state is the result
+        validation = {}
         if self.writes:
-            self.export(best)
-        validation = self.choice.metrics(best) if self.choice.last_step >= 0 else {}
+            validation = self.states.export(best, self.save, self.folder)
+            for table in self.tables.values():
+                if table.path.is_file():
+                    shutil.copy(table.path, self.folder)
         iterations = self.trainer.iteration
         return {"iterations": iterations, "episodes": iterations * self.config.batch_size, **validation, **diverged}
-
-    def export(self, best: bool) -> None:
-        """Leave the last state, or the best, in the stage's folder, with the periodic states and the tables."""
-        if best:
-            shutil.copytree(self.choice.best_folder, self.folder, copy_function=link, dirs_exist_ok=True)
-        else:
-            self.save(self.folder)
-        self.periodic.export_to(self.folder)
-        for table in self.tables.values():
-            if table.path.is_file():
-                shutil.copy(table.path, self.folder)
 
     def resume(self) -> None:
         saved = checkpoints(self.context.checkpoints)
         if saved:
             state = torch.load(saved[-1], map_location="cpu")
             self.trainer.restore(state)
-            self.context.cost.restore(state.get("counts", {}))
+            self.context.cost.restore(state["counts"])
         if self.writes:
             for rows in (self.context.history, *self.tables.values()):
                 rows.rewind(step_of(saved[-1]) if saved else -1)
@@ -104,17 +88,9 @@ class Loop:
     def iterate(self) -> None:
         """Run the iterations that are left, or until a guard trips."""
         trainer, config = self.trainer, self.config
-        disable = (
-            None if self.context.runtime.progress and self.writes else True
-        )  # None: only where there is a terminal
-        with tqdm(
-            total=config.iterations,
-            initial=trainer.iteration,
-            desc=self.name,
-            unit="iteration",
-            disable=disable,
-            leave=False,
-        ) as bar:
+        total = {"initial": trainer.iteration, "total": config.iterations}
+        disable = None if self.context.runtime.progress and self.writes else True  # None: only on a terminal
+        with tqdm(desc=config.stage_name, unit="iteration", disable=disable, leave=False, **total) as bar:
             while trainer.iteration < config.iterations:
                 started = time.monotonic()
                 metrics, rollouts, cost = self.costs.iterate()
@@ -136,7 +112,7 @@ class Loop:
         if every is not None and step % every == 0:
             self.validate()
         if self.writes:
-            self.periodic.keep(step, self.save)
+            self.states.trained(step, self.save)
             if self.checkpoint_is_due(step):
                 self.write_checkpoint()
 
@@ -144,8 +120,7 @@ class Loop:
         """Return whether the optimiser passed a multiple of `runtime.resume_checkpoint_every` in this iteration."""
         config, every = self.config, self.context.runtime.resume_checkpoint_every
         steps = config.epochs * config.batch_size // config.minibatch_size
-        due: bool = iteration * steps // every > (iteration - 1) * steps // every
-        return due
+        return bool(iteration * steps // every > (iteration - 1) * steps // every)
 
     def validate(self) -> None:
         metrics, rollouts = self.trainer.validate(self.held_out)
@@ -157,8 +132,7 @@ class Loop:
         )
         cost.reached(step)
         self.tabulate("validation", rollouts, len(self.held_out))
-        if self.config.checkpoint == "best" and self.choice.best()["step"] == step:
-            self.choice.keep(self.save)
+        self.states.validated(step, self.save)
 
     def tabulate(self, table: str, rollouts: Rollouts, count: int) -> list[Row]:
         """Append the first rollouts to a table; return the rows."""

@@ -28,7 +28,7 @@ from prefsweep.stages import on_policy
 
 def run(config: PPOConfig, **inputs: Any) -> dict[str, Any]:
     """Train as `on_policy.run` does, by GAE's advantages and with a critic."""
-    return on_policy.run(config, "ppo", partial(advantage, config), partial(make_critic, config), **inputs)
+    return on_policy.run(config, partial(advantage, config), partial(make_critic, config), **inputs)
 
 
 def advantage(config: PPOConfig, before: Snapshot, scores: Tensor, kl_coef: float) -> Targets:
@@ -53,10 +53,6 @@ def make_critic(
         trunk = load_policy(model, policy).base_model.to(learner.device)
     if config.critic == "reward":
         trunk = trunk_of(reward_model, learner).to(learner.device)
-    return critic_on(config, trunk)
-
-
-def critic_on(config: PPOConfig, trunk: PreTrainedModel | None) -> Critic:
     rate = config.critic_learning_rate or config.learning_rate
     return Critic(trunk, rate, config.vf_coef, config.clip_range_value)
 

@@ -14,7 +14,7 @@ from prefsweep.data.views import text_rows
 from prefsweep.models.loading import init_from_scratch
 from prefsweep.models.tokenizers import train_tokenizer
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.trainers import token_trainer
+from prefsweep.stages.trainers import TokenTrainer
 from prefsweep.stages.training import train
 
 
@@ -23,13 +23,13 @@ def run(
 ) -> dict[str, Any]:
     assert model.architecture is not None  # checked with the config
     set_seed(config.seed)
-    cache = Cache.of(context.runtime)
     texts = pretraining_texts(dataset)
     shape = model.architecture
     tokenizer = train_tokenizer(texts, shape.vocab_size, positions(shape), shape.model_type)
-    train_rows = text_rows(texts, tokenizer, config.max_length, cache)
     held_out = [example.prompt + (example.chosen or "") for example in load(dataset, "validation")]
-    validation = text_rows(held_out, tokenizer, config.max_length, cache)
-    fresh = init_from_scratch(shape, tokenizer)
-    trainer = token_trainer(config, fresh, tokenizer, train_rows, validation, context)
-    return train(trainer, config, folder, context, "pretrain")
+    rows = {
+        split: text_rows(part, tokenizer, config.max_length, Cache.of(context.runtime))
+        for split, part in (("train", texts), ("validation", held_out))
+    }
+    trainer = TokenTrainer.build(config, init_from_scratch(shape, tokenizer), tokenizer, rows, context)
+    return train(trainer, config, folder, context)

@@ -15,26 +15,22 @@ from tqdm.auto import tqdm
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import ReferenceLogpsConfig
-from prefsweep.data.cache import Cache
 from prefsweep.data.views import pair_rows
 from prefsweep.models.batching import batches_by_length
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.files import atomic
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages.generate_pairs import load_pairs
-from prefsweep.stages.trainers import PairTrainer
+from prefsweep.stages.trainers import PairTrainer, load_rows
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 PROMPT = "prompt_ids"
 CHUNK = 4096  # rows between two saves
 
 
-def read_reference(folder: Path, split: str, pairs: int) -> np.ndarray:
+def read_reference(folder: Path, split: str) -> np.ndarray:
     """Return [2, pairs]: log π_ref of the chosen and of the rejected completions, in the order of the split."""
     values: np.ndarray = np.load(folder / f"{split}.npy")
-    if values.shape != (2, pairs):
-        raise RuntimeError(f"{folder}/{split}.npy has the shape {values.shape}, not {(2, pairs)}")
     return values
 
 
@@ -49,12 +45,7 @@ def run(
     pairs: Path | None = None,
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
-    rows, data_metrics = {}, {}
-    for split in ("validation", "train"):
-        examples = load_pairs(dataset, split, tokenizer, pairs)
-        rows[split], _ = pair_rows(examples, tokenizer, config.max_length, Cache.of(context.runtime))
-        data_metrics = examples.metrics()
-    del examples  # frees the texts
+    rows, data_metrics = load_rows(pair_rows, dataset, tokenizer, config.max_length, context.runtime, pairs)
     trainer = forward_trainer(config, load_policy(model, policy), tokenizer, rows["train"], context)
     for split, table in rows.items():
         np.save(folder / f"{split}.npy", reference_logps(trainer, table, split, context))
@@ -65,10 +56,9 @@ def forward_trainer(config: ReferenceLogpsConfig, model: Any, tokenizer: Any, ro
     """Return a DPOTrainer that trains nothing: the dpo stage must reproduce the numbers of its forward."""
     settings = trl.DPOConfig(
         output_dir=str(context.checkpoints),
-        precompute_ref_log_probs=True,
+        **PairTrainer.own_arguments,
         bf16=config.precision == "bf16",
         ld_alpha=config.ld_alpha,
-        max_length=None,
         disable_dropout=True,
         gradient_checkpointing=False,
         use_cpu=device(context.runtime).type == "cpu",

@@ -1,10 +1,11 @@
-"""reward_model: a reward model from pairs, −log σ(r(x, y_w) − r(x, y_l)) (Bradley and Terry 1952).
+"""reward_model and judge_model: a reward model from pairs, −log σ(r(x, y_w) − r(x, y_l)) (Bradley and Terry 1952).
 
 transformers' Trainer, not TRL's RewardTrainer: that one drops rows that are too long, needs an EOS that encoders lack,
 and pools by the pad token's id. Each text here is read alone, truncated as it will be when it is scored.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from transformers import AutoModel, AutoTokenizer, TrainingArguments, set_seed
+from transformers import AutoModel, AutoTokenizer, set_seed
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import RewardModelConfig
@@ -25,14 +26,20 @@ from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import IN_MEMORY
 from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
-from prefsweep.models.adapters import is_adapted
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
-from prefsweep.models.loading import from_pretrained, load_fp32, load_policy, load_tokenizer, longest_row, source_of
-from prefsweep.models.random_models import random_encoder
+from prefsweep.models.loading import (
+    from_pretrained,
+    load_fp32,
+    load_policy,
+    load_tokenizer,
+    longest_row,
+    random_encoder,
+    source_of,
+)
 from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import STEPS
-from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, arguments, train, trimmed
+from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, pair_parts, train
 
 SIDES = ("chosen", "rejected")
 
@@ -45,49 +52,37 @@ def run(
     context: Context,
     model: ModelConfig | None = None,
     policy: Path | None = None,
-    name: str = "reward_model",
 ) -> dict[str, Any]:
-    """Train a reward model with the settings of `stages.<name>`: `reward_model` or `judge_model`."""
     set_seed(config.seed)
-    backbone, tokenizer = start(config, model, policy, name)
-    if config.max_length > longest_row(backbone):
-        raise UserError(
-            f"stages.{name}.max_length={config.max_length}: the backbone has {longest_row(backbone)} positions"
-        )
-    examples = of_share(load(dataset, "train", tokenizer), config.share, f"stages.{name}.share")
+    backbone, tokenizer = start(config, model, policy)
+    key, positions = f"stages.{config.stage_name}", longest_row(backbone)
+    if config.max_length > positions:
+        raise UserError(f"{key}.max_length={config.max_length}: the backbone has {positions} positions")
     cache = Cache.of(context.runtime)
+    examples = of_share(load(dataset, "train", tokenizer), config.share, f"{key}.share")
     train_rows, truncation = pair_rows(examples, tokenizer, config, cache)
-    data_metrics = truncation.metrics() | examples.metrics()
-    del examples  # frees the texts
     held_out = load(dataset, "validation", tokenizer)
-    validation, _ = pair_rows(held_out, tokenizer, config, cache)
-    trainer = reward_trainer(config, RewardModel(backbone, config.pooling), tokenizer, train_rows, validation, context)
-    trainer.length_accuracy = ranking.length_accuracy(
-        *([len(pair.completion(side)) for pair in held_out] for side in SIDES)
-    )
-    metrics = train(trainer, config, folder, context, name) | data_metrics
-    head = {"template": config.template, "pooling": config.pooling, "max_length": config.max_length}
+    rows = {"train": train_rows, "validation": pair_rows(held_out, tokenizer, config, cache)[0]}
+    trainer = reward_trainer(config, RewardModel(backbone), tokenizer, rows, context)
+    lengths = ([len(pair.completion(side)) for pair in held_out] for side in SIDES)
+    trainer.length_accuracy = ranking.length_accuracy(*lengths)
+    metrics = train(trainer, config, folder, context) | truncation.metrics() | examples.metrics()
+    head = {"template": config.template, "max_length": config.max_length}
     write_json(folder / REWARD, {**head, "metrics": metrics})
     for checkpoint in folder.glob(f"{STEPS}/*"):  # reward models too, but the metrics are the result's
         write_json(checkpoint / REWARD, {**head, "metrics": {}})
     return metrics
 
 
-def start(
-    config: RewardModelConfig, model: ModelConfig | None, policy: Path | None, name: str = "reward_model"
-) -> tuple[Any, Any]:
+def start(config: RewardModelConfig, model: ModelConfig | None, policy: Path | None) -> tuple[Any, Any]:
     """Return the backbone before training, and its tokenizer."""
     if config.backbone == "policy":
         assert model is not None  # checked with the config
-        if is_adapted(policy):
-            return load_policy(model, policy).base_model, load_tokenizer(model, policy)
-        where, options = source_of(model, policy)
-        return load_fp32(AutoModel, where, options), load_tokenizer(model, policy)
+        return load_policy(model, policy).base_model, load_tokenizer(model, policy)
     if config.encoder.architecture is not None and config.encoder.path is None:
         return random_encoder(AutoModel, config.encoder.architecture)
-    where, options = source_of(config.encoder, None)
-    key = f"stages.{name}.encoder.path"
-    return load_fp32(AutoModel, where, options, key), from_pretrained(AutoTokenizer, where, options, key)
+    source = (*source_of(config.encoder, None), f"stages.{config.stage_name}.encoder.path")
+    return load_fp32(AutoModel, *source), from_pretrained(AutoTokenizer, *source)
 
 
 def pair_rows(
@@ -106,30 +101,20 @@ def pair_rows(
     return cache.rows(view, examples, tokenizer, make)
 
 
-class Collator:
+def collate(rows: list[dict[str, Any]], pad: int | None) -> Batch:
     """Stack chosen on rejected: row i and row pairs + i are one pair."""
-
-    def __init__(self, pad: int | None):
-        self.pad = pad
-
-    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
-        ids, attention = pad_right([row[side] for side in SIDES for row in rows], self.pad)
-        return {"input_ids": ids, "attention_mask": attention}
+    ids, attention = pad_right([row[side] for side in SIDES for row in rows], pad)
+    return {"input_ids": ids, "attention_mask": attention}
 
 
 class RewardTrainer(MicroBatchTrainerMixin):
-    micro_batch: int
+    own_arguments = {"remove_unused_columns": False}
     control: Any
     labels_per_row = 1.0
     length_accuracy: float  # on the validation pairs: the baseline of its accuracy
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
-        pairs = len(inputs["input_ids"]) // 2
-        for first in range(0, pairs, self.micro_batch):
-            last = min(first + self.micro_batch, pairs)
-            rows = [*range(first, last), *range(pairs + first, pairs + last)]
-            part = {name: value[rows] for name, value in inputs.items()}
-            yield trimmed(part, ("input_ids", "attention_mask")), (last - first) / pairs
+        return pair_parts(inputs, self.micro_batch)
 
     def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Tensor:
         return -logsigmoid(margins(model, inputs)).mean()
@@ -157,22 +142,6 @@ def margins(model: Any, inputs: Batch) -> Tensor:
 
 
 def reward_trainer(
-    config: RewardModelConfig,
-    model: RewardModel,
-    tokenizer: Any,
-    train_rows: Dataset,
-    validation: Dataset,
-    context: Context,
+    config: RewardModelConfig, model: RewardModel, tokenizer: Any, rows: dict[str, Dataset], context: Context
 ) -> RewardTrainer:
-    settings = arguments(config, context.runtime, len(train_rows), context.checkpoints)
-    del settings["max_length"]  # TRL's argument; the rows are truncated already
-    trainer = RewardTrainer(
-        model=model,
-        args=TrainingArguments(**settings, remove_unused_columns=False),
-        data_collator=Collator(tokenizer.pad_token_id),
-        train_dataset=train_rows,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-    )
-    trainer.micro_batch = context.runtime.micro_batch
-    return trainer
+    return RewardTrainer.build(config, model, tokenizer, rows, context, partial(collate, pad=tokenizer.pad_token_id))

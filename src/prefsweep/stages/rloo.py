@@ -27,7 +27,7 @@ from prefsweep.stages import on_policy
 
 def run(config: RLOOConfig, **inputs: Any) -> dict[str, Any]:
     """Train as `on_policy.run` does, by leave-one-out advantages and without a critic."""
-    return on_policy.run(config, "rloo", partial(advantage, config), **inputs)
+    return on_policy.run(config, partial(advantage, config), **inputs)
 
 
 def advantage(config: RLOOConfig, before: Snapshot, scores: Tensor, kl_coef: float) -> Targets:

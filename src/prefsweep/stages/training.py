@@ -10,15 +10,15 @@ Departures from the trainers as they come:
 
 import json
 import math
-import shutil
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
+from datasets import Dataset
 from torch import Tensor
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from prefsweep.config.schema import RuntimeConfig
 from prefsweep.config.stage import TrainingConfig
@@ -27,13 +27,14 @@ from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
 from prefsweep.pipeline.cost import Cost
-from prefsweep.pipeline.files import link, remove, write_json
+from prefsweep.pipeline.files import remove, write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import CheckpointCallback, HistoryCallback, Progress, save
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 
 Batch = dict[str, Tensor]
 COUNTS = "counts.json"  # in a checkpoint: what the steps up to it have cost
+SEQUENCES = ("input_ids", "attention_mask", "completion_mask", "labels")  # the tensors of a batch that have columns
 OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}  # config → transformers
 
 
@@ -59,7 +60,6 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
         "fp16": False,
         "gradient_checkpointing": runtime.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},  # frozen embeddings start no graph
-        "max_length": None,  # the rows are truncated already, with EOS kept
         "logging_steps": runtime.log_every,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
@@ -74,16 +74,40 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
 
 
 class MicroBatchTrainerMixin(Trainer):
-    """Mixed in before one of TRL's trainers, or used alone; the subclass says how its batches split."""
+    """Mixed in before one of TRL's trainers, or used alone; the subclass defines how its batches split."""
 
+    arguments_class: Any = TrainingArguments
+    own_arguments: ClassVar[dict[str, Any]] = {}  # those that are the same in every stage with this trainer
+    micro_batch: int  # rows, or pairs, in one forward and backward pass
     output: Path | None = None  # where a checkpoint is being written
-    stage_name: str = ""
+    stage_name: str
+    cost: Cost  # of the stage
     labels_per_row = 0.0  # preference labels in a training row that no earlier stage has counted
 
-    @cached_property
-    def cost(self) -> Cost:
-        """The cost of the stage, once `train` has begun."""
-        return Cost()
+    @classmethod
+    def build(
+        cls,
+        config: TrainingConfig,
+        model: Any,
+        tokenizer: Any,
+        rows: Mapping[str, Dataset],
+        context: Context,
+        data_collator: Any = None,
+        **settings: Any,
+    ) -> Self:
+        """Return a trainer on the rows of `train` and `validation`; `settings` are arguments beside the shared ones."""
+        shared = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
+        trainer = cls(
+            model=model,
+            args=cls.arguments_class(**shared | cls.own_arguments | settings),
+            data_collator=data_collator,
+            train_dataset=rows["train"],
+            eval_dataset=rows["validation"],
+            processing_class=tokenizer,
+        )
+        trainer.micro_batch, trainer.stage_name = context.runtime.micro_batch, config.stage_name
+        trainer.cost = context.cost
+        return trainer
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         """Yield the parts of an effective batch, with weights that sum to 1."""
@@ -167,45 +191,48 @@ def train(
     config: TrainingConfig,
     folder: Path,
     context: Context,
-    name: str,
     completions_callback: GenerateCompletionsCallback | None = None,
 ) -> dict[str, Any]:
     """Train or resume, leave the state that `config.checkpoint` names in `folder`, and return the stage's metrics."""
-    trainer.stage_name, trainer.cost = name, context.cost
     # 1. resume from the last checkpoint, if a killed build left one
     saved = checkpoints(context.checkpoints)
     start = saved[-1] if saved else None
     for history in (context.history, *([completions_callback.table] if completions_callback else [])):
         history.rewind(step_of(start) if start else -1)
-    if start and (start / COUNTS).is_file():
+    if start:
         context.cost.restore(json.loads((start / COUNTS).read_text()))
-    # 2. replace transformers' callbacks that print
+    # 2. replace transformers' callback that prints
+    trainer.remove_callback(PrinterCallback)
     kept = CheckpointCallback(config, context)
-    for callback in list(trainer.callback_handler.callbacks):
-        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
-            trainer.remove_callback(callback)
-    progress = Progress(name, context.runtime.progress)
+    progress = Progress(config.stage_name, context.runtime.progress)
     for callback in (HistoryCallback(context), kept, completions_callback, progress):
         if callback is not None:
             trainer.add_callback(callback)
     # 3. the loop
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     # 4. a last validation, where the loop did not end on one
-    if kept.last_step != trainer.state.global_step:
+    if all(row["step"] != trainer.state.global_step for row in kept.validations()):
         trainer.evaluate()
     # 5. the state that is the result
-    best = config.checkpoint == "best"
-    if best:
-        shutil.copytree(kept.best_folder, folder, copy_function=link, dirs_exist_ok=True)
-    else:
-        save(trainer.model, trainer.processing_class, folder)
-    kept.periodic.export_to(folder)
+    validation = kept.export(
+        config.checkpoint == "best", partial(save, trainer.model, trainer.processing_class), folder
+    )
     if completions_callback is not None:
         completions_callback.export_to(folder)
-    return {"steps": trainer.state.global_step, **kept.metrics(best)}
+    return {"steps": trainer.state.global_step, **validation}
 
 
-def trimmed(batch: Batch, sequences: tuple[str, ...]) -> Batch:
+def pair_parts(inputs: Batch, micro_batch: int) -> Iterator[tuple[Batch, float]]:
+    """Split a batch by pairs: chosen is stacked on rejected, so row i and row pairs + i are one pair."""
+    pairs = len(inputs["input_ids"]) // 2
+    for first in range(0, pairs, micro_batch):
+        last = min(first + micro_batch, pairs)
+        rows = [*range(first, last), *range(pairs + first, pairs + last)]
+        part = {name: value[rows if name in SEQUENCES else slice(first, last)] for name, value in inputs.items()}
+        yield trimmed(part), (last - first) / pairs
+
+
+def trimmed(batch: Batch) -> Batch:
     """Return the batch without the columns that are padding in all of its rows."""
     width = int(batch["attention_mask"].sum(-1).max())
-    return {name: value[:, :width] if name in sequences else value for name, value in batch.items()}
+    return {name: value[:, :width] if name in SEQUENCES else value for name, value in batch.items()}

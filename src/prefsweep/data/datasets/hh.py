@@ -11,8 +11,7 @@ from prefsweep.config.schema import HH_SUBSETS, HHConfig
 from prefsweep.data.files import Row, read
 from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import Splits, TwoFileSplits
-from prefsweep.data.tally import Tally
+from prefsweep.data.splits import FileSplits, Splits
 from prefsweep.errors import UserError
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
@@ -37,34 +36,24 @@ def rows(dataset: HHConfig, part: str) -> Iterator[tuple[str, Row]]:
 
 
 def load(dataset: HHConfig) -> Splits:
-    def examples(part: str, tally: Tally) -> Iterator[PreferenceExample]:
+    def examples(part: str) -> Iterator[PreferenceExample | str]:
         for subset, row in rows(dataset, part):
-            example = to_example(row, f"{subset}-{part}-{row.number}", tally)
-            if example is not None:
-                yield example
+            yield to_example(row, f"{subset}-{part}-{row.number}")
 
-    return TwoFileSplits(dataset, examples)
+    return FileSplits(dataset, examples)
 
 
-def to_example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
-    """Return the pair of a row; None, counted in the tally, if it is none."""
-    tally.read += 1
+def to_example(row: Row, name: str) -> PreferenceExample | str:
+    """Return the pair of a row, or why it is dropped."""
     prompt, role, chosen = row.text("chosen").rpartition(ASSISTANT)
     other, _, rejected = row.text("rejected").rpartition(ASSISTANT)
-    reason = None
     if prompt != other or not role:
-        reason = "prompts disagree"
-    elif not chosen.strip() or not rejected.strip():
-        reason = "empty completions"
-    elif chosen == rejected:
-        reason = "equal completions"
-    if reason:
-        tally.drop(reason)
-        return None
+        return "prompts disagree"
+    if not chosen.strip() or not rejected.strip():
+        return "empty completions"
+    if chosen == rejected:
+        return "equal completions"
+    # the human's first message: dialogues that begin alike are one group, in whichever subset they are
+    first_turn = prompt.partition(ASSISTANT)[0].removeprefix(HUMAN).strip()
     kind = "harmful" if name.startswith("harmless") else "helpful"
-    return PreferenceExample(name, first_turn(prompt), prompt + ASSISTANT, chosen, rejected, kind)
-
-
-def first_turn(prompt: str) -> str:
-    """Return the human's first message: dialogues that begin alike are one group, in whichever subset they are."""
-    return prompt.partition(ASSISTANT)[0].removeprefix(HUMAN).strip()
+    return PreferenceExample(name, first_turn, prompt + ASSISTANT, chosen, rejected, kind)

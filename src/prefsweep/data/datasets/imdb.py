@@ -12,8 +12,8 @@ from prefsweep.config.schema import IMDBConfig
 from prefsweep.data.files import read
 from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import Splits, TwoFileSplits, stable_hash
-from prefsweep.data.tally import Examples, Tally
+from prefsweep.data.splits import FileSplits, Splits, stable_hash
+from prefsweep.data.tally import Examples
 from prefsweep.data.tokens import tokenizer_identity
 
 BREAKS = re.compile(r"(\s*<br\s*/?>\s*)+", flags=re.IGNORECASE)
@@ -29,33 +29,30 @@ def load(dataset: IMDBConfig) -> Splits:
     return ReviewSplits(dataset)
 
 
-class ReviewSplits(TwoFileSplits):
+class ReviewSplits(FileSplits):
     """The splits with whole reviews as completions; those with prompts are held by tokenizer."""
 
     dataset: IMDBConfig
 
     def __init__(self, dataset: IMDBConfig):
         super().__init__(dataset, self.reviews)
-        self.by_tokenizer: dict[str, PromptSplits] = {}
+        self.by_tokenizer: dict[str | None, PromptSplits] = {}
 
-    def reviews(self, part: str, tally: Tally) -> Iterator[PreferenceExample]:
+    def reviews(self, part: str) -> Iterator[PreferenceExample | str]:
         located = files(self.dataset, file_names(self.dataset))
         for number, row in enumerate(read(located[f"plain_text/{part}"]), start=1):
-            tally.read += 1
             text = row.text("text")
             review = BREAKS.sub(" ", text).strip()
             if len(text) <= self.dataset.over_characters or not review:
-                tally.drop("short")
+                yield "short"
             else:
                 yield PreferenceExample(f"{part}-{number}", review, "", review, None)
 
     def for_tokenizer(self, tokenizer: Any) -> Splits:
         if tokenizer is None:
             return self
-        identity = tokenizer_identity(tokenizer)
-        if identity is None:
-            return PromptSplits(self, tokenizer)
-        return self.by_tokenizer.setdefault(identity, PromptSplits(self, tokenizer))
+        # it is a fast one: only those know where in a text a token ends
+        return self.by_tokenizer.setdefault(tokenizer_identity(tokenizer), PromptSplits(self, tokenizer))
 
 
 class PromptSplits(Splits):
@@ -68,9 +65,9 @@ class PromptSplits(Splits):
 
     def compute(self, split: str) -> Examples:
         tally = deepcopy(self.reviews[split].tally)
-        return Examples(self.divide(self.reviews[split], tally), tally, split)
+        return Examples(tally.kept_of(self.divide(self.reviews[split])), tally, split)
 
-    def divide(self, reviews: Examples, tally: Tally) -> Iterator[PreferenceExample]:
+    def divide(self, reviews: Examples) -> Iterator[PreferenceExample | str]:
         dataset = self.reviews.dataset
         least, most = dataset.query_tokens
         for first in range(0, len(reviews), CHUNK):
@@ -80,7 +77,7 @@ class PromptSplits(Splits):
                 count = least + stable_hash(dataset.seed, "query", example.id) % (most - least + 1)
                 end = ends_of_tokens[min(count, len(ends_of_tokens)) - 1]
                 if end == len(example.group):  # one word and tags
-                    tally.drop("short")
+                    yield "short"
                 else:
                     yield PreferenceExample(example.id, example.group, example.group[:end], example.group[end:], None)
 

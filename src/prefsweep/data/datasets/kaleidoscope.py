@@ -11,8 +11,7 @@ from prefsweep.config.schema import KaleidoscopeConfig
 from prefsweep.data.files import Row, read
 from prefsweep.data.layout import ANY, files
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import OneFileSplits, Splits
-from prefsweep.data.tally import Tally
+from prefsweep.data.splits import FileSplits, Splits
 
 QUESTION, MORE, LESS = "Question", "More_Prefered", "Less_Prefered"
 
@@ -22,32 +21,25 @@ def file_names(dataset: KaleidoscopeConfig) -> list[str]:
 
 
 def load(dataset: KaleidoscopeConfig) -> Splits:
-    def examples(part: str, tally: Tally) -> Iterator[PreferenceExample]:
+    def examples(part: str) -> Iterator[PreferenceExample | str]:
         for number, row in enumerate(read(files(dataset, file_names(dataset))[ANY]), start=1):
-            example = to_example(row, f"row-{number}", tally)
-            if example is not None:
-                yield example
+            yield to_example(row, f"row-{number}")
 
-    return OneFileSplits(dataset, dataset.test, examples)
+    return FileSplits(dataset, examples, dataset.test)
 
 
-def to_example(row: Row, name: str, tally: Tally) -> PreferenceExample | None:
-    """Return the pair of a row; None, counted in the tally, if it is none.
+def to_example(row: Row, name: str) -> PreferenceExample | str:
+    """Return the pair of a row, or why it is dropped.
 
     The prompt has the form in which the dataset's own reward model was trained to read it.
     """
-    tally.read += 1
     question, more, less = (row.text(spelling(row, column)).strip() for column in (QUESTION, MORE, LESS))
-    reason = None
     if not question:
-        reason = "empty prompts"
-    elif not more or not less:
-        reason = "empty completions"
-    elif more == less:
-        reason = "equal completions"
-    if reason:
-        tally.drop(reason)
-        return None
+        return "empty prompts"
+    if not more or not less:
+        return "empty completions"
+    if more == less:
+        return "equal completions"
     return PreferenceExample(name, question, f"User: {question}\nAssistant:", f" {more}", f" {less}")
 
 

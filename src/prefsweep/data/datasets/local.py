@@ -10,21 +10,19 @@ from pathlib import Path
 from prefsweep.config.schema import LocalConfig
 from prefsweep.data.files import Row, read
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import OneFileSplits, Splits
-from prefsweep.data.tally import Tally
+from prefsweep.data.splits import FileSplits, Splits
 from prefsweep.errors import UserError
 
 
 def load(dataset: LocalConfig) -> Splits:
     path = Path(dataset.path)
 
-    def examples(part: str, tally: Tally) -> Iterator[PreferenceExample]:
+    def examples(part: str) -> Iterator[PreferenceExample]:
         for row in read([path]):
-            tally.read += 1
             name, prompt = f"{path.stem}-{row.number}", row.text("prompt")
             yield PreferenceExample(name, prompt, prompt, *completions(row, dataset.pairs))
 
-    return OneFileSplits(dataset, dataset.test, examples)
+    return FileSplits(dataset, examples, dataset.test)
 
 
 def completions(row: Row, pairs: str) -> tuple[str | None, str | None]:

@@ -182,15 +182,6 @@ def _continue(rng: Random, prompt: str, coherence: float) -> str:
     return _review(rng, _fill(rng, shape, prompt.split(" ")), mood, coherence)
 
 
-def _checked(count: int, **shares: float) -> int:
-    if count < 0:
-        raise ValueError(f"count must not be negative, got {count}")
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name} must lie between 0 and 1, got {share}")
-    return count
-
-
 def reviews(count: int, *, seed: int, coherence: float) -> list[str]:
     """Draw `count` well-formed reviews; a larger count begins with the same ones.
 
@@ -199,7 +190,7 @@ def reviews(count: int, *, seed: int, coherence: float) -> list[str]:
     """
     rng = Random(f"reviews {seed}")  # a string is hashed with SHA-512, so it seeds alike everywhere
     drawn: list[str] = []
-    for _ in range(_checked(count, coherence=coherence)):
+    for _ in range(count):
         mood = _pick(rng, (1, -1))
         drawn.append(_review(rng, _sentence(rng, mood, coherence), mood, coherence))
     return drawn
@@ -214,7 +205,6 @@ def preferences(count: int, *, seed: int, coherence: float, noise: float) -> lis
     """
     rng = Random(f"preferences {seed}")
     rows: list[PreferenceExample] = []
-    _checked(count, coherence=coherence, noise=noise)
     while len(rows) < count:
         words = _sentence(rng, _pick(rng, (1, -1)), coherence).split(" ")
         prompt = " ".join(words[: _pick(rng, PROMPT_WORDS)])

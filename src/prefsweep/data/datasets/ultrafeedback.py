@@ -10,8 +10,7 @@ from prefsweep.config.schema import UltraFeedbackConfig
 from prefsweep.data.files import Row, read, shorten
 from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import Splits, TwoFileSplits
-from prefsweep.data.tally import Tally
+from prefsweep.data.splits import FileSplits, Splits
 from prefsweep.errors import UserError
 
 SPEAKERS = {"system": "\n\nSystem:", "user": "\n\nHuman:", "assistant": "\n\nAssistant:"}
@@ -23,34 +22,28 @@ def file_names(dataset: UltraFeedbackConfig) -> list[str]:
 
 
 def load(dataset: UltraFeedbackConfig) -> Splits:
-    def examples(part: str, tally: Tally) -> Iterator[PreferenceExample]:
+    def examples(part: str) -> Iterator[PreferenceExample | str]:
         located = files(dataset, file_names(dataset))
         for number, row in enumerate(read(located[f"data/{part}_prefs"]), start=1):
-            example = to_example(row, f"{part}-{number}", dataset.margin, tally)
-            if example is not None:
-                yield example
+            yield to_example(row, f"{part}-{number}", dataset.margin)
 
-    return TwoFileSplits(dataset, examples)
+    return FileSplits(dataset, examples)
 
 
-def to_example(row: Row, name: str, margin: float, tally: Tally) -> PreferenceExample | None:
-    """Return the pair of a row; None, counted in the tally, if it is none."""
-    tally.read += 1
+def to_example(row: Row, name: str, margin: float) -> PreferenceExample | str:
+    """Return the pair of a row, or why it is dropped."""
     *prompt, chosen = messages(row, "chosen")
     *other, rejected = messages(row, "rejected")
-    reason = None
     if prompt != other or not prompt:
-        reason = "prompts disagree"
-    elif not chosen["content"].strip() or not rejected["content"].strip():
-        reason = "empty completions"
-    elif chosen == rejected:
-        reason = "equal completions"
-    elif row.real("score_chosen") - row.real("score_rejected") <= margin:
-        reason = "ties"
-    if reason:
-        tally.drop(reason)
-        return None
-    text = "".join(as_text(message) for message in prompt) + SPEAKERS["assistant"]
+        return "prompts disagree"
+    if not chosen["content"].strip() or not rejected["content"].strip():
+        return "empty completions"
+    if chosen == rejected:
+        return "equal completions"
+    if row.real("score_chosen") - row.real("score_rejected") <= margin:
+        return "ties"
+    turns = (f"{SPEAKERS[turn['role']]} {turn['content'].strip()}" for turn in prompt)
+    text = "".join(turns) + SPEAKERS["assistant"]
     return PreferenceExample(name, text, text, completion(chosen), completion(rejected))
 
 
@@ -64,10 +57,6 @@ def messages(row: Row, column: str) -> Messages:
     if turns[-1]["role"] != "assistant":
         raise UserError(f"{row.location}: its {column} must end with the assistant's message")
     return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-
-
-def as_text(message: dict[str, str]) -> str:
-    return f"{SPEAKERS[message['role']]} {message['content'].strip()}"
 
 
 def completion(message: dict[str, str]) -> str:
