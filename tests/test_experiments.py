@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -158,6 +159,21 @@ def test_the_demo_runs_at_smoke_size(tmp_path: Path) -> None:
     assert {name.partition("/")[0] for name in runs} == {"base", "sft", "dpo", "sft+dpo", "ppo"}
     assert {run["status"] for run in runs.values()} == {"finished"}
     assert (tmp_path / "multirun_sweeps/demo/table.md").is_file() and not place.sockets.exists()
+
+
+@pytest.mark.slow
+def test_every_method_raises_the_true_reward_in_every_seed(tmp_path: Path) -> None:
+    """At full size in the embedded world: half an hour on 2 cores."""
+    place, methods = Workplace(tmp_path), ("kto", "rloo", "grpo")
+    words = ("method=base,kto,rloo,grpo", "stages.evaluate.frontier=false", "tracking=off", "runtime.progress=false")
+    assert place.run("experiment=methods", *words).returncode == 0
+    scores: dict[str, list[float]] = {}
+    for run in place.jobs("methods").values():
+        scores.setdefault(run["config"]["method"]["name"], []).append(run["metrics"]["judge/mean"])
+    (base,) = scores["base"]
+    for method in methods:
+        assert len(scores[method]) == 5
+        assert min(scores[method]) - base > 10 * stdev(scores[method]), method
 
 
 def test_the_papers_protocol_asks_its_prompts_greedily_and_has_no_kl(tmp_path: Path) -> None:
