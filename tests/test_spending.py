@@ -83,9 +83,7 @@ def test_what_a_run_took_is_a_metric_that_is_shown_where_it_is_named(tmp_path: P
     texts = made.lines()
     assert [line[:2] for line in texts] == [["base", "0 ± 0"], ["dpo", "100 ± 0"], ["ppo", "250 ± 0"]]
     assert texts[1][2].startswith("0.45e16 ± ") and texts[2][2].startswith("6.75e16 ± ")
-    assert not any(
-        cell.is_best for row in made.rows for cell in row.cells
-    )  # the base, which did nothing, is not the best
+    assert not any(cell.mark for row in made.rows for cell in row.cells)  # the base, which did nothing, is not the best
 
 
 def test_of_two_rows_the_cheaper_wins(tmp_path: Path) -> None:

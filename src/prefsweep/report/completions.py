@@ -10,20 +10,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from prefsweep.pipeline.files import atomic, read_jsonl
-from prefsweep.report.runs import records, stage_file
+from prefsweep.pipeline.store import RECORD
+from prefsweep.report.runs import Run, records, stage_file, stage_rows
 from prefsweep.report.statistics import Array
 
 PARQUET = "completions.parquet"
 SAMPLES = "completions.jsonl"
 COUNT = " completions"  # after a metric's name: the column that says how many completions its mean is over
-ABOUT = b"prefsweep.completions"  # the file's metadata: what is known of each stage, by its identity
+ABOUT = b"prefsweep.completions"  # the file's metadata: `Completions.about`
 EMPTY = pd.DataFrame({"stage": [], "group": []}, dtype=str)
 
 
@@ -39,40 +39,33 @@ class Prompts(NamedTuple):
 class Completions:
     """`frame` has a row for each target `stage` and prompt group, and for each metric its mean and its count there.
 
-    `about[identity]`: `rows` of the stage in the frame, its number of `prompts` and their `hash`, the `commit` of the
-    code and the fingerprint of the `data`, and the `size` and `mtime` of the file that was read.
+    `about[identity]`: the number of `prompts` of the stage and their `hash`, the `commit` of the code, the fingerprint
+    of the `data`, and the size and time (`read`) of the file when it was read.
     """
 
     frame: pd.DataFrame
     about: dict[str, dict[str, Any]]
 
     @cached_property
-    def rows(self) -> dict[str, slice]:
-        ends = list(accumulate(about["rows"] for about in self.about.values()))
-        return {name: slice(end - self.about[name]["rows"], end) for name, end in zip(self.about, ends, strict=True)}
+    def rows(self) -> dict[str, Any]:
+        """The rows of each stage in the frame."""
+        return {str(stage): rows for stage, rows in self.frame.groupby("stage", observed=True).indices.items()}
 
     @cached_property
-    def codes(self) -> Array:
-        return pd.factorize(self.frame["group"])[0].astype(float)
+    def columns(self) -> dict[str, Array]:
+        groups = pd.factorize(self.frame["group"])[0].astype(float)
+        return {"group": groups} | {name: self.frame[name].to_numpy() for name in map(str, self.frame.columns[2:])}
 
     def of(self, identity: str | None, metric: str) -> Prompts | None:
         """Return the completions that a target left with a value of the metric; None where none has."""
-        rows = self.rows.get(identity or "")
-        if rows is None or metric not in self.columns:
+        if identity not in self.rows or metric + COUNT not in self.columns:
             return None
-        means, counts = (array[rows] for array in self.columns[metric])
-        prompts, present = Prompts(self.codes[rows], means, counts), counts > 0
-        if present.all():
-            return prompts
-        return Prompts(*(array[present] for array in prompts)) if present.any() else None
+        rows = self.rows[identity]
+        rows = rows[self.columns[metric + COUNT][rows] > 0]
+        return Prompts(*(self.columns[name][rows] for name in ("group", metric, metric + COUNT))) if len(rows) else None
 
-    @cached_property
-    def columns(self) -> dict[str, tuple[Array, Array]]:
-        metrics = [name for name in map(str, self.frame) if name + COUNT in self.frame]
-        return {name: (self.frame[name].to_numpy(), self.frame[name + COUNT].to_numpy()) for name in metrics}
-
-    def known(self, runs: pd.DataFrame) -> list[dict[str, Any]]:
-        """What is known of each run's completions; nothing of a run that left none."""
+    def of_runs(self, runs: pd.DataFrame) -> list[dict[str, Any]]:
+        """Return `about` of each run's completions; nothing of a run that left none."""
         return [self.about.get(identity or "", {}) for identity in runs["target_identity"]]
 
 
@@ -100,36 +93,43 @@ def read_sweep(path: Path, files: Mapping[str, Path]) -> Completions:
         table = pyarrow.parquet.read_table(path)
         stored = Completions(table.to_pandas(), json.loads(table.schema.metadata[ABOUT]))
     stats = {identity: file.stat() for identity, file in files.items()}
-    marks = {identity: {"size": stat.st_size, "mtime": stat.st_mtime_ns} for identity, stat in stats.items()}
-    new = [name for name, mark in marks.items() if not mark.items() <= stored.about.get(name, {}).items()]
+    states = {identity: [stat.st_size, stat.st_mtime_ns] for identity, stat in stats.items()}
+    new = [name for name, state in states.items() if stored.about.get(name, {}).get("read") != state]
     if not new:
         return stored
-    read = {name: summarise(files[name], name) for name in new}
-    frames = [stored.frame[~stored.frame["stage"].isin(new)], *(frame for frame, _ in read.values())]
-    about = {name: entry for name, entry in stored.about.items() if name not in new}
-    about |= {name: entry | marks[name] for name, (_, entry) in read.items()}
-    updated = Completions(pd.concat(frames, ignore_index=True), about)
-    frame = updated.frame.astype({"stage": "category", "group": "category"})
+    summaries = {name: summarise(files[name], name) for name in new}
+    frames = [stored.frame[~stored.frame["stage"].isin(new)], *(frame for frame, _ in summaries.values())]
+    frame = pd.concat(frames, ignore_index=True).astype({"stage": "category", "group": "category"})
+    about = stored.about | {name: about | {"read": states[name]} for name, (_, about) in summaries.items()}
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**table.schema.metadata, ABOUT: json.dumps(about).encode()})
     with contextlib.suppress(OSError), atomic(path) as temporary:  # a folder that is not ours may be read-only
         pyarrow.parquet.write_table(table, temporary)
-    return updated
+    return Completions(frame, about)
 
 
 def summarise(path: Path, identity: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The rows of one stage's completions in the frame, and what is known of them."""
+    """Return the rows of one stage's completions in the frame, and what `about` holds of them."""
     rows = list(read_jsonl(path))
-    values = pd.DataFrame([row.get("values") or {} for row in rows], dtype=float)
-    by_group = values.groupby([str(row.get("group", row["id"])) for row in rows], sort=False)
+    values = pd.DataFrame([row["values"] for row in rows], dtype=float)
+    by_group = values.groupby([row["group"] for row in rows], sort=False)
     frame = pd.concat([by_group.mean(), by_group.count().add_suffix(COUNT)], axis=1).rename_axis("group").reset_index()
     frame.insert(0, "stage", identity)
     prompts = sorted({json.dumps([row["id"], row["prompt"]]) for row in rows})
-    digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
-    about = {"rows": len(frame), "prompts": len(prompts), "hash": digest, "commit": "", "data": ""}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a record of another version may say less
-        record = json.loads(path.with_name("record.json").read_text())
-        dataset = json.dumps(record["sections"]["dataset"], sort_keys=True)
-        data = hashlib.sha256(dataset.encode()).hexdigest()[:12]
-        about |= {"commit": record.get("commit") or "", "data": data}
+    record = json.loads(path.with_name(RECORD).read_text())
+    about = {
+        "prompts": len(prompts),
+        "hash": fingerprint("\n".join(prompts))[:16],
+        "commit": record["commit"] or "",
+        "data": fingerprint(json.dumps(record["sections"]["dataset"], sort_keys=True))[:12],
+    }
     return frame, about
+
+
+def first_samples(run: Run) -> dict[str, Run]:
+    """Return the first completion of each prompt, by the prompt's id; nothing of a run that left none."""
+    return {row["id"]: row for row in stage_rows(run, run["target"], SAMPLES) if row["sample"] == 0}
+
+
+def fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
