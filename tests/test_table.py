@@ -214,7 +214,7 @@ def test_a_share_that_was_published_in_percent_is_read_as_one_whatever_ours_is(t
     one = table(read_runs([run.parent]), ["judge/cas", "judge/hmr", "judge/mean"], published=entries)
     published = [cell.published for cell in one.rows[0].cells]
     assert [number.value for number in published if number] == [0.52, 0.48, 2.0]
-    assert [number.interval is not None for number in published if number] == [False, True, False]
+    assert [number.low is not None for number in published if number] == [False, True, False]
 
 
 def test_every_cell_of_the_csv_names_its_runs(tmp_path: Path) -> None:

@@ -23,12 +23,13 @@ class Published(NamedTuple):
     """A paper's number on our scale, with Wilson's interval where it is a rate among `n`."""
 
     value: float
-    interval: Interval | None
+    low: float | None
+    high: float | None
     n: int | None
     source: str
 
     def text(self, decimals: int) -> str:
-        interval = bracketed(self.interval, decimals) if self.interval else ""
+        interval = "" if self.low is None or self.high is None else bracketed((self.low, self.high), decimals)
         return number(self.value, decimals) + interval + (f" (n = {self.n})" if self.n else "")
 
 
@@ -154,8 +155,9 @@ def published_for(run: Mapping[str, Any], metric: Metric, entries: Sequence[Mapp
             value, n = float(entry["metrics"][metric.name]), entry.get("n")
             if metric.kind in ("rate", "share") and value > 1:  # published in percent
                 value /= 100
-            interval = wilson(value, n) if n and metric.kind == "rate" and 0 <= value <= 1 else None
-            return Published(value, interval, n, entry.get("source") or "as in the experiment")
+            is_rate = metric.kind == "rate" and 0 <= value <= 1
+            low, high = wilson(value, n) if is_rate and n else (None, None)
+            return Published(value, low, high, n, entry.get("source") or "as in the experiment")
     return None
 
 

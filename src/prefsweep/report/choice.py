@@ -47,7 +47,9 @@ def ranked(folder: Path, by: str | None) -> list[Choice]:
     configurations = groups(runs, keys)
     finished = records(runs[runs["has_result"]])
     histories = {run["identity"]: history(run) for run in finished}
-    measured = sorted({name for rows in histories.values() for row in rows for name in row if is_validation(name)})
+    measured = sorted(
+        {name for rows in histories.values() for row in rows for name in row if name.startswith(VALIDATION)}
+    )
     usual = [name for name in METRICS if name in measured] or measured
     hint = ", ".join(usual) or "one of validation: these runs measured none (stages.<name>.evaluate_every)"
     if by is None and len(configurations) > 1:
@@ -73,12 +75,10 @@ def ranked(folder: Path, by: str | None) -> list[Choice]:
 def history(run: Run) -> list[Run]:
     """Return the rows of the stage that ends the method; its validations with the judge's mean score of them."""
     judged = {row["step"]: {JUDGED: row[JUDGED]} for row in stage_rows(run, run["inputs"].get("validated"), HISTORY)}
-    rows = stage_rows(run, run["result"], HISTORY)
-    return [row | judged.get(row["step"], {}) if any(map(is_validation, row)) else row for row in rows]
-
-
-def is_validation(name: str) -> bool:
-    return name.startswith(VALIDATION)
+    return [
+        row | judged.get(row["step"], {}) if any(name.startswith(VALIDATION) for name in row) else row
+        for row in stage_rows(run, run["result"], HISTORY)
+    ]
 
 
 def of_kept_state(run: Run, rows: list[Run], by: str) -> float | None:

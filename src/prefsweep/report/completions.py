@@ -23,8 +23,11 @@ from prefsweep.report.statistics import Array
 PARQUET = "completions.parquet"
 SAMPLES = "completions.jsonl"
 COUNT = " completions"  # after a metric's name: the column that says how many completions its mean is over
-ABOUT = b"prefsweep.completions"  # the file's metadata: `Completions.about`
-EMPTY = pd.DataFrame({"stage": [], "group": []}, dtype=str)
+# Columns with one value a stage: the size and time of the file when it was read, how many prompts were completed and
+# which, the commit of the code, and the fingerprint of the data.
+ABOUT = ("size", "mtime", "prompts", "hash", "commit", "data")
+WORDS = ("stage", "group", "hash", "commit", "data")
+EMPTY = pd.DataFrame(columns=["stage", "group", *ABOUT])
 
 
 class Prompts(NamedTuple):
@@ -37,14 +40,15 @@ class Prompts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Completions:
-    """`frame` has a row for each target `stage` and prompt group, and for each metric its mean and its count there.
-
-    `about[identity]`: the number of `prompts` of the stage and their `hash`, the `commit` of the code, the fingerprint
-    of the `data`, and the size and time (`read`) of the file when it was read.
-    """
+    """A row for each target `stage` and prompt group: for each metric its mean and its count there, and `ABOUT`."""
 
     frame: pd.DataFrame
-    about: dict[str, dict[str, Any]]
+
+    @cached_property
+    def about(self) -> dict[str, dict[str, Any]]:
+        """What the frame holds of each stage besides its values."""
+        firsts = self.frame.drop_duplicates("stage")
+        return {row["stage"]: row for row in records(firsts[["stage", *ABOUT]])}
 
     @cached_property
     def rows(self) -> dict[str, Any]:
@@ -54,7 +58,8 @@ class Completions:
     @cached_property
     def columns(self) -> dict[str, Array]:
         groups = pd.factorize(self.frame["group"])[0].astype(float)
-        return {"group": groups} | {name: self.frame[name].to_numpy() for name in map(str, self.frame.columns[2:])}
+        names = self.frame.columns.difference([*WORDS, *ABOUT])
+        return {"group": groups} | {name: self.frame[name].to_numpy() for name in names}
 
     def of(self, identity: str | None, metric: str) -> Prompts | None:
         """Return the completions that a target left with a value of the metric; None where none has."""
@@ -76,54 +81,47 @@ def read_completions(runs: pd.DataFrame) -> Completions:
         path = stage_file(run, run["target"], SAMPLES)
         if path is not None:
             sweeps.setdefault(run["folder"].parent, {})[run["target_identity"]] = path
-    parts = [read_sweep(folder / PARQUET, paths) for folder, paths in sweeps.items()]
-    if len(parts) == 1:
-        return parts[0]
-    frame = pd.concat([EMPTY, *(part.frame for part in parts)], ignore_index=True)
-    about = {identity: entry for part in parts for identity, entry in part.about.items()}
-    return Completions(frame.drop_duplicates(["stage", "group"]), about)  # a stage may lie in two of the sweeps
+    frames = [read_sweep(folder / PARQUET, paths) for folder, paths in sweeps.items()]
+    if len(frames) == 1:
+        return Completions(frames[0])
+    frame = pd.concat([EMPTY, *frames], ignore_index=True)
+    return Completions(frame.drop_duplicates(["stage", "group"]))  # a stage may lie in two of the sweeps
 
 
-def read_sweep(path: Path, files: Mapping[str, Path]) -> Completions:
+def read_sweep(path: Path, files: Mapping[str, Path]) -> pd.DataFrame:
     """Return what the parquet at `path` holds and what lies in the other files, by identity of the stage."""
-    import pyarrow.parquet
-
-    stored = Completions(EMPTY, {})
-    with contextlib.suppress(OSError, ValueError, KeyError):  # absent, or not a file of ours: all is read again
-        table = pyarrow.parquet.read_table(path)
-        stored = Completions(table.to_pandas(), json.loads(table.schema.metadata[ABOUT]))
-    stats = {identity: file.stat() for identity, file in files.items()}
-    states = {identity: [stat.st_size, stat.st_mtime_ns] for identity, stat in stats.items()}
-    new = [name for name, state in states.items() if stored.about.get(name, {}).get("read") != state]
+    stored = EMPTY
+    with contextlib.suppress(OSError, ValueError):  # absent, or no parquet: all is read again
+        stored = pd.read_parquet(path)
+    about, stats = Completions(stored).about, {identity: file.stat() for identity, file in files.items()}
+    read = {identity: (row["size"], row["mtime"]) for identity, row in about.items()}
+    new = [name for name, stat in stats.items() if read.get(name) != (stat.st_size, stat.st_mtime_ns)]
     if not new:
         return stored
-    summaries = {name: summarise(files[name], name) for name in new}
-    frames = [stored.frame[~stored.frame["stage"].isin(new)], *(frame for frame, _ in summaries.values())]
-    frame = pd.concat(frames, ignore_index=True).astype({"stage": "category", "group": "category"})
-    about = stored.about | {name: about | {"read": states[name]} for name, (_, about) in summaries.items()}
-    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**table.schema.metadata, ABOUT: json.dumps(about).encode()})
+    frames = [stored[~stored["stage"].isin(new)], *(summarise(files[name], name) for name in new)]
+    frame = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+    frame = frame.astype(dict.fromkeys(WORDS, "category"))
     with contextlib.suppress(OSError), atomic(path) as temporary:  # a folder that is not ours may be read-only
-        pyarrow.parquet.write_table(table, temporary)
-    return Completions(frame, about)
+        frame.to_parquet(temporary)
+    return frame
 
 
-def summarise(path: Path, identity: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the rows of one stage's completions in the frame, and what `about` holds of them."""
-    rows = list(read_jsonl(path))
+def summarise(path: Path, identity: str) -> pd.DataFrame:
+    """Return the rows of one stage's completions in the frame."""
+    stat, rows, record = path.stat(), list(read_jsonl(path)), json.loads(path.with_name(RECORD).read_text())
     values = pd.DataFrame([row["values"] for row in rows], dtype=float)
     by_group = values.groupby([row["group"] for row in rows], sort=False)
     frame = pd.concat([by_group.mean(), by_group.count().add_suffix(COUNT)], axis=1).rename_axis("group").reset_index()
-    frame.insert(0, "stage", identity)
     prompts = sorted({json.dumps([row["id"], row["prompt"]]) for row in rows})
-    record = json.loads(path.with_name(RECORD).read_text())
-    about = {
-        "prompts": len(prompts),
-        "hash": fingerprint("\n".join(prompts))[:16],
-        "commit": record["commit"] or "",
-        "data": fingerprint(json.dumps(record["sections"]["dataset"], sort_keys=True))[:12],
-    }
-    return frame, about
+    return frame.assign(
+        stage=identity,
+        size=stat.st_size,
+        mtime=stat.st_mtime_ns,
+        prompts=len(prompts),
+        hash=fingerprint("\n".join(prompts))[:16],
+        commit=record["commit"] or "",
+        data=fingerprint(json.dumps(record["sections"]["dataset"], sort_keys=True))[:12],
+    )
 
 
 def first_samples(run: Run) -> dict[str, Run]:

@@ -27,26 +27,24 @@ MINUTE = 60
 def points_of(table: Table, read: Callable[[Run], Iterator[Point]]) -> pd.DataFrame:
     """Collect the points of the table's runs, with their `row` and `run`, in panels in which `x` differs.
 
-    Seeds are read in turn, so that every row shows before any shows twice.
+    Seeds are read in turn, so that every row shows before any shows twice. Where a stage reads its data more than once,
+    its points are by `epoch`.
     """
     turns = [(turn, row, run) for row, of in enumerate(table.rows) for turn, run in enumerate(records(of.runs))]
     shown = sorted(turns, key=lambda each: each[:2])[:MOST_RUNS]
     rows = [point | {"row": row, "run": run["identity"]} for _, row, run in shown for point in read(run)]
     points = pd.DataFrame(rows, columns=["panel", "xlabel", "x", "y", "line", "row", "run", "epoch"])
     points = points[points.groupby(["panel", "xlabel"])["x"].transform("nunique") > 1]
+    epochs = points["epoch"].astype(float).groupby(points["panel"])
+    by_epoch = (epochs.transform("max") > 1) & (epochs.transform("count") == epochs.transform("size"))
+    points = points.assign(
+        x=points["x"].mask(by_epoch, points["epoch"]), xlabel=points["xlabel"].mask(by_epoch, "epoch")
+    )
     return points.sort_values("panel", kind="stable")
 
 
-def training_points(table: Table) -> pd.DataFrame:
-    """Return loss, margin and score of every stage: by epoch where it reads its data more than once, else by step."""
-    points = points_of(table, training)
-    epochs = points["epoch"].astype(float).groupby(points["panel"])
-    by_epoch = (epochs.transform("max") > 1) & (epochs.transform("count") == epochs.transform("size"))
-    x = points["x"].where(~by_epoch, points["epoch"])
-    return points.assign(x=x, xlabel=by_epoch.map({True: "epoch", False: "step"}))
-
-
 def training(run: Run) -> Iterator[Point]:
+    """Yield loss, reward margin and score of every stage."""
     for role in run["stages"]:
         for row in stage_rows(run, role, HISTORY):
             step = {"x": row["step"], "xlabel": "step", "epoch": row.get("epoch")}

@@ -3,8 +3,7 @@
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import pandas as pd
 from prefsweep.pipeline.files import atomic
 from prefsweep.report.captions import prompts_text
 from prefsweep.report.cells import Interval
-from prefsweep.report.curves import QUALITY, cost, efficiency, points_of, power, training_points
+from prefsweep.report.curves import QUALITY, Point, cost, efficiency, points_of, power, training
 from prefsweep.report.formatting import key_heading, value_text
 from prefsweep.report.metrics import metric
 from prefsweep.report.runs import NAMES, Run, input_identity, is_number, records, stage_file
@@ -44,37 +43,19 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 DOT: dict[str, Any] = {"markersize": 5, "alpha": 0.75, "markeredgecolor": "white", "markeredgewidth": 0.5}
+POWER = "GPU power in watts"
 MOST_NAMED = 10  # rows in a legend over panels
 MOST_BARS = 12  # rows: past a dozen nobody reads bars
 LABEL = 24  # characters of a row's label before it breaks, between its values only
 NO_BREAK = "\N{NO-BREAK SPACE}"
-
-
-PANELS: dict[str, Any] = {  # figures of panels: their points, the label of y, whether points are marked, and the note
-    "curves": (
-        training_points,
-        "",
-        False,
-        "Line: training, one run; dashed: validation. One colour a row of the table.",
-    ),
-    "cost": (
-        partial(points_of, read=cost),
-        metric(QUALITY).heading,
-        True,
-        "Dot: one run. What its method took from the base on, whoever paid for shared stages; judging left out.",
-    ),
-    "efficiency": (
-        partial(points_of, read=efficiency),
-        "",
-        True,
-        "Line: one run, a point a validation; the stages before it are in what it took. One colour a row.",
-    ),
-    "power": (
-        partial(points_of, read=power),
-        "GPU power in watts",
-        False,
-        "Line: one run, the GPUs of its process together. One colour a row of the table.",
-    ),
+NOTES = {  # below a figure
+    "figure": "Dot: one run. Bar and line below: mean and its 95% interval, as in the table. One colour and shape a row.",
+    "bars": "Bar: mean; line: its 95% interval, as in the table.",
+    "effects": "Dot: one run; vertical line: the 95% interval of its mean.",
+    "curves": "Line: training, one run; dashed: validation. One colour a row of the table.",
+    "cost": "Dot: one run. What its method took from the base on, whoever paid for shared stages; judging left out.",
+    "efficiency": "Line: one run, a point a validation; the stages before it are in what it took. One colour a row.",
+    "power": "Line: one run, the GPUs of its process together. One colour a row of the table.",
 }
 
 
@@ -89,7 +70,10 @@ def draw_figures(table: Table, scores: Table | None, folder: Path, suffix: str, 
         "figure": lambda: draw_runs(scores) if scores is not None else None,
         "bars": lambda: draw_bars(table),
         "effects": lambda: draw_effects(table),
-        **{name: partial(draw_panels, table, *panel) for name, panel in PANELS.items()},
+        "curves": lambda: draw_panels(table, training, NOTES["curves"]),
+        "cost": lambda: draw_panels(table, cost, NOTES["cost"], metric(QUALITY).heading, is_marked=True),
+        "efficiency": lambda: draw_panels(table, efficiency, NOTES["efficiency"], is_marked=True),
+        "power": lambda: draw_panels(table, power, NOTES["power"], POWER),
     }
     written = []
     for name, draw_one in draw.items():
@@ -147,10 +131,10 @@ def grid_of(figure: "Figure", count: int, across: int) -> "list[Axes]":
 
 
 def draw_panels(
-    table: Table, points_of_table: Callable[[Table], pd.DataFrame], ylabel: str, marked: bool, note: str
+    table: Table, read: Callable[[Run], Iterator[Point]], note: str, ylabel: str = "", is_marked: bool = False
 ) -> "Figure | None":
     """Draw a panel for each `panel` and `xlabel` of the points, two a line, under a legend of the rows."""
-    points = points_of_table(table)
+    points = points_of(table, read)
     panels: list[Any] = list(points.groupby(["panel", "xlabel"], sort=False))
     if not panels:
         return None
@@ -158,18 +142,18 @@ def draw_panels(
     grid = grid_of(figure, len(panels), 2)
     for axes, ((title, xlabel), part) in zip(grid, panels, strict=True):
         for (row, _, line), of_run in part.groupby(["row", "run", "line"], sort=False):
-            shape, width = marker(row) if marked else "", 1.3 if line == "--" else 0.8
+            shape, width = marker(row) if is_marked else "", 1.3 if line == "--" else 0.8
             axes.plot(of_run["x"], of_run["y"], line + shape, markersize=3.5, color=colour(row), linewidth=width)
-        if marked:  # from 0, with room for a marker at either end
+        if is_marked:  # from 0, with room for a marker at either end
             most = axes.dataLim.x1 or 1
             axes.set_xlim(-0.03 * most, 1.04 * most)
-        axes.set_ylim(bottom=0 if ylabel.startswith("GPU power") else None)
+        axes.set_ylim(bottom=0 if ylabel == POWER else None)
         axes.set_title(title, loc="left")
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
     for row in sorted(points["row"].unique())[:MOST_NAMED]:
         name = label(table, table.rows[row])
-        grid[0].plot([], [], marker(row) if marked else "-", color=colour(row), label=name)
+        grid[0].plot([], [], marker(row) if is_marked else "-", color=colour(row), label=name)
     handles, names = grid[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)), frameon=False, fontsize=7)
     return figure
@@ -181,8 +165,7 @@ def draw_runs(table: Table) -> "Figure":
     bases = {input_identity(run, "base") for run in runs} - {None}
     has_kl = len(bases) <= 1 and any(is_number(run.get("kl/base")) for run in runs)
     lines = sum(max(2, len(label(table, row).split("\n"))) for row in table.rows)
-    note = "Dot: one run. Bar and line below: mean and its 95% interval, as in the table. One colour and shape a row."
-    figure = new_figure(min(max(1.0 + 0.17 * lines, 2.7 if has_kl else 1.5), TALLEST), note)
+    figure = new_figure(min(max(1.0 + 0.17 * lines, 2.7 if has_kl else 1.5), TALLEST), NOTES["figure"])
     panels = figure.subplots(1, 1 + has_kl, squeeze=False, width_ratios=[1.1, 1][: 1 + has_kl])[0]
     draw_rows(panels[0], table)
     if has_kl:
@@ -287,7 +270,7 @@ def draw_bars(table: Table) -> "Figure | None":
     ]
     if not columns or table.across or not 2 <= len(table.rows) <= MOST_BARS:
         return None
-    figure = new_figure(2.6 * -(-len(columns) // 4), "Bar: mean; line: its 95% interval, as in the table.")
+    figure = new_figure(2.6 * -(-len(columns) // 4), NOTES["bars"])
     for axes, column in zip(grid_of(figure, len(columns), 4), columns, strict=True):
         for index, cell in enumerate(column):
             axes.bar(index, cell.mean or 0.0, color=colour(index), width=0.7)
@@ -312,7 +295,7 @@ def draw_effects(table: Table) -> "Figure | None":
     is_numeric = all(isinstance(value, int | float) for value in keys) and not set(table.keys) & set(NAMES)
     if index is None or not rows or table.across or len(table.keys) not in (1, 2) or not is_numeric:
         return None
-    figure = new_figure(2.8, "Dot: one run; vertical line: the 95% interval of its mean.", WIDTH * 0.7)
+    figure = new_figure(2.8, NOTES["effects"], WIDTH * 0.7)
     axes = figure.subplots()
     for at, other in enumerate(dict.fromkeys(row.keys[1:] for row in rows)):
         line = [(row.keys[0], row.cells[index]) for row in rows if row.keys[1:] == other]
