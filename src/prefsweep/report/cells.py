@@ -81,15 +81,11 @@ class Cell:
 
     def mean_text(self, decimals: int) -> str:
         """Return `0.573 ± 0.021`, or `0.87 [0.84, 0.90]` for a rate."""
-        if self.mean is None:
-            return NOTHING
-        text = number(self.mean, decimals)
-        if self.interval is None:
-            return text
+        if self.mean is None or self.interval is None:
+            return NOTHING if self.mean is None else number(self.mean, decimals)
         low, high = self.interval
-        return text + (
-            bracketed(self.interval, decimals) if self.is_rate else f" ± {number((high - low) / 2, decimals)}"
-        )
+        half_width = f" ± {number((high - low) / 2, decimals)}"
+        return number(self.mean, decimals) + (bracketed(self.interval, decimals) if self.is_rate else half_width)
 
     @property
     def trail(self) -> dict[str, Any]:

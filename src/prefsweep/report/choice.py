@@ -44,30 +44,27 @@ def ranked(folder: Path, by: str | None) -> list[Choice]:
     """Return the configurations of a sweep, the best first. One that failed in part is ranked by what remains."""
     runs = read_runs([folder])
     keys = varying(runs)
-    configurations = groups(runs, keys)
-    finished = records(runs[runs["has_result"]])
-    histories = {run["identity"]: history(run) for run in finished}
-    measured = sorted(
-        {name for rows in histories.values() for row in rows for name in row if name.startswith(VALIDATION)}
-    )
+    histories = [history(run) if run["has_result"] else [] for run in records(runs)]
+    measured = sorted({name for rows in histories for row in rows for name in row if name.startswith(VALIDATION)})
     usual = [name for name in METRICS if name in measured] or measured
     hint = ", ".join(usual) or "one of validation: these runs measured none (stages.<name>.evaluate_every)"
-    if by is None and len(configurations) > 1:
-        raise UserError(
-            f"--by: {folder} has {len(configurations)} configurations; name the metric to choose by: {hint}"
-        )
+    if by is None and (count := len(groups(runs, keys))) > 1:
+        raise UserError(f"--by: {folder} has {count} configurations; name the metric to choose by: {hint}")
     if by in metric_names(runs):
         raise UserError(f"--by {by}: is measured on test, where the best of many flatters itself; name {hint}")
-    values = {run["identity"]: of_kept_state(run, histories[run["identity"]], by) for run in finished if by}
-    stages = {run["result"] for run in finished if values.get(run["identity"]) is not None}
+    values = [of_kept_state(run, rows, by) if by else None for run, rows in zip(records(runs), histories, strict=True)]
+    runs = runs.assign(value=pd.Series(values, dtype=float))
+    stages = sorted(runs.loc[runs["value"].notna(), "result"].unique())
     if by is not None and not stages:
         raise UserError(f"--by {by}: no run measured it{nearest(by, measured)}; name {hint}")
     if len(stages) > 1 and by != JUDGED:
-        raise UserError(f"--by {by}: of {' and of '.join(sorted(stages))} are two measures; name a sweep of one method")
+        raise UserError(f"--by {by}: of {' and of '.join(stages)} are two measures; name a sweep of one method")
     choices = []
-    for settings, group in configurations:
-        of_group = [value for identity in group["identity"] if (value := values.get(identity)) is not None]
-        choices.append(Choice(dict(zip(keys, settings, strict=True)), group, fmean(of_group) if of_group else None))
+    for settings, group in groups(runs, keys):
+        of_group = group["value"].dropna()
+        choices.append(
+            Choice(dict(zip(keys, settings, strict=True)), group, fmean(of_group) if len(of_group) else None)
+        )
     sign = metric(by or "").sign or 1
     return sorted(choices, key=lambda choice: (choice.value is None, -sign * (choice.value or 0.0)))
 

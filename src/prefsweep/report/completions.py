@@ -77,7 +77,8 @@ class Completions:
 def read_completions(runs: pd.DataFrame) -> Completions:
     """Return the completions of the runs, and keep what was read of each sweep in its folder's parquet."""
     sweeps: dict[Path, dict[str, Path]] = {}
-    for run in records(runs[runs["has_result"]]):
+    columns = ["folder", "outputs", "stages", "target", "target_identity"]
+    for run in records(runs.loc[runs["has_result"], columns]):
         path = stage_file(run, run["target"], SAMPLES)
         if path is not None:
             sweeps.setdefault(run["folder"].parent, {})[run["target_identity"]] = path
@@ -90,10 +91,11 @@ def read_completions(runs: pd.DataFrame) -> Completions:
 
 def read_sweep(path: Path, files: Mapping[str, Path]) -> pd.DataFrame:
     """Return what the parquet at `path` holds and what lies in the other files, by identity of the stage."""
-    stored = EMPTY
-    with contextlib.suppress(OSError, ValueError):  # absent, or no parquet: all is read again
-        stored = pd.read_parquet(path)
-    about, stats = Completions(stored).about, {identity: file.stat() for identity, file in files.items()}
+    stored, about = EMPTY, {}
+    with contextlib.suppress(OSError, ValueError, KeyError):  # absent, or not a file of ours: all is read again
+        frame = pd.read_parquet(path)
+        about, stored = Completions(frame).about, frame
+    stats = {identity: file.stat() for identity, file in files.items()}
     read = {identity: (row["size"], row["mtime"]) for identity, row in about.items()}
     new = [name for name, stat in stats.items() if read.get(name) != (stat.st_size, stat.st_mtime_ns)]
     if not new:

@@ -26,10 +26,9 @@ NOTE = (
 
 def diff(first: Path, second: Path, console: Console) -> None:
     for folder in (first, second):
-        if len(files := run_files(folder)) > 1:
-            raise UserError(
-                f"diff: {folder} holds {len(files)} runs; name the folder of one, such as {files[0].parent}"
-            )
+        files = run_files(folder)
+        if len(files) > 1:
+            raise UserError(f"diff: {folder} holds {len(files)} runs; name the folder of one, as {files[0].parent}")
     runs = read_runs([first, second]).iloc[[0, -1]]  # one row where both are one run
     for letter, run in zip("AB", records(runs), strict=True):
         console.print(Text(f"{letter}: {run['name']} ({run['status']})"), soft_wrap=True)

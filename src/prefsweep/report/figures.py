@@ -48,8 +48,8 @@ MOST_NAMED = 10  # rows in a legend over panels
 MOST_BARS = 12  # rows: past a dozen nobody reads bars
 LABEL = 24  # characters of a row's label before it breaks, between its values only
 NO_BREAK = "\N{NO-BREAK SPACE}"
-NOTES = {  # below a figure
-    "figure": "Dot: one run. Bar and line below: mean and its 95% interval, as in the table. One colour and shape a row.",
+NOTES = {  # the line below each figure
+    "figure": "Dot: one run. Bar and line below: mean and 95% interval, as in the table. One colour and shape a row.",
     "bars": "Bar: mean; line: its 95% interval, as in the table.",
     "effects": "Dot: one run; vertical line: the 95% interval of its mean.",
     "curves": "Line: training, one run; dashed: validation. One colour a row of the table.",

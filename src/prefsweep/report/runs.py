@@ -33,9 +33,8 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
 
     A job that lies in two sweeps is one result and is one row: counted twice it would feign precision.
     """
-    fields, settings, metrics = zip(
-        *(read_record(path) for folder in folders for path in run_files(folder)), strict=True
-    )
+    parts = [read_record(path) for folder in folders for path in run_files(folder)]
+    fields, settings, metrics = zip(*parts, strict=True)
     measured = pd.DataFrame(metrics, dtype=float)
     left = pd.concat([pd.DataFrame(fields, dtype=object), pd.DataFrame(settings, dtype=object)], axis=1)
     runs = pd.concat([left.where(left.notna(), None), measured], axis=1)

@@ -53,7 +53,7 @@ def comparisons(runs: pd.DataFrame, completions: Completions) -> list[dict[str, 
     sections = ("judge.", *(f"stages.{stage}." for stage in sorted(set().union(*runs["judging"]))))
     keys = [key for key in setting_names(runs) if key.startswith(sections) and not key.endswith(MAY_DIFFER)]
     rows = records(runs[["dataset", "judge", *keys]])
-    for row, run, about in zip(rows, records(runs), completions.of_runs(runs), strict=True):
+    for row, run, about in zip(rows, records(runs[["stages", "inputs"]]), completions.of_runs(runs), strict=True):
         # What the judge says of test pairs: one identity, one judge, wherever its files lie.
         row |= {WEIGHTS: input_identity(run, "pairs"), PROMPTS: about.get("hash")}
     return [{key: value for key, value in row.items() if value is not None} for row in rows]

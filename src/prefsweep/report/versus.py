@@ -69,11 +69,10 @@ def versus(table: Table, names: Sequence[str]) -> Versus:
     rows = [row_of(table, name) for name in names]
     pairs = zip(*(table.rows[row].cells for row in rows), strict=True)
     lines = [Line(pair, difference(*pair)) for pair in pairs if all(cell.values for cell in pair)]
-    tested = [line for line in lines if line.difference and all(cell.has_enough_seeds for cell in line.cells)]
-    for line, p_value in zip(
-        tested, holm([line.difference.p_value for line in tested if line.difference]), strict=True
-    ):
-        line.p_value = p_value
+    testable = [line for line in lines if all(cell.has_enough_seeds for cell in line.cells)]
+    tested = [(line, line.difference.p_value) for line in testable if line.difference]
+    for (line, _), adjusted in zip(tested, holm([p_value for _, p_value in tested]), strict=True):
+        line.p_value = adjusted
     methods = [row.runs["method"].iloc[0] for row in table.rows]
     tried = [methods.count(methods[row]) for row in rows]
     counts = ", ".join(f"{name} {count}" for name, count in zip(names, tried, strict=True))
