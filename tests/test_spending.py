@@ -211,7 +211,7 @@ def test_figures_are_drawn_where_their_data_is(tmp_path: Path) -> None:
 def test_the_gain_per_label_is_the_judges_over_what_the_method_bought(tmp_path: Path) -> None:
     metrics = {"judge/mean": 0.6, "judge/base_mean": 0.1}
     for seed, cost in ((1, {"method": {"labels": 250}}), (2, {"method": {"labels": 0}}), (3, {})):
-        write_run(tmp_path / "s", "dpo", seed, metrics, cost=cost)
+        write_run(tmp_path / "s", "dpo", seed, metrics, cost={"stages": {}, **cost})
     runs = read_runs([tmp_path / "s"])
     bought, *others = runs["judge/gain_per_1000_labels"]
     assert bought == pytest.approx(0.5 / 0.25) and np.isnan(others).all()
