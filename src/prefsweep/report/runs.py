@@ -42,6 +42,8 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     runs.insert(0, "has_result", ((runs["status"] == "finished") | was_judged).astype(bool))
     best_first = runs.sort_values("has_result", ascending=False, kind="stable")
     runs = best_first.drop_duplicates("identity").sort_index().reset_index(drop=True)
+    seeds = following_seed(runs)
+    runs = runs.assign(is_seedless=bool(seeds) and runs[seeds].isna().all(axis=1))
     return runs.set_axis(runs.columns.astype(object), axis=1)  # by which a column is looked up twice as fast
 
 

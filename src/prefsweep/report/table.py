@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -13,16 +14,7 @@ from prefsweep.report.cells import Cell, make_cell, mark_column, published_for
 from prefsweep.report.completions import Completions, read_completions
 from prefsweep.report.formatting import NOTHING, key_heading, sort_key, value_text
 from prefsweep.report.metrics import METRICS, metric
-from prefsweep.report.runs import (
-    NAMES,
-    following_seed,
-    groups,
-    input_identity,
-    metric_names,
-    records,
-    setting_names,
-    varying,
-)
+from prefsweep.report.runs import NAMES, groups, input_identity, metric_names, records, setting_names, varying
 
 # Settings of the stages that measure which may differ in a table: plumbing; a path, which names no content; and whether
 # and of which model the frontier is known.
@@ -145,29 +137,29 @@ def table(
         )
     names = default_metrics(runs) if metrics is None else list(metrics)
     refuse_unknown(names, "metric", metric_names(runs))
-    keys, seeds = row_keys(runs, rows, across), following_seed(runs)
-    runs = runs.assign(is_seedless=bool(seeds) and runs[seeds].isna().all(axis=1))
-    groups_of_rows, groups_of_columns = (
-        sorted(groups(runs, by), key=lambda group: list(map(sort_key, group[0]))) for by in (keys, across)
-    )
+    keys = row_keys(runs, rows, across)
+    spread = [values for values, _ in sorted_groups(runs, across)]
 
     def make_cells(group: pd.DataFrame) -> tuple[Cell, ...]:
         parts, cells = dict(groups(group, across)), []
-        for entry in map(metric, names):
-            for values, _ in groups_of_columns:
-                part = parts.get(values, group[:0])
-                first = records(part[:1]) if published else []
-                number = published_for(first[0], entry, published) if first else None
-                cells.append(make_cell(part, entry, completions, values, published=number))
+        for entry, values in product(map(metric, names), spread):
+            part = parts.get(values, group[:0])
+            first = records(part[:1]) if published else []
+            number = published_for(first[0], entry, published) if first else None
+            cells.append(make_cell(part, entry, completions, values, published=number))
         return tuple(cells)
 
-    filled = tuple(Row(values, group, make_cells(group)) for values, group in groups_of_rows)
+    filled = tuple(Row(values, group, make_cells(group)) for values, group in sorted_groups(runs, keys))
     columns = list(zip(*(row.cells for row in filled), strict=True))
     for column in columns:
         mark_column(column)
     has_published = tuple(any(cell.published for cell in column) for column in columns)
     text = caption(runs, [*keys, *across], [cell for column in columns for cell in column])
     return Table(keys, tuple(across), filled, has_published, text, provenance(runs, completions, names))
+
+
+def sorted_groups(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+    return sorted(groups(runs, keys), key=lambda group: list(map(sort_key, group[0])))
 
 
 def refuse_unknown(names: Sequence[str], what: str, known: Sequence[str]) -> None:
