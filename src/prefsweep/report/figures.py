@@ -235,7 +235,8 @@ def kl_of(run: Run, divergence: str, start: str | None) -> float | None:
 
 def read_frontiers(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the frontiers of every reference and reward that these runs have, each once."""
-    paths = {stage_file(run, run["inputs"].get("frontier"), "curves.json") for run in runs}
+    # The one input of a target that has such a file: no code outside a stage names it.
+    paths = {stage_file(run, role, "curves.json") for run in runs for role in run["inputs"].values()}
     read = [json.loads(path.read_text())["curves"].items() for path in sorted(filter(None, paths))]
     curves = [{"name": name, **curve} for items in read for name, curve in items]
     return [curve for index, curve in enumerate(curves) if curve not in curves[:index]]
