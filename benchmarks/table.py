@@ -1,4 +1,4 @@
-"""Time of the table of 1,000 runs, each with 500 prompts × 4 answers and the config of a real one.
+"""Time of the table of 1,000 runs, each with 500 prompts × 4 completions and the config of a real one.
 
     python benchmarks/table.py [runs]
 
@@ -65,10 +65,14 @@ def record(work: Path, config: dict[str, Any], number: int) -> None:
         "status": "finished",
         "name": f"gpt2_hh-rlhf_dpo_seed{seed}-{identity[-8:]}",
         "identity": identity,
+        "overrides": [],
         "metrics": {name: total / (PROMPTS * COMPLETIONS) for name, total in sums.items()},
         "cost": {"seconds": 1.0, "stages": {}},
         "stages": {"evaluate": identity},
         "target": "evaluate",
+        "inputs": {},
+        "decoding": config["stages"]["generate"],
+        "judging": ["evaluate", "generate", "judge_completions"],
         "config": config,
         "error": None,
     }

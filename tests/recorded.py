@@ -12,6 +12,7 @@ INPUTS = {  # of the last stage, as `conf/method/_judged.yaml` has them
     "frontier": "frontier",
     "validated": "judge_validation",
 }
+DECODING = {"temperature": 1.0, "completions_per_prompt": 1, "max_new_tokens": 48, "prompts": 500, "split": "test"}
 JUDGING = ["evaluate", "generate", "judge_accuracy", "judge_completions"]
 
 
@@ -27,7 +28,7 @@ def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | Non
         "method": {"name": method, "pipeline": {method: {"policy": "base"}}, "result": method},
         "judge": {"name": "oracle"},
         "stages": {method: {"seed": seed, "beta": 0.5}, "generate": {"prompts": 500, "split": "test", "seed": 0}},
-        "runtime": {"threads": seed},
+        "runtime": {"threads": seed, "outputs": "outputs"},
         "tracking": {"enabled": seed == 1},
     }
     fields = {key: value for key, value in changes.items() if "." not in key}
@@ -45,11 +46,15 @@ def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | Non
         "status": "finished",
         "name": name,
         "identity": name,
-        "cost": {"seconds": 1.0},
+        "overrides": [],
+        "cost": {"seconds": 1.0, "stages": {}},
         "stages": {},
         "error": None,
+        "target": "evaluate",
+        "inputs": INPUTS,
+        "judging": JUDGING,
+        "decoding": DECODING | config["stages"].get("generate", {}),
     }
-    run |= {"target": "evaluate", "inputs": INPUTS, "judging": JUDGING, "decoding": config["stages"].get("generate")}
     folder = sweep / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps(run | {"metrics": metrics or {}, "config": config} | fields))
@@ -88,5 +93,6 @@ def write_completions(
         )
     (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sections = {"dataset": {"name": record["config"]["dataset"]["name"]}}
-    (folder / "record.json").write_text(json.dumps({"commit": "c0ffee" * 6, "sections": sections}))
+    stage = {"commit": "c0ffee" * 6, "sections": sections, "versions": {"python": "3.11"}}
+    (folder / "record.json").write_text(json.dumps(stage))
     return folder

@@ -1,7 +1,6 @@
 """What is drawn is what was measured: lines, dots, cells and bars, read back from the figure itself."""
 
 import json
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
@@ -14,26 +13,9 @@ from matplotlib.patches import Rectangle
 
 from prefsweep.pipeline.cost import TRACE
 from prefsweep.report import curves, figures
-from prefsweep.report.curves import points_of, power, training_points
 from prefsweep.report.runs import read_runs
 from prefsweep.report.table import table
 from recorded import write_completions, write_run
-
-Draw = Callable[[Path], Figure]
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that is written, as it is when it is."""
-    kept: list[Figure] = []
-
-    def keep(path: Path, size: tuple[float, float], note: str, fill: Callable[[Figure], None]) -> list[Path]:
-        kept.append(Figure(size))
-        fill(kept[-1])
-        return []
-
-    monkeypatch.setattr(figures, "picture", keep)
-    return kept
 
 
 def with_stage(run: Path, role: str, **files: list[dict[str, Any]]) -> None:
@@ -47,6 +29,11 @@ def with_stage(run: Path, role: str, **files: list[dict[str, Any]]) -> None:
     folder.mkdir(parents=True)
     for name, rows in files.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def drawn(figure: Figure | None) -> Figure:
+    assert figure is not None
+    return figure
 
 
 def panel(figure: Figure, title: str) -> Any:
@@ -74,14 +61,14 @@ def history(per_epoch: int, steps: int, epochs: bool = True) -> list[dict[str, A
     return rows
 
 
-def test_curves_are_the_history_and_turn_at_epochs(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_curves_are_the_history_and_turn_at_epochs(tmp_path: Path) -> None:
     for method in ("dpo", "sft"):
         run = write_run(tmp_path / "s", method, 1, {"judge/mean": 0.5})
         with_stage(run, "dpo", history=history(per_epoch=2, steps=6))
         with_stage(run, "reward", history=history(per_epoch=6, steps=6))
     data = table(read_runs([tmp_path / "s"]))
-    figures.draw_panels(data, tmp_path / "curves", training_points(data), "")
-    loss = panel(drawn[0], "dpo: loss")
+    figure = drawn(figures.draw_panels(data, curves.training, ""))
+    loss = panel(figure, "dpo: loss")
     assert loss.get_xlabel() == "epoch"
     learned = ([0.5, 1.0, 1.5, 2.0, 2.5, 3.0], [1 / step for step in range(1, 7)])
     checked = ([1.0, 2.0, 3.0], [2 / step for step in (2, 4, 6)])
@@ -89,42 +76,41 @@ def test_curves_are_the_history_and_turn_at_epochs(tmp_path: Path, drawn: list[F
         colour = figures.colour(place)
         found = [line for line in lines(loss) if line[2] == colour]
         assert found == [(*learned, colour, "-"), (*checked, colour, "--")]
-    assert lines(panel(drawn[0], "dpo: reward margin"))[0][:2] == ([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
-    assert panel(drawn[0], "reward: loss").get_xlabel() == "step"  # which read its data once
+    assert lines(panel(figure, "dpo: reward margin"))[0][:2] == ([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert panel(figure, "reward: loss").get_xlabel() == "step"  # which read its data once
 
 
-def test_where_one_history_knows_no_epochs_all_are_drawn_by_step(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_where_one_history_knows_no_epochs_all_are_drawn_by_step(tmp_path: Path) -> None:
     for seed, knows in ((1, True), (2, False)):
         run = write_run(tmp_path / "s", "dpo", seed, {"judge/mean": 0.5})
         with_stage(run, "dpo", history=history(per_epoch=2, steps=6, epochs=knows))
     data = table(read_runs([tmp_path / "s"]))
-    figures.draw_panels(data, tmp_path / "curves", training_points(data), "")
-    loss = panel(drawn[0], "dpo: loss")
+    figure = drawn(figures.draw_panels(data, curves.training, ""))
+    loss = panel(figure, "dpo: loss")
     assert loss.get_xlabel() == "step"
     assert {tuple(line[0]) for line in lines(loss)} == {(1, 2, 3, 4, 5, 6), (2, 4, 6)}
 
 
-def test_a_hyperparameter_is_a_line_through_its_means_over_dots(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_a_hyperparameter_is_a_line_through_its_means_over_dots(tmp_path: Path) -> None:
     for beta, scores in {0.1: (0.2, 0.4), 0.5: (0.6, 0.8), 2.0: (0.1, 0.3)}.items():
         for seed, score in enumerate(scores, 1):
             write_run(tmp_path / "s", "dpo", seed, {"judge/mean": score}, **{"stages.dpo.beta": beta})
-    figures.draw_effects(table(read_runs([tmp_path / "s"])), tmp_path / "effects")
-    line, *dots = lines(drawn[0].axes[0])
+    (axes,) = drawn(figures.draw_effects(table(read_runs([tmp_path / "s"])))).axes
+    line, *dots = lines(axes)
     assert [(x, y) for x, y, *_ in dots] == [([0.1] * 2, [0.2, 0.4]), ([0.5] * 2, [0.6, 0.8]), ([2.0] * 2, [0.1, 0.3])]
     assert line[0] == [0.1, 0.5, 2.0] and line[1] == pytest.approx([0.3, 0.7, 0.2])
 
 
-def test_of_two_hyperparameters_the_second_tells_lines_apart(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_of_two_hyperparameters_the_second_tells_lines_apart(tmp_path: Path) -> None:
     score = {(0.1, 1e-5): 0.2, (0.1, 1e-4): 0.4, (1.0, 1e-5): 0.9}  # one of the four was not run
     for (beta, rate), mean in score.items():
         write_run(tmp_path / "s", "dpo", 1, {"judge/mean": mean}, **{"stages.dpo.beta": beta, "stages.dpo.rate": rate})
-    figures.draw_effects(table(read_runs([tmp_path / "s"])), tmp_path / "effects")
-    (axes,) = drawn[0].axes
+    (axes,) = drawn(figures.draw_effects(table(read_runs([tmp_path / "s"])))).axes
     named = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
     assert named["dpo.rate 1e-05"] == ([0.1, 1.0], [0.2, 0.9]) and named["dpo.rate 0.0001"] == ([0.1], [0.4])
 
 
-def test_dots_bars_and_intervals_are_those_of_the_table(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_dots_bars_and_intervals_are_those_of_the_table(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for method, centre in (("dpo", 0.6), ("ppo", 0.2)):
         for seed in (1, 2, 3):
@@ -132,10 +118,8 @@ def test_dots_bars_and_intervals_are_those_of_the_table(tmp_path: Path, drawn: l
             write_completions(run, {"judge/mean": list(centre + rng.normal(scale=0.1, size=40))})
     runs = read_runs([tmp_path / "s"])
     data = table(runs, ["judge/mean"])
-    figures.draw_runs(data, tmp_path / "figure")
-    rows, tradeoff = drawn[0].axes
-    figures.draw_bars(data, tmp_path / "bars")
-    (bars,) = drawn[1].axes
+    rows, tradeoff = figures.draw_runs(data).axes
+    (bars,) = drawn(figures.draw_bars(data)).axes
     for place, row in enumerate(data.rows):
         (cell,) = row.cells
         colour = figures.colour(place)
@@ -149,20 +133,20 @@ def test_dots_bars_and_intervals_are_those_of_the_table(tmp_path: Path, drawn: l
         assert (left, right) == pytest.approx(cell.interval) and abs(at - place) < 0.5
 
 
-def test_power_by_the_minute_and_cost_by_the_run(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_power_by_the_minute_and_cost_by_the_run(tmp_path: Path) -> None:
     for method, watts, flops in (("dpo", 150.0, 1e12), ("ppo", 300.0, 4e12)):
-        cost = {"seconds": 1.0, "method": {"flops": flops, "labels": 7}}
+        cost = {"stages": {}, "method": {"flops": flops, "labels": 7}}
         run = write_run(tmp_path / "s", method, 1, {"judge/mean": watts / 1000}, cost=cost)
         looks = [{"seconds": 60.0 * minute, "watts": watts + minute} for minute in (1, 2, 3)]
         with_stage(run, method, **{Path(TRACE).stem: [{"seconds": 5.0, "step": 1}, *looks]})
     data = table(read_runs([tmp_path / "s"]))
-    figures.draw_panels(data, tmp_path / "power", points_of(data, power), "", figures.POWER)
+    figure = drawn(figures.draw_panels(data, curves.power, "", figures.POWER))
     for method, watts in (("dpo", 150.0), ("ppo", 300.0)):
-        ((x, y, *_),) = lines(panel(drawn[0], method))
+        ((x, y, *_),) = lines(panel(figure, method))
         assert (x, y) == ([1.0, 2.0, 3.0], [watts + minute for minute in (1, 2, 3)])
-        assert panel(drawn[0], method).get_ylim()[0] == 0
-    figures.draw_panels(data, tmp_path / "cost", points_of(data, curves.cost), "", marked=True)
-    (axes,) = (axes for axes in drawn[1].axes if axes.axison)  # of labels all took as many
+        assert panel(figure, method).get_ylim()[0] == 0
+    by_cost = drawn(figures.draw_panels(data, curves.cost, "", is_marked=True))
+    (axes,) = (axes for axes in by_cost.axes if axes.axison)  # of labels all took as many
     assert axes.get_xlabel() == "FLOPs" and [line[:2] for line in lines(axes)] == [([1e12], [0.15]), ([4e12], [0.3])]
 
 

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from scipy.optimize import bisect, minimize
 
 from prefsweep.data.datasets import synthetic
 from prefsweep.evaluation import efficiency, frontier, judged
 from prefsweep.jobs.job import plan_of
 from prefsweep.pipeline.files import write_jsonl
-from prefsweep.report import figures
 from prefsweep.report.completions import read_completions
 from prefsweep.report.figures import draw_runs, kl_axis, kl_of, read_frontiers
 from prefsweep.report.runs import read_runs, records
@@ -325,18 +323,11 @@ def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself
     assert kl_axis([run | {"stages.evaluate.frontier_of": "base"} for run in runs]) == ("kl/base", None)
 
 
-def test_kl_to_two_models_is_no_one_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    panels: list[int] = []
-
-    def count(path: Path, size: Any, note: str, fill: Any) -> list[Path]:
-        fill(figure := Figure())
-        panels.append(len(figure.axes))
-        return []
-
-    monkeypatch.setattr(figures, "picture", count)
+def test_kl_to_two_models_is_no_one_axis(tmp_path: Path) -> None:
+    panels = []
     for method, base in (("dpo", "of one"), ("sft", "of one"), ("ppo", "of another")):
         write_run(tmp_path, method, 1, {"judge/mean": 0.0, "kl/base": 1.0}, stages={"judge_completions/base": base})
-        draw_runs(table(read_runs([tmp_path]), ["judge/mean"]), tmp_path / "figure")
+        panels.append(len(draw_runs(table(read_runs([tmp_path]), ["judge/mean"])).axes))
     assert panels == [2, 2, 1]
 
 

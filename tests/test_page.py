@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import cast
 
-import pytest
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
@@ -91,18 +89,13 @@ def test_one_or_two_numeric_keys_make_lines(tmp_path: Path) -> None:
     assert not (tmp_path / "none" / "effects.png").exists()
 
 
-def test_every_metric_of_the_bars_has_its_panel_with_a_bar_a_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_metric_of_the_bars_has_its_panel_with_a_bar_a_row(tmp_path: Path) -> None:
     names = ("judge/hmr", "judge/hpr", "judge/cas", "judge/mean_harmful", "judge/mean_helpful")
     for height, method in enumerate(("base", "dpo", "sft"), 1):
         write_run(tmp_path / "s", method, 1, dict.fromkeys(names, height / 4))
-    drawn: list[Figure] = []
-    monkeypatch.setattr(
-        figures, "picture", lambda _, size, __, fill: fill(drawn.append(Figure(size)) or drawn[0]) or []
-    )
-    figures.draw_bars(table(read_runs([tmp_path / "s"]), names), tmp_path / "bars")
-    panels = [axes for axes in drawn[0].axes if axes.axison]
+    figure = figures.draw_bars(table(read_runs([tmp_path / "s"]), names))
+    assert figure is not None
+    panels = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_title(loc="left").split(",")[0] for axes in panels] == ["HmR", "HpR", "CAS", *["judge score"] * 2]
     assert all([cast(Rectangle, bar).get_height() for bar in axes.patches] == [0.25, 0.5, 0.75] for axes in panels)
 

@@ -84,9 +84,7 @@ def test_what_a_run_took_is_a_metric_that_is_shown_where_it_is_named(tmp_path: P
     texts = made.lines()
     assert [line[:2] for line in texts] == [["base", "0 ± 0"], ["dpo", "100 ± 0"], ["ppo", "250 ± 0"]]
     assert texts[1][2].startswith("0.45e16 ± ") and texts[2][2].startswith("6.75e16 ± ")
-    assert not any(
-        cell.is_best for row in made.rows for cell in row.cells
-    )  # the base, which did nothing, is not the best
+    assert not any(cell.mark for row in made.rows for cell in row.cells)  # the base, which did nothing, is not the best
 
 
 def test_of_two_rows_the_cheaper_wins(tmp_path: Path) -> None:
@@ -214,7 +212,7 @@ def test_figures_are_drawn_where_their_data_is(tmp_path: Path) -> None:
 def test_the_gain_per_label_is_the_judges_over_what_the_method_bought(tmp_path: Path) -> None:
     metrics = {"judge/mean": 0.6, "judge/base_mean": 0.1}
     for seed, cost in ((1, {"method": {"labels": 250}}), (2, {"method": {"labels": 0}}), (3, {})):
-        write_run(tmp_path / "s", "dpo", seed, metrics, cost=cost)
+        write_run(tmp_path / "s", "dpo", seed, metrics, cost={"stages": {}, **cost})
     runs = read_runs([tmp_path / "s"])
     bought, *others = runs["judge/gain_per_1000_labels"]
     assert bought == pytest.approx(0.5 / 0.25) and np.isnan(others).all()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from prefsweep.pipeline.files import write_jsonl
+from prefsweep.pipeline.files import write_json, write_jsonl
 from prefsweep.report import statistics
 from prefsweep.report.completions import Completions, summarise
 from prefsweep.report.statistics import Array, crossed, effective_size, holm, over_seeds, wilson
@@ -145,10 +145,11 @@ def test_completions_are_averaged_by_group(tmp_path: Path) -> None:
         {"id": "c", "group": "h", "prompt": "…", "values": {"x": 5.0}},
     ]
     write_jsonl(tmp_path / "completions.jsonl", rows)
-    frame, about = summarise(tmp_path / "completions.jsonl", "one")
-    assert (about["prompts"], about["rows"]) == (3, 2)
-    x, hit = (Completions(frame, {"one": about}).of("one", name) for name in ("x", "hit"))
+    write_json(tmp_path / "record.json", {"commit": None, "sections": {"dataset": {}}})
+    frame = summarise(tmp_path / "completions.jsonl", "one")
+    assert frame["prompts"].tolist() == [3, 3]
+    x, hit = (Completions(frame).of("one", name) for name in ("x", "hit"))
     assert x is not None and (x.means.tolist(), x.sizes.tolist()) == ([3.0, 5.0], [3, 1])
     assert hit is not None and (hit.means.tolist(), hit.sizes.tolist()) == ([0.5], [2])
     assert hit.groups.tolist() == x.groups.tolist()[:1]
-    assert Completions(frame, {"one": about}).of("another", "x") is None
+    assert Completions(frame).of("another", "x") is None

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from prefsweep.cli.parser import parse
 from prefsweep.errors import UserError
-from prefsweep.report import Layout, completions, report, table_of
+from prefsweep.report import completions, report, table_of
 from prefsweep.report.completions import read_completions
 from prefsweep.report.runs import read_runs
 from prefsweep.report.table import Table, comparable_sets, table
@@ -94,11 +94,11 @@ def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_answers_that_are_not_what_the_metric_is_the_mean_of_give_no_interval(tmp_path: Path) -> None:
     run = write_run(tmp_path / "s", "dpo", 1)
     write_completions(run, {"judge/mean": [1.0, 2.0, 4.0]})
-    assert made(tmp_path / "s").rows[0].cells[0].interval_over == "prompts"
+    assert made(tmp_path / "s").rows[0].cells[0].over == "prompts"
     record = json.loads((run / "run.json").read_text())
     record["metrics"]["judge/mean"] = 2.5
     (run / "run.json").write_text(json.dumps(record))
-    assert made(tmp_path / "s").rows[0].cells[0].interval_over == ""
+    assert made(tmp_path / "s").rows[0].cells[0].over == ""
 
 
 def test_the_caption_says_what_each_interval_is_over(tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_pairing_finds_a_difference_that_intervals_side_by_side_hide(tmp_path: P
             write_completions(write_run(tmp_path / "s", method, seed), {"judge/mean": scores.tolist()})
     found = made(tmp_path / "s")
     (low, _), (_, high) = (row.cells[0].interval or (0.0, 0.0) for row in found.rows)
-    assert low < high and found.rows[0].cells[0].is_best
+    assert low < high and found.rows[0].cells[0].mark == "best"
 
 
 def test_nothing_is_best_of_a_price(tmp_path: Path) -> None:
     for seed in range(1, 6):
         for method, kl in (("dpo", 4.0), ("sft", 1.0)):
             write_run(tmp_path, method, seed, {"kl/base": kl + seed / 100})
-    assert not any(row.cells[0].is_best for row in made(tmp_path).rows)
+    assert not any(row.cells[0].mark == "best" for row in made(tmp_path).rows)
 
 
 PLAIN = {"stages.generate.temperature": 1, "stages.generate.max_new_tokens": 64}
@@ -153,7 +153,7 @@ def test_runs_that_are_not_comparable_are_refused_in_a_line(
     write_run(tmp_path / "a", "dpo", 1, {"judge/mean": 1.0}, **PLAIN)
     write_run(tmp_path / "b", "sft", 1, {"judge/mean": 1.0}, **PLAIN | change)
     with pytest.raises(UserError, match="share no table") as error:
-        table_of([tmp_path / "b", tmp_path / "a"], Layout(), "md", None, Console(file=io.StringIO()))
+        table_of([tmp_path / "b", tmp_path / "a"], {}, "md", None, Console(file=io.StringIO()))
     assert named in str(error.value) and "\n" not in str(error.value)
 
 
@@ -214,7 +214,7 @@ def test_a_share_that_was_published_in_percent_is_read_as_one_whatever_ours_is(t
     one = table(read_runs([run.parent]), ["judge/cas", "judge/hmr", "judge/mean"], published=entries)
     published = [cell.published for cell in one.rows[0].cells]
     assert [number.value for number in published if number] == [0.52, 0.48, 2.0]
-    assert [number.interval is not None for number in published if number] == [False, True, False]
+    assert [number.low is not None for number in published if number] == [False, True, False]
 
 
 def test_every_cell_of_the_csv_names_its_runs(tmp_path: Path) -> None:
@@ -318,19 +318,11 @@ def test_the_words_of_the_command() -> None:
 def test_a_format_goes_to_the_terminal_and_with_out_into_a_folder(tmp_path: Path) -> None:
     judged(tmp_path / "s", seeds=2)
     console = Console(file=io.StringIO(), width=40)
-    assert table_of([tmp_path / "s"], Layout(), "csv", None, console) == []
+    assert table_of([tmp_path / "s"], {}, "csv", None, console) == []
     assert isinstance(console.file, io.StringIO)
     assert len(list(csv.DictReader(io.StringIO(console.file.getvalue())))) == 6
-    written = table_of([tmp_path / "s"], Layout(metrics=["judge/mean"]), None, tmp_path / "out", console)
+    written = table_of([tmp_path / "s"], {"metrics": ["judge/mean"]}, None, tmp_path / "out", console)
     assert {path.name for path in written} >= {"table.md", "table.tex", "table.csv"}
-
-
-def test_a_killed_job_without_a_config_is_a_row_of_its_own(tmp_path: Path) -> None:
-    write_run(tmp_path, "dpo", 1, {"judge/mean": 1.0})
-    (tmp_path / "lost").mkdir()
-    (tmp_path / "lost/run.json").write_text(json.dumps({"status": "failed", "error": "killed by signal 9"}))
-    tallies = [row.tally for row in made(tmp_path).rows]
-    assert sorted(tallies) == ["0 of 1 (1 failed)", "1 of 1"]
 
 
 def test_a_rate_of_one_has_an_interval(tmp_path: Path) -> None:

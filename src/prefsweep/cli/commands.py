@@ -76,12 +76,13 @@ def table(
     folders: list[Path], rows: Names, columns: Names, metrics: Names, format: str | None, out: Path | None
 ) -> None:
     from prefsweep.jobs.console import console, print_line
-    from prefsweep.report import Layout, report, table_of
+    from prefsweep.report import report, table_of
 
     if len(folders) == 1 and not (rows or columns or metrics or format or out):
         report(folders[0], console)
     else:
-        for path in table_of(folders, Layout(rows, columns or (), metrics), format, out, console):
+        layout = {"metrics": metrics, "rows": rows, "across": columns or ()}
+        for path in table_of(folders, layout, format, out, console):
             print_line(str(path))
 
 

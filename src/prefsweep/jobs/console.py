@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prefsweep.hub import not_pinned
-from prefsweep.jobs import dataset_summary
 from prefsweep.pipeline.compare import nearest_built
 from prefsweep.pipeline.plan import Plan
 from prefsweep.pipeline.runner import Listener
@@ -32,6 +30,8 @@ def waiting(message: str, progress: bool) -> AbstractContextManager[Any]:
 
 def show_plan(plan: Plan, store: Store, title: str) -> None:
     """Print each stage as built or missing; for a missing one, how it differs from the most similar built one."""
+    from prefsweep.jobs import dataset_summary  # as in `model_lines`: it imports the schema, which `table` needs not
+
     console.print(escape(title), style="italic", soft_wrap=True)  # unwrapped, so that it can be copied
     for line in [*dataset_summary.lines(plan.stages, store), *model_lines(plan, store)]:
         print_line(line)
@@ -55,6 +55,8 @@ def nearest_line(stage: Stage, store: Store) -> str:
 
 def model_lines(plan: Plan, store: Store) -> Iterator[str]:
     """Yield a line for each model whose commit the config does not pin."""
+    from prefsweep.hub import not_pinned
+
     sections = {name: section for stage in plan.stages for name, section in stage.sections.items() if name != "dataset"}
     for section in sections.values():
         if pin := not_pinned(section, store.root.parent):

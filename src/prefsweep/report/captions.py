@@ -1,7 +1,7 @@
 """The sentences under a table: what every ± and mark in it means, and where its numbers come from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,78 +27,76 @@ MARKS = (
 
 
 def caption(runs: pd.DataFrame, keys: Sequence[str], cells: Sequence[Cell]) -> str:
-    """What is equal in all rows, what every ± and mark means, and which runs the numbers stand for."""
+    """Return what is equal in all rows, what every ± and mark means, and which runs the numbers stand for."""
     first, counted = runs.iloc[0], runs[runs["has_result"]]
-    parts = [", ".join(f"{name} {first[name]}" for name in NAMES if name not in keys and first[name])]
-    kinds = {cell.interval_over for cell in cells if cell.mean is not None}
-    parts += [text for kind, text in INTERVALS.items() if kind in kinds]
-    parts += [WILSON] * any(cell.is_rate and cell.mean is not None for cell in cells)
-    parts += [f"{prompts} a run"] if (prompts := prompts_text(counted)) else []
-    parts += [MARKS] * any(cell.is_tested for cell in cells)
-    sources = sorted({cell.published.source for cell in cells if cell.published})
-    parts += [f"published: {'; '.join(sources)}"] * bool(sources)
-    parts += ["a diverged run that could be judged stays in the mean"] * bool((counted["status"] == "diverged").any())
-    parts += ["runs that did not finish have no number here; the last column counts them"] * (len(counted) < len(runs))
-    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts if part)
+    measured = [cell for cell in cells if cell.mean is not None]
+    sources = {cell.published.source for cell in cells if cell.published}
+    sentences = {  # each with whether it applies
+        ", ".join(f"{name} {first[name]}" for name in NAMES if name not in keys): True,
+        **{text: any(cell.over == over for cell in measured) for over, text in INTERVALS.items()},
+        WILSON: any(cell.is_rate for cell in measured),
+        f"{prompts_text(counted)} a run": bool(prompts_text(counted)),
+        MARKS: any(cell.mark is not None for cell in cells),
+        f"published: {'; '.join(sorted(sources))}": bool(sources),
+        "a diverged run that could be judged stays in the mean": "diverged" in set(counted["status"]),
+        "runs that did not finish have no number here; the last column counts them": len(counted) < len(runs),
+    }
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text, applies in sentences.items() if text and applies)
+
+
+def decoding(runs: pd.DataFrame) -> dict[str, Any]:
+    """Return how the judged completions of runs that share a table were generated; empty where none were."""
+    return next(filter(None, runs["decoding"]), {})
 
 
 def prompts_text(runs: pd.DataFrame) -> str:
-    """`500 test prompts`, or nothing where no run says how many."""
-    counts, splits = (decodings(runs, key) for key in ("prompts", "split"))
-    split = f"{splits[0]} " if len(splits) == 1 else ""
-    return f"{' or '.join(map(str, counts))} {split}prompts" if counts else ""
-
-
-def decodings(runs: pd.DataFrame, key: str) -> list[Any]:
-    """Return the distinct values of a setting with which the judged completions were generated."""
-    return sorted({settings[key] for settings in runs["decoding"] if settings.get(key) is not None})
+    """Return `500 test prompts`."""
+    settings = decoding(runs)
+    return f"{settings['prompts']} {settings['split']} prompts" if settings else ""
 
 
 def provenance(runs: pd.DataFrame, completions: Completions, metrics: Sequence[str]) -> str:
-    """Sweep, commit, data, judge with its accuracy, n, seeds and decoding, as far as the runs say them; with BLEU among
-    the metrics, how that was counted."""
-    known = [entry for entry in completions.known(runs) if entry]
+    """Return sweep, commit, data, judge with its accuracy, n, seeds and decoding; with BLEU, how that was counted."""
+    abouts = [about for about in completions.of_runs(runs) if about]
     parts = [
-        listed("Sweep", {folder.resolve().parent.name for folder in runs["folder"]}),
-        listed("commit", {entry["commit"][:12] for entry in known}),
-        listed("data", {entry["data"] for entry in known}),
+        listed("Sweep", (folder.resolve().parent.name for folder in runs["folder"])),
+        listed("commit", (about["commit"][:12] for about in abouts)),
+        listed("data", (about["data"] for about in abouts)),
         judge_text(runs),
-        listed("n", {f"{entry['prompts']} prompts" for entry in known}),
-        listed("seeds", {str(seed) for seed in runs["seed"].dropna()}),
-        decoding_text(runs),
-        listed("BLEU", bleu_signatures(runs) if any(name.startswith("text/bleu") for name in metrics) else set()),
+        listed("n", (f"{about['prompts']} prompts" for about in abouts)),
+        listed("seeds", map(str, runs["seed"])),
+        decoding_text(decoding(runs)),
+        listed("BLEU", bleu_signatures(runs) if any(name.startswith("text/bleu") for name in metrics) else ()),
     ]
     return "; ".join(filter(None, parts)) + "."
 
 
-def listed(what: str, values: set[str]) -> str:
-    texts = sorted(filter(None, values), key=lambda value: (len(value), value))
+def listed(what: str, values: Iterable[str]) -> str:
+    texts = sorted(filter(None, set(values)), key=lambda value: (len(value), value))
     more = f" and {len(texts) - 8} more" if len(texts) > 8 else ""
     return f"{what} {', '.join(texts[:8])}{more}" if texts else ""
 
 
-def bleu_signatures(runs: pd.DataFrame) -> set[str]:
-    """How sacrebleu counted, in its own words, in the runs that have BLEU."""
-    having = records(runs[runs["text/bleu"].notna()]) if "text/bleu" in runs else []
-    paths = [path for run in having if (path := stage_file(run, run["target"], "signatures.json"))]
-    return {json.loads(path.read_text())["text/bleu"] for path in paths}
+def bleu_signatures(runs: pd.DataFrame) -> list[str]:
+    """Return how sacrebleu counted, in its own words."""
+    paths = (stage_file(run, run["target"], "signatures.json") for run in records(runs[runs["has_result"]]))
+    return [json.loads(path.read_text())["text/bleu"] for path in paths if path]
 
 
 def judge_text(runs: pd.DataFrame) -> str:
-    """`judge oracle (right on 0.712 of test pairs, length alone 0.570)`."""
-    names = sorted(runs["judge"].dropna().unique())
+    """Return `judge oracle (right on 0.712 of test pairs, length alone 0.570)`."""
     words = {"judge/accuracy": "right on {} of test pairs", "judge/length_accuracy": "length alone {}"}
     values = {name: runs.loc[runs["has_result"], name].dropna() for name in words if name in runs}
-    notes = [words[name].format(number(known.iloc[0], 3)) for name, known in values.items() if len(known)]
-    return f"judge {', '.join(names)}" + (f" ({', '.join(notes)})" if notes else "") if names else ""
+    notes = [words[name].format(number(column.iloc[0], 3)) for name, column in values.items() if len(column)]
+    return listed("judge", runs["judge"]) + (f" ({', '.join(notes)})" if notes else "")
 
 
-def decoding_text(runs: pd.DataFrame) -> str:
-    """`decoding at temperature 1, 1 completion a prompt, at most 128 tokens`."""
-    keys = ("temperature", "completions_per_prompt", "max_new_tokens")
-    temperatures, counts, caps = (decodings(runs, key) for key in keys)
-    if not temperatures:
+def decoding_text(settings: dict[str, Any]) -> str:
+    """Return `decoding at temperature 1, 1 completion a prompt, at most 128 tokens`."""
+    if not settings:
         return ""
-    how = "greedy" if temperatures[0] == 0 else f"at temperature {temperatures[0]:g}"
-    count, cap = (counts or [1])[0], f", at most {caps[0]} tokens" if caps else ""
-    return f"decoding {how}, {count} completion{'s' * (count != 1)} a prompt{cap}"
+    temperature, count = settings["temperature"], settings["completions_per_prompt"]
+    how = "greedy" if temperature == 0 else f"at temperature {temperature:g}"
+    return (
+        f"decoding {how}, {count} completion{'s' * (count != 1)} a prompt, at most {settings['max_new_tokens']} tokens"
+    )

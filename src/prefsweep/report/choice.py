@@ -31,8 +31,9 @@ class Choice:
 
     @property
     def words(self) -> str:
-        texts = (f"{key_heading(key)} {value_text(value)}" for key, value in self.keys.items())
-        return ", ".join(texts) or "the only one"
+        return (
+            ", ".join(f"{key_heading(key)} {value_text(value)}" for key, value in self.keys.items()) or "the only one"
+        )
 
     @property
     def value_text(self) -> str:
@@ -43,53 +44,46 @@ def ranked(folder: Path, by: str | None) -> list[Choice]:
     """Return the configurations of a sweep, the best first. One that failed in part is ranked by what remains."""
     runs = read_runs([folder])
     keys = varying(runs)
-    configurations = groups(runs, keys)
-    finished = records(runs[runs["has_result"]])
-    histories = {run["identity"]: history(run) for run in finished}
-    known = sorted({name for rows in histories.values() for row in rows for name in row if is_validation(name)})
-    usual = [name for name in METRICS if name in known] or known
+    histories = [history(run) if run["has_result"] else [] for run in records(runs)]
+    measured = sorted({name for rows in histories for row in rows for name in row if name.startswith(VALIDATION)})
+    usual = [name for name in METRICS if name in measured] or measured
     hint = ", ".join(usual) or "one of validation: these runs measured none (stages.<name>.evaluate_every)"
-    if by is None and len(configurations) > 1:
-        raise UserError(
-            f"--by: {folder} has {len(configurations)} configurations; name the metric to choose by: {hint}"
-        )
+    if by is None and (count := len(groups(runs, keys))) > 1:
+        raise UserError(f"--by: {folder} has {count} configurations; name the metric to choose by: {hint}")
     if by in metric_names(runs):
         raise UserError(f"--by {by}: is measured on test, where the best of many flatters itself; name {hint}")
-    values = {run["identity"]: value for run in finished if (value := kept_value(run, histories, by)) is not None}
-    if by is not None and not values:
-        raise UserError(f"--by {by}: no run measured it{nearest(by, known)}; name {hint}")
-    stages = sorted({run["result"] for run in finished if run["identity"] in values})
+    values = [of_kept_state(run, rows, by) if by else None for run, rows in zip(records(runs), histories, strict=True)]
+    runs = runs.assign(value=pd.Series(values, dtype=float))
+    stages = sorted(runs.loc[runs["value"].notna(), "result"].unique())
+    if by is not None and not stages:
+        raise UserError(f"--by {by}: no run measured it{nearest(by, measured)}; name {hint}")
     if len(stages) > 1 and by != JUDGED:
         raise UserError(f"--by {by}: of {' and of '.join(stages)} are two measures; name a sweep of one method")
     choices = []
-    for settings, group in configurations:
-        measured = [values[identity] for identity in group["identity"] if identity in values]
-        config = dict(zip(keys, settings, strict=True))
-        choices.append(Choice(config, group, fmean(measured) if measured else None))
+    for settings, group in groups(runs, keys):
+        of_group = group["value"].dropna()
+        choices.append(
+            Choice(dict(zip(keys, settings, strict=True)), group, fmean(of_group) if len(of_group) else None)
+        )
     sign = metric(by or "").sign or 1
     return sorted(choices, key=lambda choice: (choice.value is None, -sign * (choice.value or 0.0)))
 
 
 def history(run: Run) -> list[Run]:
-    """The rows of the stage that ends the method; its validations with what the judge said of their completions."""
-    validated = stage_rows(run, run["inputs"].get("validated"), HISTORY)
-    judged = {row["step"]: row[JUDGED] for row in validated if JUDGED in row}
+    """Return the rows of the stage that ends the method; its validations with the judge's mean score of them."""
+    judged = {row["step"]: {JUDGED: row[JUDGED]} for row in stage_rows(run, run["inputs"].get("validated"), HISTORY)}
     return [
-        row | {JUDGED: judged[row["step"]]} if row["step"] in judged and any(map(is_validation, row)) else row
-        for row in stage_rows(run, str(run["result"]), HISTORY)
+        row | judged.get(row["step"], {}) if any(name.startswith(VALIDATION) for name in row) else row
+        for row in stage_rows(run, run["result"], HISTORY)
     ]
 
 
-def is_validation(name: str) -> bool:
-    return name.startswith(VALIDATION)
-
-
-def kept_value(run: Run, histories: dict[str, list[Run]], by: str | None) -> float | None:
-    """The metric on validation of the state that the run kept: the last one, or the best by what chose it."""
-    rows = [row for row in histories[run["identity"]] if is_number(row.get(str(by)))]
-    if by is None or not rows:
+def of_kept_state(run: Run, rows: list[Run], by: str) -> float | None:
+    """Return the metric on validation of the state that the run kept: the last one, or the best by what chose it."""
+    rows = [row for row in rows if is_number(row.get(by))]
+    if not rows:
         return None
-    stage = f"stages.{str(run['result']).partition('/')[0]}"
+    stage = f"stages.{run['result'].partition('/')[0]}"
     chosen_by = f"{VALIDATION}{run.get(f'{stage}.best_by')}"
     if run.get(f"{stage}.checkpoint") == "best" and all(chosen_by in row for row in rows):
         sign = metric(chosen_by).sign or 1

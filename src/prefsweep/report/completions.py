@@ -10,21 +10,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from prefsweep.pipeline.files import atomic, read_jsonl
-from prefsweep.report.runs import records, stage_file
+from prefsweep.pipeline.store import RECORD
+from prefsweep.report.runs import Run, records, stage_file, stage_rows
 from prefsweep.report.statistics import Array
 
 PARQUET = "completions.parquet"
 SAMPLES = "completions.jsonl"
 COUNT = " completions"  # after a metric's name: the column that says how many completions its mean is over
-ABOUT = b"prefsweep.completions"  # the file's metadata: what is known of each stage, by its identity
-EMPTY = pd.DataFrame({"stage": [], "group": []}, dtype=str)
+# Columns with one value a stage: the size and time of the file when it was read, how many prompts were completed and
+# which, the commit of the code, and the fingerprint of the data.
+ABOUT = ("size", "mtime", "prompts", "hash", "commit", "data")
+WORDS = ("stage", "group", "hash", "commit", "data")
+EMPTY = pd.DataFrame(columns=["stage", "group", *ABOUT])
 
 
 class Prompts(NamedTuple):
@@ -37,99 +40,96 @@ class Prompts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Completions:
-    """`frame` has a row for each target `stage` and prompt group, and for each metric its mean and its count there.
-
-    `about[identity]`: `rows` of the stage in the frame, its number of `prompts` and their `hash`, the `commit` of the
-    code and the fingerprint of the `data`, and the `size` and `mtime` of the file that was read.
-    """
+    """A row for each target `stage` and prompt group: for each metric its mean and its count there, and `ABOUT`."""
 
     frame: pd.DataFrame
-    about: dict[str, dict[str, Any]]
 
     @cached_property
-    def rows(self) -> dict[str, slice]:
-        ends = list(accumulate(about["rows"] for about in self.about.values()))
-        return {name: slice(end - self.about[name]["rows"], end) for name, end in zip(self.about, ends, strict=True)}
+    def about(self) -> dict[str, dict[str, Any]]:
+        """What the frame holds of each stage besides its values."""
+        firsts = self.frame.drop_duplicates("stage")
+        return {row["stage"]: row for row in records(firsts[["stage", *ABOUT]])}
 
     @cached_property
-    def codes(self) -> Array:
-        return pd.factorize(self.frame["group"])[0].astype(float)
+    def rows(self) -> dict[str, Any]:
+        """The rows of each stage in the frame."""
+        return {str(stage): rows for stage, rows in self.frame.groupby("stage", observed=True).indices.items()}
+
+    @cached_property
+    def columns(self) -> dict[str, Array]:
+        groups = pd.factorize(self.frame["group"])[0].astype(float)
+        names = self.frame.columns.difference([*WORDS, *ABOUT])
+        return {"group": groups} | {name: self.frame[name].to_numpy() for name in names}
 
     def of(self, identity: str | None, metric: str) -> Prompts | None:
         """Return the completions that a target left with a value of the metric; None where none has."""
-        rows = self.rows.get(identity or "")
-        if rows is None or metric not in self.columns:
+        if identity not in self.rows or metric + COUNT not in self.columns:
             return None
-        means, counts = (array[rows] for array in self.columns[metric])
-        prompts, present = Prompts(self.codes[rows], means, counts), counts > 0
-        if present.all():
-            return prompts
-        return Prompts(*(array[present] for array in prompts)) if present.any() else None
+        rows = self.rows[identity]
+        rows = rows[self.columns[metric + COUNT][rows] > 0]
+        return Prompts(*(self.columns[name][rows] for name in ("group", metric, metric + COUNT))) if len(rows) else None
 
-    @cached_property
-    def columns(self) -> dict[str, tuple[Array, Array]]:
-        metrics = [name for name in map(str, self.frame) if name + COUNT in self.frame]
-        return {name: (self.frame[name].to_numpy(), self.frame[name + COUNT].to_numpy()) for name in metrics}
-
-    def known(self, runs: pd.DataFrame) -> list[dict[str, Any]]:
-        """What is known of each run's completions; nothing of a run that left none."""
+    def of_runs(self, runs: pd.DataFrame) -> list[dict[str, Any]]:
+        """Return `about` of each run's completions; nothing of a run that left none."""
         return [self.about.get(identity or "", {}) for identity in runs["target_identity"]]
 
 
 def read_completions(runs: pd.DataFrame) -> Completions:
     """Return the completions of the runs, and keep what was read of each sweep in its folder's parquet."""
     sweeps: dict[Path, dict[str, Path]] = {}
-    for run in records(runs[runs["has_result"]]):
+    columns = ["folder", "outputs", "stages", "target", "target_identity"]
+    for run in records(runs.loc[runs["has_result"], columns]):
         path = stage_file(run, run["target"], SAMPLES)
         if path is not None:
             sweeps.setdefault(run["folder"].parent, {})[run["target_identity"]] = path
-    parts = [read_sweep(folder / PARQUET, paths) for folder, paths in sweeps.items()]
-    if len(parts) == 1:
-        return parts[0]
-    frame = pd.concat([EMPTY, *(part.frame for part in parts)], ignore_index=True)
-    about = {identity: entry for part in parts for identity, entry in part.about.items()}
-    return Completions(frame.drop_duplicates(["stage", "group"]), about)  # a stage may lie in two of the sweeps
+    frames = [read_sweep(folder / PARQUET, paths) for folder, paths in sweeps.items()]
+    if len(frames) == 1:
+        return Completions(frames[0])
+    frame = pd.concat([EMPTY, *frames], ignore_index=True)
+    return Completions(frame.drop_duplicates(["stage", "group"]))  # a stage may lie in two of the sweeps
 
 
-def read_sweep(path: Path, files: Mapping[str, Path]) -> Completions:
+def read_sweep(path: Path, files: Mapping[str, Path]) -> pd.DataFrame:
     """Return what the parquet at `path` holds and what lies in the other files, by identity of the stage."""
-    import pyarrow.parquet
-
-    stored = Completions(EMPTY, {})
+    stored, about = EMPTY, {}
     with contextlib.suppress(OSError, ValueError, KeyError):  # absent, or not a file of ours: all is read again
-        table = pyarrow.parquet.read_table(path)
-        stored = Completions(table.to_pandas(), json.loads(table.schema.metadata[ABOUT]))
+        frame = pd.read_parquet(path)
+        about, stored = Completions(frame).about, frame
     stats = {identity: file.stat() for identity, file in files.items()}
-    marks = {identity: {"size": stat.st_size, "mtime": stat.st_mtime_ns} for identity, stat in stats.items()}
-    new = [name for name, mark in marks.items() if not mark.items() <= stored.about.get(name, {}).items()]
+    read = {identity: (row["size"], row["mtime"]) for identity, row in about.items()}
+    new = [name for name, stat in stats.items() if read.get(name) != (stat.st_size, stat.st_mtime_ns)]
     if not new:
         return stored
-    read = {name: summarise(files[name], name) for name in new}
-    frames = [stored.frame[~stored.frame["stage"].isin(new)], *(frame for frame, _ in read.values())]
-    about = {name: entry for name, entry in stored.about.items() if name not in new}
-    about |= {name: entry | marks[name] for name, (_, entry) in read.items()}
-    updated = Completions(pd.concat(frames, ignore_index=True), about)
-    frame = updated.frame.astype({"stage": "category", "group": "category"})
-    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**table.schema.metadata, ABOUT: json.dumps(about).encode()})
+    frames = [stored[~stored["stage"].isin(new)], *(summarise(files[name], name) for name in new)]
+    frame = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+    frame = frame.astype(dict.fromkeys(WORDS, "category"))
     with contextlib.suppress(OSError), atomic(path) as temporary:  # a folder that is not ours may be read-only
-        pyarrow.parquet.write_table(table, temporary)
-    return updated
+        frame.to_parquet(temporary)
+    return frame
 
 
-def summarise(path: Path, identity: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The rows of one stage's completions in the frame, and what is known of them."""
-    rows = list(read_jsonl(path))
-    values = pd.DataFrame([row.get("values") or {} for row in rows], dtype=float)
-    by_group = values.groupby([str(row.get("group", row["id"])) for row in rows], sort=False)
+def summarise(path: Path, identity: str) -> pd.DataFrame:
+    """Return the rows of one stage's completions in the frame."""
+    stat, rows, record = path.stat(), list(read_jsonl(path)), json.loads(path.with_name(RECORD).read_text())
+    values = pd.DataFrame([row["values"] for row in rows], dtype=float)
+    by_group = values.groupby([row["group"] for row in rows], sort=False)
     frame = pd.concat([by_group.mean(), by_group.count().add_suffix(COUNT)], axis=1).rename_axis("group").reset_index()
-    frame.insert(0, "stage", identity)
     prompts = sorted({json.dumps([row["id"], row["prompt"]]) for row in rows})
-    digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
-    about = {"rows": len(frame), "prompts": len(prompts), "hash": digest, "commit": "", "data": ""}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a record of another version may say less
-        record = json.loads(path.with_name("record.json").read_text())
-        dataset = json.dumps(record["sections"]["dataset"], sort_keys=True)
-        data = hashlib.sha256(dataset.encode()).hexdigest()[:12]
-        about |= {"commit": record.get("commit") or "", "data": data}
-    return frame, about
+    return frame.assign(
+        stage=identity,
+        size=stat.st_size,
+        mtime=stat.st_mtime_ns,
+        prompts=len(prompts),
+        hash=fingerprint("\n".join(prompts))[:16],
+        commit=record["commit"] or "",
+        data=fingerprint(json.dumps(record["sections"]["dataset"], sort_keys=True))[:12],
+    )
+
+
+def first_samples(run: Run) -> dict[str, Run]:
+    """Return the first completion of each prompt, by the prompt's id; nothing of a run that left none."""
+    return {row["id"]: row for row in stage_rows(run, run["target"], SAMPLES) if row["sample"] == 0}
+
+
+def fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

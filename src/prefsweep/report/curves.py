@@ -16,9 +16,9 @@ from prefsweep.report.table import Table
 
 Point = dict[str, Any]
 TRAINING = {"loss": "loss", "margin": "reward margin", "score": "score"}  # of a history, each a panel
-OWN = ("score", "accuracy", "loss")  # what a stage validates by, where the judge did not: the first that it has
-TAKEN = ("cost/labels", "cost/tokens_generated", "cost/flops", "cost/seconds")
-COSTS = ("cost/labels", "cost/flops", "cost/seconds", "cost/gpu_hours")
+# What a method is judged by on validation: the judge, or where it saw none, what the stage measures first of these.
+MEASURES = (JUDGED, *(VALIDATION + name for name in ("score", "accuracy", "loss")))
+COSTS = ("cost/labels", "cost/tokens_generated", "cost/flops", "cost/seconds", "cost/gpu_hours")
 QUALITY = "judge/mean"
 MOST_RUNS = 60  # lines beyond that are a blot
 MINUTE = 60
@@ -27,37 +27,35 @@ MINUTE = 60
 def points_of(table: Table, read: Callable[[Run], Iterator[Point]]) -> pd.DataFrame:
     """Collect the points of the table's runs, with their `row` and `run`, in panels in which `x` differs.
 
-    Seeds are read in turn, so that every row shows before any shows twice.
+    Seeds are read in turn, so that every row shows before any shows twice. Where a stage reads its data more than once,
+    its points are by `epoch`.
     """
     turns = [(turn, row, run) for row, of in enumerate(table.rows) for turn, run in enumerate(records(of.runs))]
     shown = sorted(turns, key=lambda each: each[:2])[:MOST_RUNS]
     rows = [point | {"row": row, "run": run["identity"]} for _, row, run in shown for point in read(run)]
     points = pd.DataFrame(rows, columns=["panel", "xlabel", "x", "y", "line", "row", "run", "epoch"])
     points = points[points.groupby(["panel", "xlabel"])["x"].transform("nunique") > 1]
+    epochs = points["epoch"].astype(float).groupby(points["panel"])
+    by_epoch = (epochs.transform("max") > 1) & (epochs.transform("count") == epochs.transform("size"))
+    points = points.assign(
+        x=points["x"].mask(by_epoch, points["epoch"]), xlabel=points["xlabel"].mask(by_epoch, "epoch")
+    )
     return points.sort_values("panel", kind="stable")
 
 
-def training_points(table: Table) -> pd.DataFrame:
-    """Loss, reward margin and score of every stage: by epoch where it reads its data more than once, else by step."""
-    points = points_of(table, training)
-    epochs = points["epoch"].astype(float).groupby(points["panel"])
-    by_epoch = (epochs.transform("max") > 1) & (epochs.transform("count") == epochs.transform("size"))
-    x = points["x"].where(~by_epoch, points["epoch"])
-    return points.assign(x=x, xlabel=by_epoch.map({True: "epoch", False: "step"}))
-
-
 def training(run: Run) -> Iterator[Point]:
+    """Yield loss, reward margin and score of every stage."""
     for role in run["stages"]:
         for row in stage_rows(run, role, HISTORY):
-            for name in TRAINING:
+            step = {"x": row["step"], "xlabel": "step", "epoch": row.get("epoch")}
+            for name, heading in TRAINING.items():
                 for line, key in (("-", name), ("--", VALIDATION + name)):
                     if is_number(row.get(key)):
-                        point = {"panel": f"{role}: {TRAINING[name]}", "line": line, "x": row["step"], "y": row[key]}
-                        yield point | {"xlabel": "step", "epoch": row.get("epoch")}
+                        yield {"panel": f"{role}: {heading}", "line": line, "y": row[key], **step}
 
 
 def power(run: Run) -> Iterator[Point]:
-    """The power of the GPUs of a run's process by stage, over its minutes."""
+    """Yield the power of the GPUs of a run's process by stage, over its minutes."""
     for role in run["stages"]:
         for row in stage_rows(run, role, TRACE):
             if "watts" in row:
@@ -65,7 +63,7 @@ def power(run: Run) -> Iterator[Point]:
 
 
 def cost(run: Run) -> Iterator[Point]:
-    """The judge score over everything that the run took."""
+    """Yield the judge score over everything that the run took."""
     for name in COSTS:
         if run["has_result"] and is_number(run.get(name)) and is_number(run.get(QUALITY)):
             yield {"panel": "", "line": "", **on_axis(name, run[name]), "y": run[QUALITY]}
@@ -78,30 +76,27 @@ def on_axis(name: str, value: float) -> Point:
 
 
 def efficiency(run: Run) -> Iterator[Point]:
-    """What a method had reached on validation over what it had taken until then, the stages before it included.
+    """Yield what a method had reached on validation over what it had taken, the stages before it included.
 
-    By the judge, or by the own measure of the stage that ends the method, where the judge saw no validation. Nothing
-    where that stage did not validate, or where what it took is not known.
+    Nothing where the stage that ends the method did not validate, or where what it took is not known.
     """
-    role = str(run["result"])
-    total, of_stage = run["cost"].get("method"), (run["cost"].get("stages") or {}).get(role)
+    role = run["result"]
     rows = [row for row in history(run) if "cost/flops" in row]
-    measures = (JUDGED, *(VALIDATION + name for name in OWN))
-    measure = next((name for name in measures if any(name in row for row in rows)), None)
-    if not run["has_result"] or measure is None or not total or not of_stage:
+    measure = next((name for name in MEASURES if any(name in row for row in rows)), None)
+    if not run["has_result"] or measure is None or role not in run["stage_costs"]:
         return
     seconds = {row["step"]: row["seconds"] for row in stage_rows(run, role, TRACE) if "step" in row}
     rows = [{"cost/seconds": seconds.get(row["step"])} | row for row in rows if measure in row]
-    for name in TAKEN:
-        count = name.removeprefix("cost/")
-        if count in total and all(row.get(name) is not None for row in rows):
+    for name in COSTS:
+        if is_number(run.get(name)) and all(row.get(name) is not None for row in rows):
+            before = run[name] - run["stage_costs"][role][name.removeprefix("cost/")]
             for row in rows:
-                axis = on_axis(name, total[count] - of_stage[count] + row[name])
+                axis = on_axis(name, before + row[name])
                 yield {"panel": measured_as(run, role, measure), "line": "-", **axis, "y": row[measure]}
 
 
 def measured_as(run: Run, role: str, measure: str) -> str:
-    """The heading of a panel: two measures that mean different things have different ones.
+    """Return the heading of a panel: two measures that mean different things have different ones.
 
     The judge's score is one measure for all methods that completed as many prompts in one way: ppo may cut prompts, and
     sample at a temperature of its own.
@@ -117,5 +112,5 @@ def measured_as(run: Run, role: str, measure: str) -> str:
 
 
 def bounds(tokens: Any) -> str:
-    """`4–16` for a range of lengths, `48` for one length."""
+    """Return `4–16` for a range of lengths, `48` for one length."""
     return "–".join(dict.fromkeys(str(tokens).split(", ")))

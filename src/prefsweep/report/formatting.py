@@ -1,17 +1,15 @@
-"""Numbers, settings and rows as text."""
+"""Numbers and settings as text."""
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from numbers import Real
+from collections.abc import Iterable
 from typing import Any
 
 NOTHING = "–"
-MILLION = 1e6
 
 
 def value_text(value: Any) -> str:
-    """A setting as a table shows it: `0.1`, `true`, `c_attn, c_proj`, and a dash for none."""
+    """Return a setting as a table shows it: `0.1`, `true`, `c_attn, c_proj`, and a dash for none."""
     if value is None:
         return NOTHING
     if isinstance(value, list | tuple):
@@ -22,7 +20,7 @@ def value_text(value: Any) -> str:
 
 
 def key_heading(key: str) -> str:
-    """`dpo.beta` for `stages.dpo.beta`; every other key as it is typed."""
+    """Return `dpo.beta` for `stages.dpo.beta`; every other key as it is typed."""
     return key.removeprefix("stages.")
 
 
@@ -32,29 +30,24 @@ def decimals_for(means: Iterable[float | None]) -> int:
     if largest == 0:
         return 3
     decimals = 2 - math.floor(math.log10(largest))
-    return decimals if largest >= MILLION else min(max(decimals, 0), 4)
+    return decimals if largest >= 1e6 else min(max(decimals, 0), 4)
 
 
 def number(value: float, decimals: int) -> str:
-    """`0.573`, or `3.60e16` where decimals are below 0: one exponent for a whole column."""
+    """Return `0.573`, or `3.60e16` where decimals are below 0: a column has one exponent."""
     if decimals < 0:
         return f"{number(value / 10 ** (2 - decimals), 2)}e{2 - decimals}"
     text = f"{value:.{decimals}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def pipe_table(rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table, in whose cells a bar is escaped."""
-    return "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows)
-
-
 def sort_key(value: Any) -> tuple[int, float, str]:
-    """A sorting key for settings of any kind: none first, then numbers by size, then words, 2 before 10."""
-    if isinstance(value, Real):
+    """Order settings of any kind: none first, then numbers by size, then words, 2 before 10."""
+    if isinstance(value, int | float):
         return 1, float(value), ""
     return (0, 0.0, "") if value is None else (2, 0.0, natural(value_text(value)))
 
 
 def natural(name: str) -> str:
-    """A sorting key for names: numbers by size, part by part, so that sft comes before sft+dpo, and 2 before 10."""
+    """Order names with numbers by size, part by part, so that sft comes before sft+dpo, and 2 before 10."""
     return re.sub(r"\d+(?:\.\d+)?", lambda digits: f"{float(digits[0]):030.9f}", name).replace("_", "\0")

@@ -4,13 +4,12 @@ import base64
 import json
 import os
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from prefsweep.pipeline.files import read_jsonl
+from prefsweep.pipeline.store import RECORD
 from prefsweep.report.cells import Cell
-from prefsweep.report.completions import SAMPLES
+from prefsweep.report.completions import first_samples
 from prefsweep.report.formatting import number, value_text
 from prefsweep.report.runs import Run, metric_names, records, stage_file
 from prefsweep.report.table import Row, Table
@@ -36,11 +35,9 @@ def to_html(
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     environment.filters |= {"source": source_of, "value_text": value_text}
-    rows = [(f"t{at}-r{index}", row) for at, table in enumerate(tables) for index, row in enumerate(table.rows)]
-    groups: list[dict[str, Any]] = [
-        {"anchor": anchor, "name": row.name, "runs": runs_of(row, folder)} for anchor, row in rows
-    ]
-    runs = [run for group in groups for run in group["runs"]]
+    rows = {f"t{at}-r{index}": row for at, table in enumerate(tables) for index, row in enumerate(table.rows)}
+    groups: list[Any] = [(anchor, row.name, described(row, folder)) for anchor, row in rows.items()]
+    runs = [run for _, _, of_row in groups for run in of_row]
     page = environment.get_template("page.html").render(
         title=title,
         tally=f"{sum(run['status'] == 'finished' for run in runs)} of {len(runs)} runs finished",
@@ -48,72 +45,61 @@ def to_html(
         comparisons=[(at, versus) for at, versus in enumerate(comparisons) if versus is not None],
         failures=[run for run in runs if run["status"] != "finished"],
         figures=[(path.stem, base64.b64encode(path.read_bytes()).decode()) for path in figures],
-        samples=side_by_side([row for _, row in rows]),
+        samples=side_by_side(list(rows.values())),
         groups=groups,
         command=command,
-        versions=versions(rows[0][1]) if rows else "",
+        versions=versions([run for row in rows.values() for run in records(row.runs)]),
     )
     return "\n".join(line for line in page.splitlines() if line.strip()) + "\n"
 
 
 def source_of(cell: Cell) -> str:
-    """A line a run behind a number: its value, identity and folder."""
+    """Return a line a run behind a number: its value, identity and folder."""
     lines = zip(cell.values, cell.runs["identity"], cell.runs["folder"], strict=True)
     return "\n".join(f"{value!r}  {identity}  {folder}" for value, identity, folder in lines)
 
 
-def runs_of(row: Row, folder: Path) -> list[dict[str, Any]]:
-    """What the page says of each run of a row."""
-    names, described = metric_names(row.runs), []
-    for run in records(row.runs):
+def described(row: Row, folder: Path) -> list[Run]:
+    """Return the row's runs with what the page says of each: `href`, `details` and `last_lines`."""
+    names, runs = metric_names(row.runs), records(row.runs)
+    for run in runs:
         details = {name: run[name] for name in ("identity", "stages", "overrides")} | {"folder": str(run["folder"])}
         details["metrics"] = {name: run[name] for name in names if run[name] == run[name]}
-        href = Path(os.path.relpath(run["folder"].resolve() / "run.json", folder.resolve())).as_posix()
-        texts = {"href": href, "details": json.dumps(details, indent=1, ensure_ascii=False)}
-        texts["last_lines"] = "" if run["status"] == "finished" else last_lines(run)
-        described.append(texts | {name: run[name] for name in ("name", "status", "seed")})
-    return described
+        run["href"] = Path(os.path.relpath(run["folder"].resolve() / "run.json", folder.resolve())).as_posix()
+        run["details"] = json.dumps(details, indent=1, ensure_ascii=False)
+        run["last_lines"] = last_lines(run)
+    return runs
 
 
 def last_lines(run: Run) -> str:
-    """The end of a run's error and of its log."""
-    log = run["folder"] / LOG
+    """Return the end of a run's error and of its log."""
+    error, log = (run["error"] or "nothing was recorded").strip(), run["folder"] / LOG
     lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
-    error = str(run["error"] or "").strip().splitlines()[-LAST_LINES:]
-    return "\n".join([*error, *(["", f"{LOG}:", *lines] if lines else [])]) or "nothing was recorded"
+    return "\n".join([*error.splitlines()[-LAST_LINES:], *(["", f"{LOG}:", *lines] if lines else [])])
 
 
 def side_by_side(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The first prompts, with the completions by each row's first run that left any."""
+    """Return the first prompts, with the completions by each row's first run that left any."""
     prompts: dict[str, dict[str, Any]] = {}
     for row in rows[:ROWS]:
-        for sample in islice(first_samples(row), PROMPTS * 64):
-            name = str(sample["id"])
-            if sample.get("sample", 0) or (name not in prompts and len(prompts) == PROMPTS):
-                continue
-            prompt = prompts.setdefault(name, {"prompt": cut(sample["prompt"]), "completions": []})
-            score = (sample.get("scores") or {}).get("score")
-            score = number(score, 3) if isinstance(score, int | float) else ""
-            prompt["completions"].append({"row": row.name, "score": score, "text": cut(sample["completion"])})
+        samples = next(filter(None, map(first_samples, records(row.runs))), {})
+        for identity, sample in samples.items():
+            if len(prompts) < PROMPTS:
+                prompts.setdefault(identity, {"prompt": cut(sample["prompt"]), "completions": []})
+            if identity in prompts:
+                score, text = number(sample["scores"]["score"], 3), cut(sample["completion"])
+                prompts[identity]["completions"].append({"row": row.name, "score": score, "text": text})
     return list(prompts.values())
-
-
-def first_samples(row: Row) -> Any:
-    runs = records(row.runs[row.runs["has_result"]])
-    path = next((path for run in runs if (path := stage_file(run, run["target"], SAMPLES))), None)
-    return read_jsonl(path) if path else ()
 
 
 def cut(text: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + " …"
 
 
-def versions(row: Row) -> str:
-    """Of the code and the libraries behind the row's first run that left a record."""
-    for run in records(row.runs[row.runs["has_result"]]):
-        path = stage_file(run, run["target"], "record.json")
-        if path is not None:
-            record = json.loads(path.read_text())
-            libraries = [f"{name} {version}" for name, version in (record.get("versions") or {}).items()]
-            return ", ".join([f"commit {record.get('commit') or 'unknown'}", *libraries])
-    return "no run left a record of versions"
+def versions(runs: Sequence[Run]) -> str:
+    """Return the versions of the code and the libraries behind the first run that left a record."""
+    path = next(filter(None, (stage_file(run, run["target"], RECORD) for run in runs)), None)
+    if path is None:
+        return "no run left a record of versions"
+    record = json.loads(path.read_text())
+    return ", ".join([f"commit {record['commit'] or 'unknown'}", *map(" ".join, record["versions"].items())])

@@ -1,4 +1,4 @@
-"""run.json files → one tidy frame, a row a run; what tells its rows apart; and which of them may share a table.
+"""run.json files → one tidy frame, a row a run, and what tells its rows apart.
 
 Columns without a dot or a slash are fields of the record. Dotted ones are settings, by their path in the config:
 `stages.dpo.beta`. Those with a slash are metrics, costs among them: `judge/mean`, `cost/whole/flops`.
@@ -14,11 +14,13 @@ import pandas as pd
 
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import read_jsonl
+from prefsweep.pipeline.store import stage_folder
 from prefsweep.report.formatting import natural, value_text
 from prefsweep.report.metrics import TOTALS
 
-Run = dict[str, Any]  # a row of the frame; None where it lacks a column's value, NaN where that is a metric
+Run = dict[str, Any]  # a row of the frame; None where it lacks a setting, NaN where it lacks a metric
 
+FIELDS = ("name", "identity", "status", "error", "overrides", "stages", "target", "inputs", "decoding", "judging")
 # Groups of the config with a name, in the order in which a table lists them. Two that differ in name differ in much
 # that follows from it (learning rates, lengths, …), so that the name alone tells them apart.
 NAMES = ("method", "model", "dataset", "judge")
@@ -31,17 +33,18 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
 
     A job that lies in two sweeps is one result and is one row: counted twice it would feign precision.
     """
-    records = [read_record(path) for folder in folders for path in run_files(folder)]
-    fields = pd.DataFrame([record[0] for record in records], dtype=object)
-    settings = pd.DataFrame([record[1] for record in records], dtype=object)
-    metrics = pd.DataFrame([record[2] for record in records], dtype=float)
-    left = pd.concat([fields, settings], axis=1)
-    runs = pd.concat([left.where(left.notna(), None), metrics], axis=1)
-    counted = (runs["status"] == "finished") | (runs["status"] == "diverged") & metrics.notna().any(axis=1)
-    runs.insert(0, "has_result", counted.astype(bool))
-    best = runs.sort_values("has_result", ascending=False, kind="stable").drop_duplicates("identity")
-    runs = best.set_index("identity").loc[runs["identity"].unique()].reset_index()
-    return runs.set_axis(runs.columns.astype(object), axis=1)  # by which a column is found twice as fast
+    parts = [read_record(path) for folder in folders for path in run_files(folder)]
+    fields, settings, metrics = zip(*parts, strict=True)
+    measured = pd.DataFrame(metrics, dtype=float)
+    left = pd.concat([pd.DataFrame(fields, dtype=object), pd.DataFrame(settings, dtype=object)], axis=1)
+    runs = pd.concat([left.where(left.notna(), None), measured], axis=1)
+    was_judged = (runs["status"] == "diverged") & measured.notna().any(axis=1)
+    runs.insert(0, "has_result", ((runs["status"] == "finished") | was_judged).astype(bool))
+    best_first = runs.sort_values("has_result", ascending=False, kind="stable")
+    runs = best_first.drop_duplicates("identity").sort_index().reset_index(drop=True)
+    seeds = following_seed(runs)
+    runs = runs.assign(is_seedless=bool(seeds) and runs[seeds].isna().all(axis=1))
+    return runs.set_axis(runs.columns.astype(object), axis=1)  # by which a column is looked up twice as fast
 
 
 def run_files(folder: Path) -> list[Path]:
@@ -58,34 +61,18 @@ def run_files(folder: Path) -> list[Path]:
 
 
 def read_record(path: Path) -> tuple[Run, Run, dict[str, float]]:
-    """The fields, the settings and the metrics of one run.json."""
+    """Return the fields, the settings and the metrics of one run.json."""
     try:
         record = json.loads(path.read_text())
-        config, cost = dict(record.get("config") or {}), dict(record.get("cost") or {})
-        outputs = (config.get("runtime") or {}).get("outputs") or "outputs"
-        fields = {
-            "folder": path.parent,
-            "name": record.get("name") or path.parent.name,
-            "identity": record.get("identity") or str(path.parent),
-            "status": record["status"],
-            "error": record.get("error"),
-            "overrides": list(record.get("overrides") or ()),
-            "seed": config.get("seed"),
-            "result": (config.get("method") or {}).get("result"),
-            "outputs": Path(outputs),
-            "stages": dict(record.get("stages") or {}),
-            "target": record.get("target"),
-            "target_identity": (record.get("stages") or {}).get(record.get("target")),
-            "inputs": dict(record.get("inputs") or {}),
-            "decoding": dict(record.get("decoding") or {}),
-            "judging": list(record.get("judging") or ()),
-            "cost": cost,
-            **{name: (config.get(name) or {}).get("name") for name in NAMES},
-        }
-        computed = {key: value for key, value in config.items() if key not in NOT_COMPUTED}
-        named = {f"{name}.name" for name in NAMES}
-        settings = {key: value for key, value in flatten(computed).items() if key not in named}
-        return fields, settings, read_metrics(record.get("metrics") or {}, cost)
+        config, stages = record["config"], record["stages"]
+        fields = {key: record[key] for key in FIELDS} | {name: config[name]["name"] for name in NAMES}
+        fields |= {"folder": path.parent, "seed": config["seed"], "result": config["method"]["result"]}
+        fields |= {"outputs": Path(config["runtime"]["outputs"]), "stage_costs": record["cost"]["stages"]}
+        fields["target_identity"] = stages.get(record["target"])
+        settings = flatten({key: value for key, value in config.items() if key not in NOT_COMPUTED})
+        for name in NAMES:
+            del settings[f"{name}.name"]
+        return fields, settings, read_metrics(record["metrics"], record["cost"])
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -107,11 +94,9 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_metrics(metrics: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers among the metrics, the run's costs, and what the judge's mean gained per thousand labels."""
-    totals = {
-        prefix + name: value for total, (prefix, _) in TOTALS.items() for name, value in cost.get(total, {}).items()
-    }
-    numbers = {name: float(value) for name, value in {**metrics, **totals}.items() if is_number(value)}
+    """Return the finite numbers among the metrics, the run's costs, and the judge's gain per thousand labels."""
+    costs = {prefix + name: n for total, (prefix, _) in TOTALS.items() for name, n in cost.get(total, {}).items()}
+    numbers = {name: float(value) for name, value in {**metrics, **costs}.items() if is_number(value)}
     if {"judge/mean", "judge/base_mean"} <= numbers.keys() and numbers.get("cost/labels"):
         gain = numbers["judge/mean"] - numbers["judge/base_mean"]
         numbers["judge/gain_per_1000_labels"] = 1000 * gain / numbers["cost/labels"]
@@ -123,7 +108,7 @@ def is_number(value: Any) -> bool:
 
 
 def records(runs: pd.DataFrame) -> list[Run]:
-    """The rows of the frame as dicts."""
+    """Return the rows of the frame as dicts."""
     return [dict(zip(runs.columns, row, strict=True)) for row in runs.itertuples(index=False, name=None)]
 
 
@@ -133,22 +118,20 @@ def input_identity(run: Mapping[str, Any], name: str) -> str | None:
     return identity
 
 
-def stage_file(run: Mapping[str, Any], role: str | None, name: str) -> Path | None:
+def stage_file(run: Run, role: str | None, name: str) -> Path | None:
     """Return a file that one of the run's stages left, or None where it left none or is gone.
 
-    `outputs` is as the run was told it: from here, or from a folder above the run's own.
+    A relative `runtime.outputs` is looked for from here and from every folder above the run's own.
     """
-    identity, outputs = run["stages"].get(role), run["outputs"]
-    if role is None or identity is None:
+    if role is None or role not in run["stages"]:
         return None
-    tail = outputs / "stages" / role.partition("/")[0] / identity / name
-    if tail.is_file() or outputs.is_absolute():
-        return tail if tail.is_file() else None
-    return next((top / tail for top in run["folder"].resolve().parents if (top / tail).is_file()), None)
+    path = stage_folder(run["outputs"], role, run["stages"][role]) / name
+    folders = (Path(), *run["folder"].resolve().parents)
+    return next((folder / path for folder in folders if (folder / path).is_file()), None)
 
 
 def stage_rows(run: Run, role: str | None, name: str) -> list[Run]:
-    """The rows of a JSON-lines file that one of the run's stages left; none where it left none."""
+    """Return the rows of a JSON-lines file that one of the run's stages left; none where it left none."""
     path = stage_file(run, role, name)
     return list(read_jsonl(path)) if path is not None else []
 
@@ -162,23 +145,22 @@ def metric_names(runs: pd.DataFrame) -> list[str]:
 
 
 def varying(runs: pd.DataFrame) -> list[str]:
-    """The keys that tell runs apart, the seed aside: first those of `NAMES` that differ, then every setting that still
-    differs between runs equal in those four."""
+    """Return the keys that tell runs apart, the seed aside: those of `NAMES`, then settings between equally named."""
     names = [name for name in NAMES if runs[name].nunique(dropna=False) > 1]
     ignored = following_seed(runs)
     keys = [key for key in setting_names(runs) if key not in ignored and runs[key].nunique(dropna=False) > 1]
-    named = runs.groupby(list(NAMES), dropna=False)
-    return names + [key for key in keys if (named[key].nunique(dropna=False) > 1).any()]
+    equally_named = runs.groupby(list(NAMES), dropna=False)
+    return names + [key for key in keys if (equally_named[key].nunique(dropna=False) > 1).any()]
 
 
 def following_seed(runs: pd.DataFrame) -> list[str]:
-    """The seeds of stages that are, in every run that has them, the run's own: `stages.dpo.seed=${seed}`."""
+    """Return the seeds of stages that are, in every run that has them, the run's own: `stages.dpo.seed=${seed}`."""
     keys = [key for key in setting_names(runs) if key.endswith(".seed")]
     return [key for key in keys if (runs[key].isna() | (runs[key] == runs["seed"])).all()]
 
 
 def groups(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The values of the keys, and the runs that have them, in the order first seen."""
+    """Return the values of the keys, and the runs that have them, in the order first seen."""
     if not keys:
         return [((), runs)]
     by_keys = runs.groupby(list(keys), sort=False, dropna=False)

@@ -34,9 +34,9 @@ class Estimate:
     def half_width(self) -> float:
         return t_quantile((1 + CONFIDENCE) / 2, self.degrees) * math.sqrt(self.variance)
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        return self.mean - self.half_width, self.mean + self.half_width
+    def around(self, centre: float) -> tuple[float, float]:
+        """Return the 95% interval, laid around `centre`."""
+        return centre - self.half_width, centre + self.half_width
 
     @property
     def p_value(self) -> float:
@@ -48,19 +48,11 @@ class Estimate:
         return float(2 * stdtr(self.degrees, -abs(self.mean) / math.sqrt(self.variance)))
 
 
-def mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None
-
-
-def standard_deviation(values: Sequence[float]) -> float | None:
-    """Return the deviation of the sample (divided by n − 1); undefined below two values."""
-    return stdev(values) if len(values) >= 2 else None
-
-
 def over_seeds(values: Sequence[float]) -> Estimate | None:
     """Estimate the mean of a metric that has no value a prompt, as Student did; undefined below two values."""
-    spread = standard_deviation(values)
-    return None if spread is None else Estimate(fmean(values), spread**2 / len(values), len(values) - 1)
+    if len(values) < 2:
+        return None
+    return Estimate(fmean(values), stdev(values) ** 2 / len(values), len(values) - 1)
 
 
 def crossed(values: Array, sizes: Array) -> Estimate | None:

@@ -3,45 +3,36 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from prefsweep.errors import UserError, nearest
 from prefsweep.report.captions import caption, provenance
-from prefsweep.report.cells import Cell, compared, make_cell, published_for
+from prefsweep.report.cells import Cell, make_cell, mark_column, published_for
 from prefsweep.report.completions import Completions, read_completions
 from prefsweep.report.formatting import NOTHING, key_heading, sort_key, value_text
 from prefsweep.report.metrics import METRICS, metric
-from prefsweep.report.runs import (
-    NAMES,
-    following_seed,
-    groups,
-    input_identity,
-    metric_names,
-    records,
-    setting_names,
-    varying,
-)
+from prefsweep.report.runs import NAMES, groups, input_identity, metric_names, records, setting_names, varying
 
 # Settings of the stages that measure which may differ in a table: plumbing; a path, which names no content; and whether
 # and of which model the frontier is known.
-NO_MATTER = ("._target_", ".reads", ".path", ".frontier", ".frontier_of")
+MAY_DIFFER = ("._target_", ".reads", ".path", ".frontier", ".frontier_of")
 WEIGHTS = "the judge's own weights"
+PROMPTS = "the prompts that were completed"
 
 
 def comparable_sets(runs: pd.DataFrame, completions: Completions) -> list[pd.DataFrame]:
     """Split the runs into sets that may each make a table, in the order first seen.
 
-    A run that says nothing of itself (killed before it wrote its config) or that left no completions joins the first
-    set that it does not contradict.
+    A run that left no completions, or lacks a stage, joins the first set that it does not contradict.
     """
     sets: list[tuple[dict[str, Any], list[int]]] = []
     for row, settings in enumerate(comparisons(runs, completions)):
-        for known, members in sets:
-            if all(known[key] == settings[key] for key in known.keys() & settings.keys()):
-                known.update(settings)
+        for common, members in sets:
+            if all(common[key] == settings[key] for key in common.keys() & settings.keys()):
+                common.update(settings)
                 members.append(row)
                 break
         else:
@@ -50,25 +41,25 @@ def comparable_sets(runs: pd.DataFrame, completions: Completions) -> list[pd.Dat
 
 
 def comparisons(runs: pd.DataFrame, completions: Completions) -> list[dict[str, Any]]:
-    """Return what must be equal between runs, the judge, the prompts and the decoding, as far as each has it."""
-    compared = ("judge.", *(f"stages.{stage}." for stage in sorted(set().union(*runs["judging"]))))
-    keys = [key for key in setting_names(runs) if key.startswith(compared) and not key.endswith(NO_MATTER)]
-    rows = runs[["dataset", "judge", *keys]].to_dict("records")
-    for row, run, known in zip(rows, records(runs), completions.known(runs), strict=True):
-        # The judge's answers about test pairs: one identity, one judge, wherever its files lie.
-        row |= {WEIGHTS: input_identity(run, "pairs"), "prompts": known.get("hash")}
-    return [{str(key): value for key, value in row.items() if value is not None} for row in rows]
+    """Return what must be equal between runs, the judge, the decoding and the prompts, as far as each has it."""
+    sections = ("judge.", *(f"stages.{stage}." for stage in sorted(set().union(*runs["judging"]))))
+    keys = [key for key in setting_names(runs) if key.startswith(sections) and not key.endswith(MAY_DIFFER)]
+    rows = records(runs[["dataset", "judge", *keys]])
+    for row, run, about in zip(rows, records(runs[["stages", "inputs"]]), completions.of_runs(runs), strict=True):
+        # What the judge says of test pairs: one identity, one judge, wherever its files lie.
+        row |= {WEIGHTS: input_identity(run, "pairs"), PROMPTS: about.get("hash")}
+    return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
 
 def reason(sets: Sequence[pd.DataFrame], completions: Completions) -> str:
-    """`generate.temperature (0.7, 1)`: what the sets differ in, the plainest first."""
-    values: dict[str, dict[str, None]] = {}
+    """Return what the sets differ in, the plainest first: `generate.temperature (0.7, 1)`."""
+    values: dict[str, list[str]] = {}
     for members in sets:
         for key, value in comparisons(members.iloc[:1], completions)[0].items():
-            values.setdefault(key, {})[value_text(value)] = None
-    values.pop("prompts", None)
-    differing = [f"{key_heading(key)} ({', '.join(texts)})" for key, texts in values.items() if len(texts) > 1]
-    return ", ".join(differing[:3]) or "the prompts that were completed"
+            values.setdefault(key, []).append(value_text(value))
+    texts = {key: list(dict.fromkeys(of_sets)) for key, of_sets in values.items() if key != PROMPTS}
+    differing = [f"{key_heading(key)} ({', '.join(of_sets)})" for key, of_sets in texts.items() if len(of_sets) > 1]
+    return ", ".join(differing[:3]) or PROMPTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,24 +75,21 @@ class Row:
     @property
     def tally(self) -> str:
         """`3 of 3`, `2 of 3 (1 failed)`: the runs that count, and what became of those that did not finish."""
-        others = Counter(self.runs.loc[self.runs["status"] != "finished", "status"])
+        others = Counter(status for status in self.runs["status"] if status != "finished")
         note = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
         return f"{self.runs['has_result'].sum()} of {len(self.runs)}" + (f" ({note})" if note else "")
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
+    """`has_published` says of each column of cells whether published numbers stand in a column beside it."""
+
     keys: tuple[str, ...]
     across: tuple[str, ...]
     rows: tuple[Row, ...]
+    has_published: tuple[bool, ...]
     caption: str
     provenance: str
-
-    @cached_property
-    def has_published(self) -> list[bool]:
-        """Whether a column has published numbers, which stand in a column of their own beside it."""
-        columns = zip(*(row.cells for row in self.rows), strict=True)
-        return [any(cell.published is not None for cell in column) for column in columns]
 
     @property
     def header(self) -> list[str]:
@@ -116,12 +104,13 @@ class Table:
         return range(len(self.keys), len(self.header) - 1)
 
     def lines(self, best: str = "{}", worse: str = "{}") -> list[list[str]]:
-        """Every row as text, under `header`, with the marks of its cells."""
+        """Return every row as text, under `header`, with the marks of its cells."""
+        marks = {"best": best, "worse": worse}
         lines = []
         for row in self.rows:
             texts = [*map(value_text, row.keys)]
             for cell, is_published in zip(row.cells, self.has_published, strict=True):
-                texts.append((best if cell.is_best else worse if cell.is_worse else "{}").format(cell.text))
+                texts.append(marks.get(cell.mark or "", "{}").format(cell.text))
                 texts += [cell.published.text(cell.decimals) if cell.published else NOTHING] * is_published
             lines.append([*texts, row.tally])
         return lines
@@ -135,7 +124,7 @@ def table(
     published: Sequence[Mapping[str, Any]] = (),
     completions: Completions | None = None,
 ) -> Table:
-    """A row for each group of runs that differ in the seed alone; `across` spreads the values of a key over columns.
+    """Return a row for each group of runs that differ in the seed alone; `across` spreads a key over columns.
 
     `metrics` are columns; default: those well known. Runs that are not comparable are refused.
     """
@@ -146,33 +135,31 @@ def table(
             f"table: these runs differ in {reason(sets, completions)} and share no table; name folders of runs with "
             "one judge, the same prompts and one decoding"
         )
-    chosen = default_metrics(runs) if metrics is None else list(metrics)
-    refuse_unknown(chosen, "metric", metric_names(runs))
+    names = default_metrics(runs) if metrics is None else list(metrics)
+    refuse_unknown(names, "metric", metric_names(runs))
     keys = row_keys(runs, rows, across)
-    by_row = sorted(groups(runs, keys), key=lambda group: list(map(sort_key, group[0])))
-    spread = sorted((values for values, _ in groups(runs, across)), key=lambda values: list(map(sort_key, values)))
-    seeds = following_seed(runs)
+    spread = [values for values, _ in sorted_groups(runs, across)]
 
-    def make_cells(group: pd.DataFrame) -> dict[tuple[str, tuple[Any, ...]], Cell]:
-        cells = {}
-        for values in spread:
-            part = group
-            for key, value in zip(across, values, strict=True):
-                part = part[[setting == value for setting in part[key]]]
-            is_seedless = bool(seeds) and not part[seeds].notna().any(axis=None)
-            first = records(part.iloc[:1])[0] if published and len(part) else {}
-            for entry in map(metric, chosen):
-                number = published_for(first, entry, published) if first else None
-                rest = {"across": values, "published": number, "is_seedless": is_seedless}
-                cells[entry.name, values] = make_cell(part, entry, completions, **rest)
-        return cells
+    def make_cells(group: pd.DataFrame) -> tuple[Cell, ...]:
+        parts, cells = dict(groups(group, across)), []
+        for entry, values in product(map(metric, names), spread):
+            part = parts.get(values, group[:0])
+            first = records(part[:1]) if published else []
+            number = published_for(first[0], entry, published) if first else None
+            cells.append(make_cell(part, entry, completions, values, published=number))
+        return tuple(cells)
 
-    unmarked = [make_cells(group) for _, group in by_row]
-    columns = [compared([of_row[name, values] for of_row in unmarked]) for name in chosen for values in spread]
-    cells = list(zip(*columns, strict=True)) or [()] * len(by_row)
-    result = tuple(Row(values, group, of_row) for (values, group), of_row in zip(by_row, cells, strict=True))
+    filled = tuple(Row(values, group, make_cells(group)) for values, group in sorted_groups(runs, keys))
+    columns = list(zip(*(row.cells for row in filled), strict=True))
+    for column in columns:
+        mark_column(column)
+    has_published = tuple(any(cell.published for cell in column) for column in columns)
     text = caption(runs, [*keys, *across], [cell for column in columns for cell in column])
-    return Table(keys, tuple(across), result, text, provenance(runs, completions, chosen))
+    return Table(keys, tuple(across), filled, has_published, text, provenance(runs, completions, names))
+
+
+def sorted_groups(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+    return sorted(groups(runs, keys), key=lambda group: list(map(sort_key, group[0])))
 
 
 def refuse_unknown(names: Sequence[str], what: str, known: Sequence[str]) -> None:
@@ -182,7 +169,7 @@ def refuse_unknown(names: Sequence[str], what: str, known: Sequence[str]) -> Non
 
 
 def row_keys(runs: pd.DataFrame, rows: Sequence[str] | None, across: Sequence[str]) -> tuple[str, ...]:
-    """What tells rows apart. Keys that are named must leave nothing but the seed to differ within a row."""
+    """Return what tells rows apart. Keys that are named must leave nothing but the seed to differ within a row."""
     refuse_unknown([*(rows or ()), *across], "key", [*NAMES, *setting_names(runs)])
     if rows is None:
         return tuple(key for key in varying(runs) if key not in across) or (() if across else ("method",))
@@ -196,7 +183,7 @@ def row_keys(runs: pd.DataFrame, rows: Sequence[str] | None, across: Sequence[st
 
 
 def default_metrics(runs: pd.DataFrame) -> list[str]:
-    """The well-known metrics that the runs have; without any, all that they have but costs."""
+    """Return the well-known metrics that the runs have; without any, all that they have but costs."""
     present = [name for name in metric_names(runs) if runs.loc[runs["has_result"], name].notna().any()]
     well_known = [name for name, entry in METRICS.items() if entry.default and name in present]
     return well_known or sorted(name for name in present if metric(name).kind != "cost")

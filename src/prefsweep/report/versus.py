@@ -1,15 +1,14 @@
 """Two rows of a table against each other, a metric a line: which is better, and whether by more than noise."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from prefsweep.errors import UserError, nearest
 from prefsweep.report.cells import FEWEST_SEEDS, LEVEL, Cell, difference
-from prefsweep.report.formatting import NOTHING, decimals_for, number, pipe_table, value_text
+from prefsweep.report.formatting import NOTHING, decimals_for, number, value_text
 from prefsweep.report.statistics import Estimate, holm
 from prefsweep.report.table import Table
-from prefsweep.report.writers import csv_text
+from prefsweep.report.writers import csv_text, pipe_table
 
 NOTE = (
     "Difference: the first minus the second, paired over seeds and prompts where both have them, ± half-width of its "
@@ -17,13 +16,13 @@ NOTE = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Line:
-    """One metric of the two rows: their difference, and the p-value of that, corrected; None with too few seeds."""
+    """One metric of the two rows: their difference, and its p-value, corrected; None with too few seeds."""
 
     cells: tuple[Cell, Cell]
     difference: Estimate | None
-    p_value: float | None
+    p_value: float | None = None
 
     @property
     def better(self) -> int | None:
@@ -43,14 +42,14 @@ class Line:
         decimals, gap = decimals_for(cell.mean for cell in self.cells), NOTHING
         if self.difference is not None:
             gap = f"{number(self.difference.mean, decimals)} ± {number(self.difference.half_width, decimals)}"
-        cells = [replace(cell, decimals=decimals, expected=len(cell.values)).text for cell in self.cells]
+        means = [cell.mean_text(decimals) for cell in self.cells]
         better = NOTHING if self.better is None else names[self.better]
-        return [self.cells[0].heading, *cells, gap, better, self.verdict]
+        return [self.cells[0].heading, *means, gap, better, self.verdict]
 
 
 @dataclass(frozen=True, eq=False)
 class Versus:
-    """`rows` are the positions of the two in the table."""
+    """`rows` are the indices of the two in the table."""
 
     names: Sequence[str]
     rows: Sequence[int]
@@ -66,14 +65,14 @@ class Versus:
 
 
 def versus(table: Table, names: Sequence[str]) -> Versus:
-    """Compare two rows, each by the value of a key that tells it apart. Where neither way is better, neither wins."""
+    """Compare two rows, each named by the value of a key that tells it apart."""
     rows = [row_of(table, name) for name in names]
-    pairs = [pair for pair in zip(*(table.rows[row].cells for row in rows), strict=True) if all(c.values for c in pair)]
-    lines = [Line(pair, difference(*pair), None) for pair in pairs]
-    tested = [at for at, line in enumerate(lines) if line.difference and all(c.has_enough_seeds for c in line.cells)]
-    adjusted = holm([estimate.p_value for at in tested if (estimate := lines[at].difference)])
-    for at, p_value in zip(tested, adjusted, strict=True):
-        lines[at] = replace(lines[at], p_value=p_value)
+    pairs = zip(*(table.rows[row].cells for row in rows), strict=True)
+    lines = [Line(pair, difference(*pair)) for pair in pairs if all(cell.values for cell in pair)]
+    testable = [line for line in lines if all(cell.has_enough_seeds for cell in line.cells)]
+    tested = [(line, line.difference.p_value) for line in testable if line.difference]
+    for (line, _), adjusted in zip(tested, holm([p_value for _, p_value in tested]), strict=True):
+        line.p_value = adjusted
     methods = [row.runs["method"].iloc[0] for row in table.rows]
     tried = [methods.count(methods[row]) for row in rows]
     counts = ", ".join(f"{name} {count}" for name, count in zip(names, tried, strict=True))
@@ -82,28 +81,27 @@ def versus(table: Table, names: Sequence[str]) -> Versus:
 
 
 def row_of(table: Table, name: str) -> int:
-    matches = [at for at, row in enumerate(table.rows) if name in map(value_text, row.keys)]
+    matches = [index for index, row in enumerate(table.rows) if name in map(value_text, row.keys)]
     if len(matches) != 1:
-        known = [value_text(value) for row in table.rows for value in row.keys]
-        problem = f"{len(matches)} rows have it" if matches else f"no row has it{nearest(name, known)}"
+        values = [value_text(value) for row in table.rows for value in row.keys]
+        problem = f"{len(matches)} rows have it" if matches else f"no row has it{nearest(name, values)}"
         raise UserError(f"report.versus={name}: {problem}; name two rows by a value that one of each has")
     return matches[0]
 
 
 def to_markdown(comparison: Versus) -> str:
-    rules = [":--", "--:", "--:", "--:", ":--", ":--"]
-    return f"{pipe_table([comparison.header, rules, *comparison.texts()])}\n\n{comparison.note}\n"
+    return pipe_table(comparison.header, comparison.texts(), range(1, 4), comparison.note)
 
 
 def to_csv(comparison: Versus) -> str:
-    """A line a metric: raw values to the last bit, and the identity and folder of every run behind either side."""
+    """Return a line a metric: raw values to the last bit, and identity and folder of every run behind either side."""
     lines = []
     for line in comparison.lines:
-        gap = (line.difference.mean, *line.difference.interval) if line.difference else (None, None, None)
-        better = None if line.better is None else comparison.names[line.better]
-        values: dict[str, Any] = dict(zip(("difference", "low_95", "high_95"), gap, strict=True))
-        values |= {"p_holm": line.p_value, "better": better}
+        low, high = line.difference.around(line.difference.mean) if line.difference else (None, None)
+        values = {"metric": line.cells[0].metric.name, "difference": line.difference and line.difference.mean}
+        values |= {"low_95": low, "high_95": high, "p_holm": line.p_value}
+        values["better"] = None if line.better is None else comparison.names[line.better]
         for name, cell in zip(comparison.names, line.cells, strict=True):
             values |= {f"{key}_{name}": value for key, value in ({"mean": cell.mean} | cell.trail).items()}
-        lines.append({"metric": line.cells[0].metric.name, **values})
+        lines.append(values)
     return csv_text(lines)

@@ -1,16 +1,13 @@
 """A `Table` as Markdown, as LaTeX in booktabs, as CSV with its trail, and on a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from statistics import stdev
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from prefsweep.report.cells import Cell
-from prefsweep.report.formatting import pipe_table
-from prefsweep.report.metrics import metric
-from prefsweep.report.statistics import standard_deviation
 from prefsweep.report.table import Table
 
 ESCAPES = {
@@ -31,14 +28,18 @@ ESCAPES = {
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table, words to the left and numbers to the right, with its caption below."""
-    rules = ["--:" if index in table.numbers else ":--" for index in range(len(table.header))]
-    lines = pipe_table([table.header, rules, *table.lines("**{}**", r"{}\*")])
-    return f"{lines}\n\n{table.caption}\n\n{table.provenance}\n"
+    return pipe_table(table.header, table.lines("**{}**", r"{}\*"), table.numbers, table.caption, table.provenance)
+
+
+def pipe_table(header: Sequence[str], lines: Iterable[Sequence[str]], numbers: range, *notes: str) -> str:
+    """Return a Markdown table, words to the left and `numbers` to the right, with notes below it."""
+    rules = ["--:" if index in numbers else ":--" for index in range(len(header))]
+    escaped = [[text.replace("|", r"\|") for text in line] for line in (header, rules, *lines)]
+    return "\n\n".join(["\n".join(f"| {' | '.join(line)} |" for line in escaped), *notes]) + "\n"
 
 
 def to_latex(table: Table) -> str:
-    """A `table` environment with booktabs' rules; the document needs `\\usepackage{booktabs}` and nothing else."""
+    """Return a `table` environment with booktabs' rules; the document needs `\\usepackage{booktabs}` alone."""
     rows = [list(map(latex, line)) for line in table.lines("\ue000{}\ue001", "{}\ue002")]
     alignment = "".join("r" if index in table.numbers else "l" for index in range(len(table.header)))
     frame = pd.DataFrame(rows, columns=list(map(latex, table.header)))
@@ -54,32 +55,33 @@ def latex(text: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """A line a cell: raw values to the last bit, and the identity and folder of every run behind or left out of it."""
+    """Return a line a cell: raw values to the last bit, and identity and folder of every run behind or left out of it.
+
+    A row without cells, since none of its runs has a result, is a line too.
+    """
     lines = []
     for row in table.rows:
-        for cell in row.cells or [Cell(metric(""), row.runs[:0], across=("",) * len(table.across))]:
+        keys = dict(zip(table.keys, row.keys, strict=True)) | {"tally": row.tally}
+        for cell in row.cells:
             low, high = cell.interval or (None, None)
-            values = {"tally": row.tally, "metric": cell.metric.name, "mean": cell.mean, "low_95": low, "high_95": high}
-            values |= {
-                "interval_over": cell.interval_over,
-                "sd": standard_deviation(cell.values),
-                "n": len(cell.values),
-            }
+            values = {"metric": cell.metric.name, "mean": cell.mean, "low_95": low, "high_95": high}
+            values |= {"interval_over": cell.over, "sd": stdev(cell.values) if len(cell.values) > 1 else None}
+            published = cell.published._asdict() if cell.published else {}
             left_out = row.runs.loc[~row.runs.index.isin(cell.runs.index), "folder"]
-            keys = dict(zip((*table.keys, *table.across), (*row.keys, *cell.across), strict=True))
-            lines.append(keys | values | cell.trail | {"left_out": tuple(left_out)} | published_values(cell))
+            lines.append(
+                keys
+                | dict(zip(table.across, cell.across, strict=True))
+                | values
+                | {"n": len(cell.values), **cell.trail, "left_out": tuple(left_out)}
+                | {f"published_{name}": value for name, value in published.items()}
+            )
+        if not row.cells:
+            lines.append(keys | {"n": 0, "left_out": tuple(row.runs["folder"])})
     return csv_text(lines)
 
 
-def published_values(cell: Cell) -> dict[str, Any]:
-    names = ("", "_low", "_high", "_n", "_source")
-    value = cell.published
-    values = (value.value, *(value.interval or (None, None)), value.n, value.source) if value else (None,) * len(names)
-    return {f"published{name}": value for name, value in zip(names, values, strict=True)}
-
-
-def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, the values of a tuple with semicolons between them."""
+def csv_text(lines: Sequence[dict[str, Any]]) -> str:
+    """Return rows as CSV, the values of a tuple with semicolons between them."""
     texts = [
         {name: ";".join(map(str, value)) if isinstance(value, tuple) else value for name, value in line.items()}
         for line in lines
