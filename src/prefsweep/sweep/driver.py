@@ -151,8 +151,10 @@ def outcome(folder: Path, name: str, code: int) -> str:
 def record_death(folder: Path, code: int) -> None:
     """Write to run.json how a job ended that could not do so itself because it was killed."""
     path = folder / "run.json"
-    run = json.loads(path.read_text()) if path.is_file() else {"name": folder.name, "metrics": {}, "cost": {}}
-    if run.get("status") in (None, "missing", "running"):
+    if not path.is_file():  # the sweep wrote one for every job: somebody has deleted it
+        return
+    run = json.loads(path.read_text())
+    if run["status"] in ("missing", "running"):
         error = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         write_json(path, run | {"status": "failed", "error": error})
 
