@@ -86,7 +86,7 @@ def check_scorer(role: str, scorer: Any, dataset: DatasetConfig) -> None:
     elif isinstance(scorer, TrainedConfig):
         check_model_folder(f"{role}.path", scorer.path)
     if isinstance(scorer, OracleConfig) and not isinstance(dataset, SyntheticReviewsConfig):
-        scores = f"would score every text of dataset={dataset.name} 0"
+        scores = f"knows the synthetic world alone, and dataset={dataset.name} is another"
         raise UserError(f"scorer@{role}=oracle: {scores}; set scorer@{role}=deberta-v3, or another")
 
 
