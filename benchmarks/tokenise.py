@@ -99,7 +99,7 @@ def as_lists(examples: Any, tokenizer: Any) -> Any:
     texts = [[example.completion(side) for example in examples] for side in ("chosen", "rejected")]
     chosen, rejected = ([[*ids, tokenizer.eos_token_id] for ids in tokenizer(column)["input_ids"]] for column in texts)
     for whole, *completions in zip(prompts, chosen, rejected, strict=True):
-        prompt, completions = cut.fit(whole, completions, MAX_LENGTH, tokenizer.eos_token_id)
+        prompt, completions = cut.fit(whole, completions, MAX_LENGTH)
         for column, ids in zip(columns.values(), (prompt, *completions), strict=True):
             column.append(ids)
     return Dataset.from_dict(columns)

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 from prefsweep.config.stage import AdapterConfig
 from prefsweep.config.stages import OnPolicyConfig, PPOConfig
 from prefsweep.models.adapters import with_adapters
+from prefsweep.models.codec import TextCodec
 from prefsweep.models.logprobs import Ids
 from prefsweep.models.scorers import Measures
 from prefsweep.ppo.policy import Critic
-from prefsweep.ppo.rollout import TextCodec
 from prefsweep.ppo.trainer import Task, Trainer
 from prefsweep.stages import ppo
 
@@ -41,7 +41,18 @@ def tiny(name: str, vocabulary: int = VOCABULARY, seed: int = 0, width: int = 16
 
 
 QUERIES: list[Ids] = [[2 + (3 * row + index) % 10 for index in range(1 + row % 6)] for row in range(40)]
-CODEC = TextCodec(EOS, PAD, lambda rows: [" ".join(map(str, row)) for row in rows])
+
+
+class Numbers:
+    """A tokenizer of tokens that are written as numbers."""
+
+    eos_token_id, pad_token_id = EOS, PAD
+
+    def batch_decode(self, rows: list[Ids], **_: Any) -> list[str]:
+        return [" ".join(map(str, row)) for row in rows]
+
+
+CODEC = TextCodec(Numbers())
 
 
 def threes(prompts: list[str], completions: list[str]) -> list[float]:

@@ -251,7 +251,7 @@ def test_the_dpo_loss_and_perplexity_of_test_pairs(policies: tuple[Any, Any, Any
     tokenizer = load_tokenizer(config.model, None)
     pairs = load(config.dataset, "test")[:6]
     forward = divergence.Forward(tokenizer.pad_token_id, 4, "fp32")
-    found = preference.metrics(policy, start, pairs, tokenizer, 96, forward, beta=0.3)
+    found = preference.metrics(policy, start, pairs, tokenizer, 96, None, forward, beta=0.3)
 
     def logprob(model: Any, prompt: str, completion: str) -> tuple[float, int]:
         head, tail = tokenizer(prompt)["input_ids"], [*tokenizer(completion)["input_ids"], tokenizer.eos_token_id]

@@ -200,7 +200,7 @@ def test_the_scorer_reads_query_and_answer_as_text_and_each_row_gets_its_own_sco
     made = make_trainer(ppo_config(), make_task())
     _, found = made.iterate()
     for row, (query, response) in enumerate(zip(found.queries, found.responses, strict=True)):
-        prompt, completion = CODEC.decode([query, response])
+        (prompt,), (completion,) = CODEC.prompts([query]), CODEC.completions([query], [response])
         assert (found.prompts[row], found.completions[row]) == (prompt, completion)
         assert found.scores[row].item() == pytest.approx(threes([prompt], [completion])[0])
     assert len(set(found.scores.tolist())) > 4

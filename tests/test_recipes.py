@@ -45,7 +45,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "stages.reward_model.encoder.id": "google-bert/bert-base-uncased",
         # User: {q}\nAssistant: {a}, by the dataset's own prompt
         "stages.reward_model.template": "{prompt}{completion}",
-        "stages.ppo": {"learning_rate": 1e-6, "batch_size": 64, "minibatch_size": 8 * 8, "iterations": 375},
+        "stages.ppo": {
+            "learning_rate": 1e-6,
+            "batch_size": 64,
+            "minibatch_size": 8 * 8,
+            "iterations": 375,
+            "kl_coef": 0.2,
+            "adaptive_kl_target": 6,
+            "adaptive_kl_horizon": 10_000,
+            "score_normalisation": "none",
+            "adam_epsilon": 1e-8,
+            "target_kl": None,
+        },
         "stages.ppo.response_tokens": [50, 50],
         "stages.ppo.max_grad_norm": 1.0,
         "stages.dpo": {"beta": 0.1, "learning_rate": 1e-6, "batch_size": 1, "epochs": 1, "max_grad_norm": 1.0},
@@ -105,11 +116,11 @@ GRIDS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
     ),
     "gpt2-ultrafeedback-lora": ([], [("base",), ("dpo",)]),
     "imdb-frontier": (
-        ["stages.dpo.beta", "stages.ppo.adaptive_kl_target"],
+        ["stages.dpo.beta", "stages.ppo.kl_coef"],
         [
             *[("sft", None, None)] * 3,
             *[("sft+dpo", beta, None) for beta in (0.05, 0.1, 1, 5)],
-            *[("sft+ppo", None, target) for target in (3, 6, 9, 12)],
+            *[("sft+ppo", None, price) for price in (0.02, 0.05, 0.1, 0.3)],
         ],
     ),
     "opt350m-hh-500": (

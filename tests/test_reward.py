@@ -158,7 +158,6 @@ def test_nothing_is_dropped_for_being_long_and_what_is_cut_is_counted(
     found = run(config("max_length=24"), tmp_path / "artifact", new_context())
     assert found["rows"] == 2 * 48
     assert found["completions_truncated"] > 48
-    assert found["prompts_truncated"] >= found["completions_truncated"]
 
 
 def test_a_length_that_the_backbone_has_no_positions_for_is_refused(

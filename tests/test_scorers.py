@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 from architectures import DECODERS, ENCODERS, save_classifier
 from prefsweep import __main__
 from prefsweep.config.schema import ClassifierConfig, PairInputConfig, TrainedConfig
-from prefsweep.data.frames import Frame, joined_rows, paired_rows, templated_rows
+from prefsweep.data.frames import joined_rows, paired_rows, templated_rows
 from prefsweep.errors import UserError
 from prefsweep.models import scorers
 from prefsweep.models.batching import batches_by_length
@@ -51,14 +51,28 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def classifier(folder: Path, label: str = "positive", output: str = "logit", max_length: int = 64) -> Any:
     target = "prefsweep.models.scorers.Classifier"
-    where = {"id": None, "revision": None, "path": str(folder), "architecture": None, "max_length": max_length}
+    where = {
+        "id": None,
+        "revision": None,
+        "path": str(folder),
+        "architecture": None,
+        "max_length": max_length,
+        "prompt_tokens": None,
+    }
     config = ClassifierConfig(_target_=target, name="mine", code_version=1, label=label, output=output, **where)
     return load_scorer(config, CPU)
 
 
 def pair_input(folder: Path, max_length: int = 64) -> Any:
     target = "prefsweep.models.scorers.PairInput"
-    where = {"id": None, "revision": None, "path": str(folder), "architecture": None, "max_length": max_length}
+    where = {
+        "id": None,
+        "revision": None,
+        "path": str(folder),
+        "architecture": None,
+        "max_length": max_length,
+        "prompt_tokens": None,
+    }
     return load_scorer(PairInputConfig(_target_=target, name="mine", code_version=1, **where), CPU)
 
 
@@ -72,7 +86,7 @@ def trained_folder(folder: Path, to: Path, **metrics: float) -> Path:
     model.save_pretrained(to)
     tokenizer.save_pretrained(to)
     found = {"validation/accuracy": 0.9, "validation/length_accuracy": 0.6, **metrics}
-    asked = {"template": "{prompt}{completion}", "max_length": 64, "metrics": found}
+    asked = {"template": "{prompt}{completion}", "max_length": 64, "prompt_tokens": None, "metrics": found}
     (to / REWARD).write_text(json.dumps(asked))
     return to
 
@@ -210,11 +224,11 @@ def test_a_text_that_is_too_long_loses_its_prompt_and_says_so(kind: str, hub: Ca
     scorer = classifier(hub(kind, LABELS))
     completion = " The plot was dull."
     long = scorer.score([20 * "The script was witty. ", "Short."], [completion, completion])
-    assert long["truncated"] == [1.0, 0.0]
+    assert long["truncated"] == [1.0, 0.0] and long["prompt_mostly_truncated"] == [1.0, 0.0]
     tail = scorer.tokenizer(completion, add_special_tokens=False)["input_ids"]
     (ids,) = joined_rows([20 * "The script was witty. "], [completion], scorer.tokenizer, 64).ids
     end = len(scorer.tokenizer("")["input_ids"]) // 2 if kind in ENCODERS else 0
-    assert len(ids) == 64
+    assert len(ids) == (64 - 2 * end) // 2 + len(tail) + 2 * end  # half of the room is the prompt's
     assert ids[len(ids) - end - len(tail) : len(ids) - end] == tail
 
 
@@ -227,7 +241,12 @@ def test_a_question_that_is_too_long_is_cut_and_its_answer_kept(kind: str, hub: 
     rows = paired_rows([40 * "Was it witty? "], [completion], scorer.tokenizer, 64)
     tail = scorer.tokenizer(completion, add_special_tokens=False)["input_ids"]
     assert rows.ids[0][-1 - len(tail) : -1] == tail
-    assert rows.cut.metrics() == {"rows": 1, "prompts_truncated": 1, "completions_truncated": 0}
+    assert rows.cut.metrics() == {
+        "rows": 1,
+        "prompts_truncated": 1,
+        "prompts_mostly_truncated": 1,
+        "completions_truncated": 0,
+    }
 
 
 @pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
@@ -249,17 +268,18 @@ def test_a_template_says_who_speaks_and_keeps_the_answer_last(tokenizer: Any) ->
     assert tokenizer.decode(rows.ids[0]) == f"User: Is it {{good}}?\nAssistant: Yes.{tokenizer.eos_token}"
 
 
-def test_the_end_of_a_text_is_kept_when_the_answer_is_cut(tokenizer: Any) -> None:
+def test_a_completion_that_was_cut_has_no_end(tokenizer: Any) -> None:
     rows = templated_rows(["The plot"], [50 * " was witty"], tokenizer, "{prompt}{completion}", 16)
-    assert (len(rows.ids[0]), rows.ids[0][-1]) == (16, tokenizer.eos_token_id)
-    assert rows.cut.metrics() == {"rows": 1, "prompts_truncated": 1, "completions_truncated": 1}
+    assert len(rows.ids[0]) == 16 and tokenizer.eos_token_id not in rows.ids[0]
+    assert tokenizer.decode(rows.ids[0]).startswith("The plot was witty")
+    assert (rows.cut.prompts, rows.cut.completions) == (0, 1)
 
 
-def test_a_frame_ends_a_text_once(tokenizer: Any) -> None:
-    frame = Frame.of(tokenizer, 1).with_eos(7)
-    assert frame.around([1, 2]) == [1, 2, 7]
-    assert frame.with_eos(8) == frame
-    assert Frame.of(tokenizer, 1).with_eos(None).around([1]) == [1]
+@pytest.mark.parametrize("completion", [" Yes.", 9 * " It was witty.", 90 * " It was witty."])
+def test_a_scorer_reads_the_same_prompt_beside_every_completion(completion: str, tokenizer: Any) -> None:
+    prompt = 20 * "The script was witty. "
+    rows = templated_rows([prompt], [completion], tokenizer, "{prompt}{completion}", 64, 24)
+    assert rows.ids[0][:24] == tokenizer(prompt, add_special_tokens=False)["input_ids"][-24:]
 
 
 # ------------------------------------------------------------------------------------------------- gates, the command
@@ -285,7 +305,9 @@ def test_the_score_command_asks_a_scorer(say: Any, hub: Callable[..., Path], tmp
     folder = hub("distilbert", LABELS)
     (expected,) = classifier(folder).score([PROMPTS[0]], [COMPLETIONS[0]])["score"]
     code, out, _ = say("distilbert-imdb", f"path={folder}", PROMPTS[0], COMPLETIONS[0])
-    assert (code, out) == (0, f"score        {expected:.4f}\ntruncated    0.0000\n")
+    names = ("score", "truncated", "prompt_mostly_truncated")
+    values = zip(names, (expected, 0, 0), strict=True)
+    assert (code, out) == (0, "".join(f"{name:<24} {value:.4f}\n" for name, value in values))
     folder = trained_folder(hub("gpt2", LABELS), tmp_path)
     assert say("trained", "runtime=cpu", f"reward.path={folder}", "The plot was witty.")[0] == 0
 

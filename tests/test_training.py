@@ -3,6 +3,8 @@
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,13 @@ from prefsweep.config.stages import DPO_LOSSES
 from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.sources import load
 from prefsweep.data.views import completion_rows, encode_prompts, pair_rows
-from prefsweep.errors import DivergedError
+from prefsweep.errors import DivergedError, UserError
 from prefsweep.models.decoding import sample
 from prefsweep.models.loading import load_policy
 from prefsweep.models.logprobs import completion_batch, completion_logprobs
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import callbacks, dpo, reference_logps, sft, trainers
+from prefsweep.stages import callbacks, dpo, reference_logps, sft, trainers, training
 from prefsweep.stages.losses import kto_loss, preference_loss
 from prefsweep.stages.training import checkpoints
 from workplace import Workplace
@@ -128,6 +130,70 @@ def test_the_dpo_loss_is_the_papers_formula(
     assert loss == pytest.approx(float(expected.mean()), abs=1e-5)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.1, 0.4])
+def test_a_smoothed_dpo_loss_is_conservative_dpo(
+    label_smoothing: float, config: Any, model_folders: dict[str, Path], tmp_path: Path, tokenizer: Any
+) -> None:
+    stage = config("dpo", f"label_smoothing={label_smoothing}", "beta=0.3").stages.dpo
+    trainer = pair_trainer(model_folders["gpt2"], tmp_path, tokenizer, **dpo.losses(stage))
+    trainer.label_smoothing = dpo.smoothing(stage)
+    model = trainer.model.eval()
+    with torch.no_grad():
+        loss = float(trainer.compute_loss(model, batch_of(trainer)))
+    expected = preference_loss(
+        sequence_logps(model, PAIRS["prompt_ids"], PAIRS["chosen_ids"]),
+        sequence_logps(model, PAIRS["prompt_ids"], PAIRS["rejected_ids"]),
+        torch.tensor([-9.0, -12.0, -40.0]),
+        torch.tensor([-11.0, -9.5, -17.0]),
+        0.3,
+        label_smoothing,
+    )
+    assert loss == pytest.approx(float(expected.mean()), abs=1e-5)
+
+
+def test_smoothing_changes_what_is_learned(config: Any, new_context: Any, tmp_path: Path, logps: Path) -> None:
+    for name in ("0.0", "0.3"):
+        made = config("dpo", "max_steps=2", f"label_smoothing={name}", "learning_rate=1e-2")
+        run_dpo(made, tmp_path / name, new_context(name), logps)
+    smooth, plain = (load_file(tmp_path / name / "model.safetensors") for name in ("0.3", "0.0"))
+    assert any(not torch.equal(smooth[key], plain[key]) for key in plain)
+
+
+def test_every_combination_of_losses_runs_or_is_refused(
+    config: Any, model_folders: dict[str, Path], tmp_path: Path, tokenizer: Any
+) -> None:
+    """Loss × weighting × divergence × smoothing × LD-DPO: a forward and a backward pass, or a line before the plan."""
+    made = config("dpo")
+    trainer = pair_trainer(model_folders["gpt2"], tmp_path, tokenizer, beta=0.3)
+    batch = batch_of(trainer)
+    for side in ("chosen", "rejected"):  # a reference near the policy, as in training
+        logps = sequence_logps(trainer.model, PAIRS["prompt_ids"], PAIRS[f"{side}_ids"])
+        batch[f"ref_{side}_logps"] = logps + torch.tensor([0.3, -0.2, 0.1])
+    divergences = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
+    counts = {"ran": 0, "refused": 0}
+    for loss, weighted, divergence, smoothing, ld_alpha in product(
+        DPO_LOSSES, (False, True), divergences, (0.0, 0.2), (None, 0.5)
+    ):
+        settings = {"use_weighting": weighted, "f_divergence": divergence, "ld_alpha": ld_alpha}
+        stage = replace(made.stages.dpo, loss=[loss], label_smoothing=smoothing, **settings)
+        try:
+            stage.check("stages.dpo", made)
+        except UserError:
+            counts["refused"] += 1
+            continue
+        arguments = dpo.losses(stage)
+        trainer.loss_types, trainer.loss_weights = arguments["loss_type"], [1.0]
+        trainer.use_weighting, trainer.ld_alpha = weighted, ld_alpha
+        trainer.f_divergence_type, trainer.label_smoothing = divergence, dpo.smoothing(stage)
+        trainer.model.zero_grad()
+        value = trainer.compute_loss(trainer.model, batch)
+        value.backward()
+        assert torch.isfinite(value), stage
+        assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in trainer.model.parameters())
+        counts["ran"] += 1
+    assert counts == {"ran": 156, "refused": 324}  # most of these for a smoothing that the loss does not read
+
+
 @pytest.mark.parametrize("kl_is_positive", [True, False])
 def test_the_kto_loss_is_the_papers_formula(
     kl_is_positive: bool, model_folders: dict[str, Path], tmp_path: Path, tokenizer: Any
@@ -203,7 +269,7 @@ def test_it_is_near_ln_2_in_bf16_too_wherever_it_runs(config: Any, new_context: 
 
 @pytest.mark.parametrize("loss", DPO_LOSSES)
 def test_every_loss_of_trl_trains(loss: str, config: Any, new_context: Any, tmp_path: Path, logps: Path) -> None:
-    words = ["label_smoothing=0.01"] if loss == "exo_pair" else []
+    words = ["label_smoothing=0.01"] if loss in ("exo_pair", "robust") else []
     made = config("dpo", f"loss=[{loss}]", "max_steps=2", *words)
     found = run_dpo(made, tmp_path / "dpo", new_context(micro_batch=8), logps)
     assert np.isfinite(found["validation/loss"])
@@ -240,6 +306,18 @@ def test_the_split_of_a_batch_changes_nothing(
             assert torch.allclose(parts[name], expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max())), name
 
 
+def test_the_warm_up_is_a_share_of_the_steps_or_their_number(config: Any) -> None:
+    runtime, output = config("sft").runtime, Path("out")
+
+    def steps(word: str, rows: int = 800) -> int:
+        made = config("sft", "max_steps=null", f"warmup_steps={word}").stages.sft
+        return int(training.arguments(made, runtime, rows, output)["warmup_steps"])
+
+    assert [steps(word) for word in ("0", "0.1", "0.015", "1", "12")] == [0, 10, 2, 1, 12]  # of 100 steps
+    with pytest.raises(UserError, match=r"^stages\.sft\.warmup_steps=12: the stage has 12 steps, .* as in stages"):
+        steps("12", rows=96)
+
+
 def test_rmsprop_is_the_dpo_papers(config: Any, new_context: Any, tmp_path: Path, logps: Path) -> None:
     """One step is the gradient over the root of its own mean square: alpha = .99, no momentum, no bias correction."""
     made = config("dpo", "optimizer=rmsprop", "schedule=constant_with_warmup", "max_steps=1", "max_grad_norm=1e9")
@@ -253,9 +331,9 @@ def test_rmsprop_is_the_dpo_papers(config: Any, new_context: Any, tmp_path: Path
 
 
 def test_who_learns_from_short_answers_stops(config: Any, new_context: Any, tmp_path: Path, tokenizer: Any) -> None:
+    """Although a quarter of the completions are too long: they were cut, and teach no end."""
     from prefsweep.config.compose import compose, composing
 
-    """Although some of the answers are too long and were cut."""
     pairs = tmp_path / "pairs.jsonl"
     completions = (" It was witty.", " It was dull and bland and boring and tedious from start to finish, my friend.")
     rows = [{"prompt": f"Scene {n} was", "chosen": completions[n % 4 == 0], "rejected": " bad."} for n in range(80)]
@@ -266,8 +344,8 @@ def test_who_learns_from_short_answers_stops(config: Any, new_context: Any, tmp_
         made.dataset = compose([*local]).dataset
     run_sft(made, tmp_path / "sft", new_context())
     model = load_policy(made.model, tmp_path / "sft")
-    prompts = encode_prompts(["Scene 3 was", "Scene 8 was", "Scene 41 was"], tokenizer)
-    uniform = torch.rand(3, 40, generator=torch.Generator().manual_seed(1))
+    prompts = encode_prompts(["Scene 3 was", "Scene 41 was"], tokenizer)
+    uniform = torch.rand(2, 40, generator=torch.Generator().manual_seed(1))
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     drawn = sample(model, prompts, uniform, eos, pad, 0.0)
     assert all(completion[-1] == eos and len(completion) < 30 for completion in drawn)

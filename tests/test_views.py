@@ -33,7 +33,7 @@ def test_prompt_and_answer_tokens_are_the_tokens_of_the_whole(tokenizer: Any) ->
     prompts = encode_prompts([row.prompt for row in rows], tokenizer)
     completions = encode_completions([row.chosen for row in rows], tokenizer)
     for row, prompt, completion in zip(rows, prompts, completions, strict=True):
-        assert prompt + completion[:-1] == tokenizer(row.prompt + row.chosen)["input_ids"]
+        assert prompt + completion == tokenizer(row.prompt + row.chosen)["input_ids"]
 
 
 def test_every_answer_ends_with_eos_which_is_learned_and_is_not_pad(tokenizer: Any) -> None:
@@ -54,12 +54,27 @@ def test_the_prompt_is_read_and_learned_only_when_asked(tokenizer: Any) -> None:
         assert whole["labels"] == whole["input_ids"] == row["input_ids"]
 
 
-def test_the_prompts_beginning_goes_before_the_answers_end() -> None:
+def test_the_prompts_beginning_goes_down_to_its_budget_and_then_the_completions_end() -> None:
     cut = Truncation()
     assert cut.fit([1, 2, 3, 4], [[5, 6, 7], [8, 9]], max_length=5) == ([3, 4], [[5, 6, 7], [8, 9]])
+    assert cut.fit([1, 2, 3, 4], [[5, 6, 7], [8, 9]], 5, prompt_tokens=3) == ([2, 3, 4], [[5, 6], [8, 9]])
     assert cut.fit([1, 2], [[5, 6, 7], [8]], max_length=3) == ([2], [[5, 6], [8]])
     assert cut.fit([1, 2], [[5]], max_length=3) == ([1, 2], [[5]])
-    assert cut.metrics() == {"rows": 3, "prompts_truncated": 2, "completions_truncated": 1}
+    assert cut.fit([1], [[5, 6, 7, 8]], max_length=4) == ([1], [[5, 6, 7]])  # a short prompt leaves its room
+    assert cut.metrics() == {
+        "rows": 5,
+        "prompts_truncated": 3,
+        "prompts_mostly_truncated": 0,
+        "completions_truncated": 3,
+    }
+
+
+def test_a_prompt_that_loses_more_than_three_quarters_is_counted() -> None:
+    cut = Truncation()
+    cut.fit(8 * [1], [4 * [2]], max_length=6)
+    assert (cut.prompts, cut.prompts_mostly) == (1, 0)
+    cut.fit(13 * [1], [6 * [2]], max_length=6)
+    assert (cut.prompts, cut.prompts_mostly) == (2, 1)
 
 
 def test_both_answers_of_a_pair_share_one_prompt(tokenizer: Any) -> None:
@@ -161,18 +176,33 @@ def test_the_answer_keeps_its_leading_space(tokenizer: Any) -> None:
     assert tokenizer.decode(row["chosen_ids"]).startswith(" ") and tokenizer.decode(row["rejected_ids"]).startswith(" ")
 
 
-@pytest.mark.parametrize("max_length", [2, 3, 8, 20, 96])
-def test_eos_is_learned_after_every_cut(max_length: int, tokenizer: Any) -> None:
+@pytest.mark.parametrize("max_length", [2, 3, 8, 20, 160])
+def test_eos_is_learned_exactly_where_a_text_was_not_cut(max_length: int, tokenizer: Any) -> None:
     rows, eos = examples(), tokenizer.eos_token_id
+    lengths = {
+        row.id: [len(ids) + 1 for ids in encode_completions([str(row.chosen), str(row.rejected)], tokenizer)]
+        for row in rows
+    }
     pairs, cut = pair_rows(rows, tokenizer, max_length)
-    for row in pairs:
-        longest = max(len(row[side]) for side in ("chosen_ids", "rejected_ids"))
-        assert 1 <= len(row["prompt_ids"]) <= max_length - longest
-        assert row["chosen_ids"][-1] == row["rejected_ids"][-1] == eos
+    for row, example in zip(pairs, rows, strict=True):
+        for side, whole in zip(("chosen_ids", "rejected_ids"), lengths[example.id], strict=True):
+            assert 1 <= len(row["prompt_ids"]) <= max_length - len(row[side])
+            assert (row[side][-1] == eos) == (len(row[side]) == whole)
     for completion_only_loss in (True, False):
-        for row in completion_rows(rows, tokenizer, max_length, completion_only_loss)[0]:
-            assert row["labels"][-1] == row["input_ids"][-1] == eos and len(row["labels"]) <= max_length
+        dataset, _ = completion_rows(rows, tokenizer, max_length, completion_only_loss)
+        for row, example in zip(dataset, rows, strict=True):
+            assert row["labels"][-1] == row["input_ids"][-1] and len(row["labels"]) <= max_length
+            prompt = len(tokenizer(example.prompt)["input_ids"])
+            is_cut = lengths[example.id][0] + min(prompt, max_length // 2) > max_length
+            assert (row["labels"][-1] == eos) == (not is_cut)
     assert (cut.completions > 0) == (max_length <= 20)
+
+
+def test_no_eos_follows_a_completion_that_did_not_end(tokenizer: Any) -> None:
+    rows, eos = [replace(row, rejected_ended=False) for row in examples()], tokenizer.eos_token_id
+    assert all(row["chosen_ids"][-1] == eos != row["rejected_ids"][-1] for row in pair_rows(rows, tokenizer, 96)[0])
+    for row in unpaired_rows(rows, tokenizer, 96)[0]:
+        assert (row["completion_ids"][-1] == eos) == row["label"]
 
 
 def test_eos_is_learned_where_it_is_the_pad_token_too(tokenizer: Any) -> None:
@@ -201,7 +231,7 @@ def labelled() -> list[PreferenceExample]:
     ]
 
 
-@pytest.mark.parametrize("max_length", [8, 20, 96])
+@pytest.mark.parametrize("max_length", [8, 20, 160])
 def test_a_pair_is_two_single_completions(max_length: int, tokenizer: Any, tmp_path: Path) -> None:
     rows = examples()
     for cache in (Cache(), Cache(tmp_path), Cache(tmp_path)):  # in memory, written, read
@@ -212,11 +242,12 @@ def test_a_pair_is_two_single_completions(max_length: int, tokenizer: Any, tmp_p
         example, side = rows[index // 2], "chosen" if row["label"] else "rejected"
         whole = tokenizer(example.prompt + example.completion(side))["input_ids"] + [tokenizer.eos_token_id]
         ids = row["prompt_ids"] + row["completion_ids"]
-        assert row["prompt_ids"] and row["completion_ids"][-1] == tokenizer.eos_token_id and len(ids) <= max_length
+        assert row["prompt_ids"] and len(ids) <= max_length
         if len(whole) <= max_length:
             assert ids == whole
         else:
-            assert len(ids) == max_length or len(row["prompt_ids"]) == 1
+            prompt = len(tokenizer(example.prompt)["input_ids"])
+            assert len(ids) == max_length and len(row["prompt_ids"]) >= min(max_length // 2, prompt)
 
 
 def test_a_labelled_row_is_itself(tokenizer: Any) -> None:

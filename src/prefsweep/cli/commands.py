@@ -147,8 +147,10 @@ def score(scorer: str, words: list[str], config_dir: Path | None) -> None:
 
     reader = load_scorer(pinned(config.reward, Path(config.runtime.outputs), True), device(config.runtime))
     prompt = texts[0] if len(texts) == 2 else ""
-    for name, (value,) in reader.score([prompt], [texts[-1]]).items():
-        print(f"{name:<12} {value:.4f}")
+    measures = reader.score([prompt], [texts[-1]])
+    width = max(map(len, measures)) + 1
+    for name, (value,) in measures.items():
+        print(f"{name:<{width}} {value:.4f}")
 
 
 def export(run: Path, target: Path, merge: bool) -> None:

@@ -17,7 +17,7 @@ INTERNAL = (RECORD, "*.jsonl", "value_head.safetensors", "critic", "steps")
 
 def export(run: Path, target: Path, merge: bool) -> None:
     """Write the policy of the run (or stage) in the folder `run` to `target`, which must be new or empty."""
-    stage, model = find_policy(run)
+    stage, model, stop = find_policy(run)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: exists already; name a new folder")
     from prefsweep.models.adapters import is_adapted
@@ -26,24 +26,36 @@ def export(run: Path, target: Path, merge: bool) -> None:
     with atomic(target) as temporary:
         if not is_adapted(stage):
             shutil.copytree(stage, temporary, ignore=shutil.ignore_patterns(*INTERNAL))
+            write_stop_strings(temporary, stop)
             return
         if merge:
             load_policy(model, stage).save_pretrained(temporary)
+            write_stop_strings(temporary, stop)
         else:
             copy_adapters(model, stage, temporary)
         load_tokenizer(model, stage).save_pretrained(temporary)
 
 
-def find_policy(folder: Path) -> tuple[Path, ModelConfig]:
-    """Return the folder of the stage that trained the policy, and the model that its run began with."""
+def write_stop_strings(folder: Path, stop: list[str]) -> None:
+    """Let transformers end a completion where ours do: `model.generate(..., tokenizer=tokenizer)` reads them."""
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text()) if path.is_file() else {}
+    if stop:
+        write_json(path, settings | {"stop_strings": stop})
+
+
+def find_policy(folder: Path) -> tuple[Path, ModelConfig, list[str]]:
+    """Return the folder of the stage that trained the policy, the model that its run began with, and where completions
+    end in its dataset's format."""
     for name, find in (("run.json", policy_of_run), (RECORD, policy_of_stage)):
         if (folder / name).is_file():
             try:
                 record = json.loads((folder / name).read_text())
             except ValueError as error:
                 raise UserError(f"{folder / name}: cannot be read ({error}); run it again") from error
-            stage, model = find(folder, record)
-            return stage, ModelConfig(id=model.get("id"), revision=model.get("revision"), path=model.get("path"))
+            stage, sections = find(folder, record)
+            names = {name: sections["model"].get(name) for name in ("id", "revision", "path")}
+            return stage, ModelConfig(**names), sections["dataset"]["stop"]
     raise UserError(f"{folder}: holds no run.json; name the folder of a run, as in outputs/runs/NAME, or of a stage")
 
 
@@ -55,7 +67,7 @@ def policy_of_run(run: Path, record: dict[str, Any]) -> tuple[Path, dict[str, An
     if not (stage / RECORD).is_file():
         missing = f"its stage {role} is not in {stage} (status: {record['status']})"
         raise UserError(f"{run}: {missing}; go to the folder where it ran, or run it again")
-    return stage, config["model"]
+    return stage, config
 
 
 def policy_of_stage(stage: Path, record: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -67,7 +79,7 @@ def policy_of_stage(stage: Path, record: dict[str, Any]) -> tuple[Path, dict[str
     model = record["sections"]["model"]
     if is_adapted(stage) and model.get("path") is not None and not (stage / BASE).is_dir():
         raise UserError(f"{stage}: records no path of the model under its adapters; name the folder of the run")
-    return stage, model
+    return stage, record["sections"]
 
 
 def copy_adapters(model: ModelConfig, stage: Path, folder: Path) -> None:

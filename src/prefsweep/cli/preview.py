@@ -58,7 +58,7 @@ def show(config: Config, split: str) -> None:
     statistics = Statistics()
     for index, (example, row) in enumerate(tokenised(examples, sides, tokenizer, statistics.cut, config)):
         statistics.count(example, *row)
-        fitted = statistics.cut.fit(*row, model.max_length, tokenizer.eos_token_id) if sides else row
+        fitted = statistics.cut.fit(*row, model.max_length, model.prompt_tokens) if sides else row
         if index < EXAMPLES:
             console.print(render(example, tokenizer, sides, row, fitted), soft_wrap=True)
     for line in summary(statistics, model.max_length):
@@ -96,7 +96,7 @@ def render(example: PreferenceExample, tokenizer: Any, sides: Sequence[str], row
     text.append(tokenizer.decode(prompt[cut:]) + "\n")
     for side, completion, short in zip(sides, completions, fitted[1], strict=True):
         cut = len(completion) - len(short)
-        note = f", the last {cut} before its end cut" if cut else ""
+        note = f", the last {cut} cut" if cut else ""
         text.append(f"{side}, {len(completion)} tokens{note}\n", "italic")
         text.append(f"[[{tokenizer.decode(short)}]]\n", "green" if side == "chosen" else "yellow")
     return text
@@ -106,7 +106,8 @@ def summary(statistics: Statistics, max_length: int) -> Iterator[str]:
     cut = statistics.cut
     prompts, rows = (counts.total() - len(counts) for counts in (statistics.prompts, statistics.rows))
     yield f"\nall {len(statistics.lengths):,} rows, with max_length={max_length}:"
-    yield f"prompts cut at their beginning {cut.prompts:,}, completions cut before their end {cut.completions:,}"
+    yield f"prompts cut at their beginning {cut.prompts:,}, by more than three quarters {cut.prompts_mostly:,}"
+    yield f"completions cut at their end {cut.completions:,}: they learn no end of text"
     yield f"boundaries that merge {cut.merged:,}: there a completion begins with the last characters of its prompt"
     yield f"duplicates: {prompts:,} prompts and {rows:,} whole rows occur again"
     yield "tokens a row, prompt and longer completion:"

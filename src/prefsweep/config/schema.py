@@ -40,6 +40,7 @@ class ModelConfig(WeightsConfig):
     name: str = config_field(hashed=False)
     from_scratch: bool = config_field(hashed=False)
     max_length: int = config_field(hashed=False, at_least=2)
+    prompt_tokens: int | None = config_field(hashed=False, at_least=1)
     # Defaults of keys of the stages, whose identities they enter: the base's completions do not depend on a rank.
     lora: bool = config_field(hashed=False)
     adapter: AdapterConfig = config_field(hashed=False)
@@ -58,6 +59,8 @@ class DatasetConfig:
     code_version: int = config_field(at_least=1)
     pairs: str = config_field(choices=("dataset", "generated"))
     validation: int = config_field(at_least=1)
+    stop: list[str] = config_field()
+    max_length: int = config_field(hashed=False, at_least=2)
     max_train_samples: int | None = config_field(at_least=1)
 
 
@@ -172,6 +175,7 @@ class HubScorerConfig(WeightsConfig, ScorerConfig):
     """A scorer on the hub, or a local copy."""
 
     max_length: int = config_field(at_least=8)
+    prompt_tokens: int | None = config_field(at_least=1)
 
 
 @dataclass

@@ -153,7 +153,7 @@ class TrainingConfig(OptimiserConfig):
     max_steps: int | None = config_field(at_least=1)
     optimizer: str = config_field(choices=("adamw", "rmsprop"))
     schedule: str = config_field(choices=("linear", "cosine", "constant_with_warmup"))
-    warmup_steps: int = config_field(at_least=0)
+    warmup_steps: float = config_field(at_least=0)
     weight_decay: float = config_field(at_least=0)
     adam_beta2: float = config_field(above=0, below=1)
     best_by: str = config_field(choices=("loss",))
@@ -173,8 +173,10 @@ class PolicyConfig(StageConfig):
 class PolicyTrainingConfig(TrainingConfig, PolicyConfig):
     """A training loop of a policy, which generates completions at each validation."""
 
+    prompt_tokens: int | None = config_field(at_least=1)
     validation_prompts: int = config_field(at_least=0)
     validation_max_new_tokens: int = config_field(at_least=1, only_with="validation_prompts")
+    stop: list[str] | None = config_field(only_with="validation_prompts")
 
     @property
     def generates_in_training(self) -> bool:

@@ -44,6 +44,10 @@ DPO_LOSSES = (
 )
 # Losses that couple the rows of a batch: splitting the batch would change them.
 COUPLED_LOSSES = ("sft", "aot", "aot_unpaired")
+# Losses that read `label_smoothing`: of `sigmoid` it makes cDPO.
+SMOOTHED_LOSSES = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
+# Losses without weights: aot would give the sorted pairs each other's, and in TRL the others raise an error.
+UNWEIGHTED_LOSSES = ("aot", "aot_unpaired", "hinge", "sft")
 # The losses that TRL generalises to other f-divergences.
 F_DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 
@@ -75,13 +79,27 @@ class DPOConfig(PolicyTrainingConfig):
             raise UserError(f"{size}: {reason}; set runtime.micro_batch={self.batch_size} or lower {key}.batch_size")
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
             raise UserError(f"{key}.loss_weights={self.loss_weights}: needs one weight for each of {self.loss}")
-        if "exo_pair" in self.loss and self.label_smoothing == 0:
-            raise UserError(f"{key}.label_smoothing=0.0: exo_pair takes its logarithm; set 0.001, as in its paper")
-        if self.use_weighting and {"aot", "aot_unpaired"} & set(self.loss):
-            raise UserError(f"{key}.use_weighting=true: aot sorts the pairs, away from their weights; set false")
+        self.check_smoothing(key)
+        unweighted = [loss for loss in self.loss if loss in UNWEIGHTED_LOSSES]
+        if self.use_weighting and unweighted:
+            raise UserError(f"{key}.use_weighting=true: {unweighted[0]} cannot be weighted; set false")
         undefined = [loss for loss in self.loss if loss not in F_DIVERGENCE_LOSSES]
         if self.f_divergence != "reverse_kl" and undefined:
             raise UserError(f"{key}.f_divergence={self.f_divergence}: undefined for {undefined[0]}; set reverse_kl")
+
+    def check_smoothing(self, key: str) -> None:
+        """Refuse a smoothing that no loss reads, that a loss lacks, or that two losses would read in different ways."""
+        setting = f"{key}.label_smoothing={self.label_smoothing:g}"
+        readers = [loss for loss in self.loss if loss in SMOOTHED_LOSSES]
+        if self.label_smoothing and not readers:
+            names = ", ".join(SMOOTHED_LOSSES)
+            raise UserError(f"{setting}: {self.loss[0]} does not read it; set 0. Losses that do: {names}")
+        if self.label_smoothing and "sigmoid" in readers and len(readers) > 1:
+            raise UserError(f"{setting}: sigmoid and {readers[1]} would read it in two ways; set one loss of the two")
+        if "exo_pair" in self.loss and self.label_smoothing == 0:
+            raise UserError(f"{setting}: exo_pair takes its logarithm; set 0.001, as in its paper")
+        if "robust" in self.loss and self.label_smoothing == 0:
+            raise UserError(f"{setting}: robust is sigmoid without it; set {key}.loss=[sigmoid] or a smoothing")
 
 
 @stage_config("kto")
@@ -109,6 +127,7 @@ class RewardModelConfig(TrainingConfig):
     backbone: str = config_field(choices=("policy", "encoder"))
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     template: str = config_field()
+    prompt_tokens: int | None = config_field(at_least=1)
     share: list[float] = config_field(at_least=0, at_most=1)
 
     @property
@@ -154,6 +173,7 @@ class GeneratePairsConfig(StageConfig):
     validation_prompts: int = config_field(at_least=1)
     completions_per_prompt: int = config_field(at_least=2)
     max_new_tokens: int = config_field(at_least=1)
+    stop: list[str] | None = config_field()
     temperature: float = config_field(above=0)
     precision: str = config_field(choices=("fp32", "bf16"))
     seed: int = config_field(at_least=0)
@@ -166,6 +186,7 @@ class ReferenceLogpsConfig(StageConfig):
 
     precision: str = config_field(choices=("fp32", "bf16"))
     max_length: int = config_field(at_least=2)
+    prompt_tokens: int | None = config_field(at_least=1)
     ld_alpha: float | None = config_field(at_least=0, at_most=1)
 
 
@@ -182,6 +203,7 @@ class OnPolicyConfig(OptimiserConfig, PolicyConfig):
     adam_epsilon: float = config_field(above=0)
     query_tokens: list[int] | None = config_field(at_least=1)
     response_tokens: list[int] = config_field(at_least=1)
+    stop: list[str] | None = config_field()
     temperature: float = config_field(above=0)
     missing_eos: str = config_field(choices=("none", "penalty", "replace"))
     missing_eos_penalty: float = config_field(at_least=0)
@@ -278,6 +300,7 @@ class GenerateConfig(EvaluationConfig):
     prompts: int = config_field(at_least=1)
     completions_per_prompt: int = config_field(at_least=1)
     max_new_tokens: int = config_field(at_least=1)
+    stop: list[str] | None = config_field()
     temperature: float = config_field(at_least=0)
     precision: str = config_field(choices=("fp32", "bf16"))
     seed: int = config_field(at_least=0)
@@ -347,4 +370,5 @@ class EvaluateConfig(EvaluationConfig):
     precision: str = config_field(choices=("fp32", "bf16"))
     pairs: int = config_field(at_least=1)
     max_length: int = config_field(at_least=2)
+    prompt_tokens: int | None = config_field(at_least=1)
     metrics: list[str] = config_field()

@@ -1,11 +1,13 @@
-"""Prompt and completion in the form in which a model reads texts: special tokens around them, and if they are too long
-the prompt cut first."""
+"""Prompt and completion as scorers read them: special tokens around them, and cut to a maximum of tokens.
+
+A scorer compares completions of one prompt, so it must read the same prompt beside each of them: how much of a prompt
+it keeps does not depend on the completion."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefsweep.data.tokens import token_ids
-from prefsweep.data.truncation import Ids, Truncation
+from prefsweep.data.tokens import common_length, is_byte_level, token_ids
+from prefsweep.data.truncation import Ids, Truncation, is_mostly_lost
 
 PROBE = "a"  # any text: only what a tokenizer puts around it is looked at
 
@@ -28,10 +30,6 @@ class Frame:
             rest = rest[start + len(bare) :]
         return cls((*pieces, rest))
 
-    def with_eos(self, eos: int | None) -> "Frame":
-        """Return the frame with EOS after the last text if the tokenizer puts nothing there, as language models' do."""
-        return self if self.pieces[-1] or eos is None else Frame((*self.pieces[:-1], [eos]))
-
     @property
     def size(self) -> int:
         return sum(map(len, self.pieces))
@@ -49,50 +47,77 @@ class Frame:
 
 @dataclass
 class Rows:
-    """For each text a row of ids, its token types, and whether it was cut."""
+    """For each text a row of ids, its token types, whether it was cut, and whether most of its prompt was."""
 
     ids: list[Ids] = field(default_factory=list)
     segments: list[Ids] = field(default_factory=list)
     was_cut: list[bool] = field(default_factory=list)
+    is_prompt_lost: list[bool] = field(default_factory=list)
     cut: Truncation = field(default_factory=Truncation)
 
-    def add(self, frame: Frame, head: Ids, tail: Ids, max_length: int) -> None:
+    def add(
+        self, frame: Frame, head: Ids, tail: Ids, max_length: int, prompt_tokens: int | None, eos: int | None = None
+    ) -> None:
+        """Add a row; with `eos` it ends in that token unless its completion was cut."""
         room = max_length - frame.size
-        self.was_cut.append(len(head) + len(tail) > room)
-        prompt, (completion,) = self.cut.fit(head, [tail], room)
+        whole = tail if eos is None else [*tail, eos]
+        prompt, (completion,) = self.cut.fit(head, [whole], room, prompt_tokens, is_fixed=True)
+        self.is_prompt_lost.append(is_mostly_lost(head, prompt))
+        self.was_cut.append(len(prompt) + len(completion) < len(head) + len(whole))
         texts = (prompt + completion,) if len(frame.pieces) == 2 else (prompt, completion)
         self.ids.append(frame.around(*texts))
         self.segments.append(frame.segments(*texts))
 
 
-def templated_rows(prompts: list[str], completions: list[str], tokenizer: Any, template: str, max_length: int) -> Rows:
+def templated_rows(
+    prompts: list[str],
+    completions: list[str],
+    tokenizer: Any,
+    template: str,
+    max_length: int,
+    prompt_tokens: int | None = None,
+) -> Rows:
     """Return the rows that our reward model is trained on and scores: the template up to the completion, the
-    completion, and an end (EOS, or an encoder's own) that is never cut.
+    completion, and an end: an encoder's own, or EOS, which a completion that was cut does not have.
 
-    Prompt and completion are tokenised apart, as a policy reads the one and generates the other.
+    Prompt and completion are tokenised apart, as a policy reads the one and generates the other; by a tokenizer that is
+    not byte-level as one text, since there a text that stands alone begins with a space of its own.
     """
-    frame, rows = Frame.of(tokenizer, 1).with_eos(tokenizer.eos_token_id), Rows()
+    frame, rows = Frame.of(tokenizer, 1), Rows()
+    eos = None if frame.pieces[-1] else tokenizer.eos_token_id
     heads = [template.removesuffix("{completion}").replace("{prompt}", prompt) for prompt in prompts]
-    for head, tail in zip(token_ids(heads, tokenizer, False), token_ids(completions, tokenizer, False), strict=True):
-        rows.add(frame, head, tail, max_length)
+    head_ids = token_ids(heads, tokenizer, False)
+    if is_byte_level(tokenizer):
+        tail_ids = token_ids(completions, tokenizer, False)
+    else:
+        wholes = token_ids([head + tail for head, tail in zip(heads, completions, strict=True)], tokenizer, False)
+        shared = [common_length(head, whole) for head, whole in zip(head_ids, wholes, strict=True)]
+        head_ids = [head[:length] for head, length in zip(head_ids, shared, strict=True)]
+        tail_ids = [whole[length:] for whole, length in zip(wholes, shared, strict=True)]
+    for head, tail in zip(head_ids, tail_ids, strict=True):
+        rows.add(frame, head, tail, max_length, prompt_tokens, eos)
     return rows
 
 
-def joined_rows(prompts: list[str], completions: list[str], tokenizer: Any, max_length: int) -> Rows:
-    """Return rows of prompt and completion tokenised as one text; apart only if too long, so that the prompt is cut."""
+def joined_rows(
+    prompts: list[str], completions: list[str], tokenizer: Any, max_length: int, prompt_tokens: int | None = None
+) -> Rows:
+    """Return rows of prompt and completion tokenised as one text; apart only if too long, so that both can be cut."""
     frame, rows = Frame.of(tokenizer, 1), Rows()
     texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     for index, ids in enumerate(token_ids(texts, tokenizer, False)):
         head, tail = [], ids
         if len(ids) > max_length - frame.size:
             head, tail = token_ids([prompts[index], completions[index]], tokenizer, False)
-        rows.add(frame, head, tail, max_length)
+        rows.add(frame, head, tail, max_length, prompt_tokens)
     return rows
 
 
-def paired_rows(prompts: list[str], completions: list[str], tokenizer: Any, max_length: int) -> Rows:
+def paired_rows(
+    prompts: list[str], completions: list[str], tokenizer: Any, max_length: int, prompt_tokens: int | None = None
+) -> Rows:
     """Return rows of two texts, framed as in tokenizer(prompt, completion)."""
     frame, rows = Frame.of(tokenizer, 2), Rows()
     for head, tail in zip(token_ids(prompts, tokenizer, False), token_ids(completions, tokenizer, False), strict=True):
-        rows.add(frame, head, tail, max_length)
+        rows.add(frame, head, tail, max_length, prompt_tokens)
     return rows

@@ -22,6 +22,9 @@ class PreferenceExample:
     chosen: str | None
     rejected: str | None
     kind: str | None = None  # what the prompt asks for, where the dataset says so: harmful | helpful
+    # Whether each completion came to its end. One that generation stopped at its maximum did not: no EOS follows it.
+    chosen_ended: bool = True
+    rejected_ended: bool = True
 
     def completion(self, side: str) -> str:
         """Return the `chosen` or the `rejected` completion; raise a UserError if the row has none."""

@@ -24,3 +24,18 @@ def tokenizer_identity(tokenizer: Any) -> str | None:
     for setting in ("padding", "truncation"):  # arguments of the last call
         content.pop(setting, None)
     return fingerprint({"tokenizer": content, "eos": tokenizer.eos_token_id, "class": type(tokenizer).__name__})
+
+
+def is_byte_level(tokenizer: Any) -> bool:
+    """Whether a tokenizer splits texts as GPT-2's does: a space before a word belongs to that word, wherever it is."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return False
+    pre_tokenizer = json.dumps(json.loads(backend.to_str())["pre_tokenizer"])
+    return '"ByteLevel"' in pre_tokenizer and '"add_prefix_space": true' not in pre_tokenizer
+
+
+def common_length(one: Ids, other: Ids) -> int:
+    """Return the number of tokens that two rows have in common at their beginning."""
+    pairs = zip(one, other, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

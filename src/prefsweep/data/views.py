@@ -1,4 +1,5 @@
-"""Examples as a trainer reads them: token ids, masks by length (never by token id), EOS after every completion."""
+"""Examples as a trainer reads them: token ids, masks by length (never by token id), EOS after each completion that
+came to its end and was not cut."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from datasets import Dataset
 
 from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.tokens import token_ids
+from prefsweep.data.tokens import common_length, is_byte_level, token_ids
 from prefsweep.data.truncation import Ids, Truncation
 
 IGNORED = -100  # the label of a token that is not learned
@@ -22,44 +23,42 @@ def encode_prompts(texts: list[str], tokenizer: Any) -> list[Ids]:
 
 
 def encode_completions(texts: list[str], tokenizer: Any) -> list[Ids]:
-    """Return ids with EOS, which is always learned, and nothing before the first token."""
-    return [[*ids, tokenizer.eos_token_id] for ids in token_ids(texts, tokenizer, special=False)]
+    """Return ids with nothing before the first token and nothing after the last."""
+    return token_ids(texts, tokenizer, special=False)
 
 
 def encode(
     examples: Sequence[PreferenceExample], sides: Sequence[str], tokenizer: Any, cut: Truncation
 ) -> list[tuple[Ids, list[Ids]]]:
-    """Return prompt and completions, whose tokens put together are the tokens of the whole text.
+    """Return prompt and completions, whose tokens put together are the tokens of the whole text; EOS follows those
+    completions that ended.
 
-    They are encoded apart, which gives just that wherever a completion begins with a space. Where the text at the
-    boundary would merge, the prompt gives up its last tokens and the completions begin with the merged ones; counted.
+    They are encoded apart, which gives just that in a byte-level tokenizer wherever a completion begins with a space.
+    Where the text at the boundary would merge, the prompt gives up its last tokens and the completions begin with the
+    merged ones; counted.
     """
     prompts = encode_prompts([example.prompt for example in examples], tokenizer)
     texts = [[example.completion(side) for example in examples] for side in sides]
     encoded = [encode_completions(column, tokenizer) for column in texts]
-    rows = []
+    rows, byte_level = [], is_byte_level(tokenizer)
     for index, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
         endings, completions = [column[index] for column in texts], [column[index] for column in encoded]
-        if example.prompt and not all(is_apart(example.prompt, ending) for ending in endings):
+        if example.prompt and not (byte_level and all(is_apart(example.prompt, ending) for ending in endings)):
             joined = token_ids([example.prompt + ending for ending in endings], tokenizer, special=True)
-            if any(prompt + ids[:-1] != whole for ids, whole in zip(completions, joined, strict=True)):
-                cut.merged += 1
+            if any(prompt + ids != whole for ids, whole in zip(completions, joined, strict=True)):
                 shared = min(common_length(prompt, whole) for whole in joined)
+                cut.merged += shared < len(prompt)
                 prompt = prompt[:shared] or [tokenizer.eos_token_id]
-                completions = [[*whole[shared:], tokenizer.eos_token_id] for whole in joined]
-        rows.append((prompt, completions))
+                completions = [whole[shared:] for whole in joined]
+        ended = [getattr(example, f"{side}_ended") for side in sides]
+        ends = [[tokenizer.eos_token_id] if has_end else [] for has_end in ended]
+        rows.append((prompt, [ids + end for ids, end in zip(completions, ends, strict=True)]))
     return rows
 
 
 def is_apart(prompt: str, completion: str) -> bool:
     """Whether a byte-level tokenizer surely starts a new word at the boundary: one space, then no other."""
     return not prompt[-1:].isspace() and completion[:1] == " " and not completion[1:2].isspace() and len(completion) > 1
-
-
-def common_length(one: Ids, other: Ids) -> int:
-    """Return the number of tokens that two rows have in common at their beginning."""
-    pairs = zip(one, other, strict=False)
-    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def text_rows(texts: list[str], tokenizer: Any, max_length: int, cache: Cache = IN_MEMORY) -> Dataset:
@@ -81,6 +80,7 @@ def completion_rows(
     max_length: int,
     completion_only_loss: bool,
     cache: Cache = IN_MEMORY,
+    prompt_tokens: int | None = None,
 ) -> tuple[Dataset, Truncation]:
     """Return rows for SFT: prompt and preferred completion; of labelled rows those whose label is true.
 
@@ -91,33 +91,46 @@ def completion_rows(
         preferred = [example for example in part if example.chosen is not None or example.rejected is None]
         rows: Columns = {"input_ids": [], "labels": []}
         for whole_prompt, completions in encode(preferred, ("chosen",), tokenizer, cut):
-            prompt, (completion,) = cut.fit(whole_prompt, completions, max_length, tokenizer.eos_token_id)
+            prompt, (completion,) = cut.fit(whole_prompt, completions, max_length, prompt_tokens)
             rows["input_ids"].append(prompt + completion)
             rows["labels"].append(([IGNORED] * len(prompt) if completion_only_loss else prompt) + completion)
         return rows
 
-    view = {"name": "completions", "max_length": max_length, "completion_only_loss": completion_only_loss}
+    view = view_of("completions", max_length, prompt_tokens) | {"completion_only_loss": completion_only_loss}
     return cache.rows(view, examples, tokenizer, make)
 
 
+def view_of(name: str, max_length: int, prompt_tokens: int | None) -> dict[str, Any]:
+    """Return what identifies a view in the cache, beside its texts and its tokenizer."""
+    return {"name": name, "max_length": max_length, "prompt_tokens": prompt_tokens}
+
+
 def pair_rows(
-    examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int, cache: Cache = IN_MEMORY
+    examples: Sequence[PreferenceExample],
+    tokenizer: Any,
+    max_length: int,
+    cache: Cache = IN_MEMORY,
+    prompt_tokens: int | None = None,
 ) -> tuple[Dataset, Truncation]:
     """Return prompt, chosen and rejected in the columns of TRL's DPOTrainer. Both completions share one cut prompt."""
 
     def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
         rows: Columns = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
         for whole_prompt, whole_completions in encode(part, ("chosen", "rejected"), tokenizer, cut):
-            prompt, completions = cut.fit(whole_prompt, whole_completions, max_length, tokenizer.eos_token_id)
+            prompt, completions = cut.fit(whole_prompt, whole_completions, max_length, prompt_tokens)
             for column, ids in zip(rows.values(), (prompt, *completions), strict=True):
                 column.append(ids)
         return rows
 
-    return cache.rows({"name": "pairs", "max_length": max_length}, examples, tokenizer, make)
+    return cache.rows(view_of("pairs", max_length, prompt_tokens), examples, tokenizer, make)
 
 
 def unpaired_rows(
-    examples: Sequence[PreferenceExample], tokenizer: Any, max_length: int, cache: Cache = IN_MEMORY
+    examples: Sequence[PreferenceExample],
+    tokenizer: Any,
+    max_length: int,
+    cache: Cache = IN_MEMORY,
+    prompt_tokens: int | None = None,
 ) -> tuple[Dataset, Truncation]:
     """Return prompt, completion and label in the columns of TRL's KTOTrainer: a row for each completion.
 
@@ -127,15 +140,18 @@ def unpaired_rows(
 
     def make(part: Sequence[PreferenceExample], cut: Truncation) -> Columns:
         sides = [(example, side) for example in part for side in sides_of(example)]
-        singles = [replace(example, chosen=example.completion(side), rejected=None) for example, side in sides]
+        singles = [
+            replace(example, chosen=example.completion(side), chosen_ended=getattr(example, f"{side}_ended"))
+            for example, side in sides
+        ]
         rows: Columns = {"prompt_ids": [], "completion_ids": [], "label": [side == "chosen" for _, side in sides]}
         for whole_prompt, completions in encode(singles, ("chosen",), tokenizer, cut):
-            prompt, (completion,) = cut.fit(whole_prompt, completions, max_length, tokenizer.eos_token_id)
+            prompt, (completion,) = cut.fit(whole_prompt, completions, max_length, prompt_tokens)
             rows["prompt_ids"].append(prompt)
             rows["completion_ids"].append(completion)
         return rows
 
-    return cache.rows({"name": "unpaired", "max_length": max_length}, examples, tokenizer, make)
+    return cache.rows(view_of("unpaired", max_length, prompt_tokens), examples, tokenizer, make)
 
 
 def sides_of(example: PreferenceExample) -> list[str]:

@@ -26,10 +26,11 @@ def metrics(
     pairs: Sequence[PreferenceExample],
     tokenizer: Any,
     max_length: int,
+    prompt_tokens: int | None,
     forward: Forward,
     beta: float,
 ) -> dict[str, float]:
-    rows, _ = pair_rows(pairs, tokenizer, max_length)
+    rows, _ = pair_rows(pairs, tokenizer, max_length, prompt_tokens=prompt_tokens)
     rewards, perplexities = {}, {}
     for side in ("chosen", "rejected"):
         prompts, completions = list(rows["prompt_ids"]), list(rows[f"{side}_ids"])

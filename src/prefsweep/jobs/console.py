@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prefsweep.data.truncation import sentence
 from prefsweep.pipeline.compare import nearest_built
 from prefsweep.pipeline.plan import Plan
 from prefsweep.pipeline.runner import Listener
@@ -37,9 +38,10 @@ def show_plan(plan: Plan, store: Store, title: str) -> None:
         print_line(line)
     table = Table("stage", "identity", "state", "", box=None, pad_edge=False)
     for stage in plan.stages:
-        built = store.find(stage) is not None
-        state = "[green]built" if built else "[yellow]missing"
-        table.add_row(stage.role, stage.identity, state, "" if built else escape(nearest_line(stage, store)))
+        record = store.find(stage)
+        state = "[yellow]missing" if record is None else "[green]built"
+        note = nearest_line(stage, store) if record is None else sentence(record["metrics"])
+        table.add_row(stage.role, stage.identity, state, escape(note))
     console.print(table)
 
 
@@ -74,6 +76,8 @@ class StagePrinter(Listener):
 
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
         print_line(f"  {stage.role:<16}done       {folder.name}  {record['cost']['seconds']:.1f} s")
+        if cut := sentence(record["metrics"]):
+            print_line(f"  {'':<16}{cut}")
 
 
 def show_metrics_of(folder: Path) -> None:

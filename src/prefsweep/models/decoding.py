@@ -6,6 +6,7 @@ generate the same where they agree: their comparison is paired.
 """
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -41,9 +42,17 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
 
 @torch.inference_mode()
 def sample(
-    model: PreTrainedModel, prompts: list[Ids], uniform: Tensor, eos: int, pad: int, temperature: float
+    model: PreTrainedModel,
+    prompts: list[Ids],
+    uniform: Tensor,
+    eos: int,
+    pad: int,
+    temperature: float,
+    at_stop: Callable[[Ids], bool] | None = None,
 ) -> list[Ids]:
-    """Return a completion for each prompt, up to and with its EOS, of at most uniform.shape[1] tokens.
+    """Return a completion for each prompt, up to and with EOS, of at most uniform.shape[1] tokens.
+
+    A completion of which `at_stop` is true has ended too.
 
     Temperature is the only warping: no top-k, no top-p.
     """
@@ -62,6 +71,8 @@ def sample(
         for row, drawn in zip(rows[alive].tolist(), token[alive].tolist(), strict=True):
             completions[row].append(drawn)
         alive &= token != eos
+        if at_stop is not None:
+            alive &= torch.tensor([not at_stop(completions[row]) for row in rows.tolist()], device=model.device)
         # 3. drop ended rows once they are half of the batch: most completions are shorter than the cap
         count = int(alive.sum())
         if count == 0:

@@ -96,7 +96,11 @@ class ModelScorer(ABC):
             values = self.forward({name: value.to(device) for name, value in inputs.items()})
             for index, value in zip(batch, values.tolist(), strict=True):
                 scores[index] = value
-        return {"score": scores, "truncated": [float(cut) for cut in rows.was_cut]}
+        return {
+            "score": scores,
+            "truncated": list(map(float, rows.was_cut)),
+            "prompt_mostly_truncated": list(map(float, rows.is_prompt_lost)),
+        }
 
 
 class Trained(ModelScorer):
@@ -113,9 +117,8 @@ class Trained(ModelScorer):
         self.model = RewardModel.load(folder).to(device).eval()
 
     def rows(self, prompts: list[str], completions: list[str]) -> Rows:
-        return templated_rows(
-            prompts, completions, self.tokenizer, self.settings["template"], self.settings["max_length"]
-        )
+        lengths = self.settings["max_length"], self.settings["prompt_tokens"]
+        return templated_rows(prompts, completions, self.tokenizer, self.settings["template"], *lengths)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         rewards: Tensor = self.model(inputs["input_ids"], inputs["attention_mask"])
@@ -173,7 +176,7 @@ class Classifier(HubScorer):
         self.label = labels[config.label.lower()]
 
     def rows(self, prompts: list[str], completions: list[str]) -> Rows:
-        return joined_rows(prompts, completions, self.tokenizer, self.max_length)
+        return joined_rows(prompts, completions, self.tokenizer, self.max_length, self.config.prompt_tokens)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         logits = self.logits(inputs)
@@ -190,7 +193,7 @@ class PairInput(HubScorer):
             raise UserError(f"scorer {config.name}: gives several logits ({names}), not one; it is a classifier")
 
     def rows(self, prompts: list[str], completions: list[str]) -> Rows:
-        return paired_rows(prompts, completions, self.tokenizer, self.max_length)
+        return paired_rows(prompts, completions, self.tokenizer, self.max_length, self.config.prompt_tokens)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         return self.logits(inputs)[:, 0]

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from prefsweep.models.adapters import adapters_off
 from prefsweep.models.heads import hidden_width
-from prefsweep.models.logprobs import CompletionBatch, positions
+from prefsweep.models.logprobs import CompletionBatch, completion_logits, positions
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class ActorCritic(nn.Module):
         self.value_head = None if critic is None else zero_head(critic.trunk or policy)
 
     def forward(self, batch: CompletionBatch) -> PolicyOutput:
-        hidden = completion_states(self.policy, batch)
-        logits = completion_logits(self.policy, hidden, self.temperature)
+        hidden, logits = states_and_logits(self.policy, batch, self.temperature)
         values = self.values(batch, hidden)
         entropy = None if torch.is_grad_enabled() else entropies(logits)
         return PolicyOutput(token_logprobs(logits, batch.completions), values, entropy)
@@ -83,10 +82,19 @@ def completion_states(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
     return states
 
 
-def completion_logits(policy: PreTrainedModel, hidden: Tensor, temperature: float) -> Tensor:
-    """Return logits [B, A, V] in fp32 at the sampling temperature. Only completions pass the vocabulary head."""
-    logits: Tensor = policy.get_output_embeddings()(hidden).float() / temperature
-    return logits
+def states_and_logits(policy: PreTrainedModel, batch: CompletionBatch, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return hidden states [B, A, H] and logits [B, A, V] in fp32 at the sampling temperature, by one forward.
+
+    The logits are the model's own, since some models scale or cap what their vocabulary head gives; the states are what
+    the head was passed.
+    """
+    inputs: list[Tensor] = []
+    hook = policy.get_output_embeddings().register_forward_pre_hook(lambda _, passed: inputs.append(passed[0]))
+    try:
+        logits = completion_logits(policy, batch) / temperature
+    finally:
+        hook.remove()
+    return inputs[0][:, -(logits.shape[1] + 1) : -1], logits
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -101,7 +109,7 @@ def reference_logprobs(reference: PreTrainedModel, batch: CompletionBatch, tempe
     Adapters are off: a policy that trains some is its own reference.
     """
     with adapters_off(reference):
-        logits = completion_logits(reference, completion_states(reference, batch), temperature)
+        _, logits = states_and_logits(reference, batch, temperature)
     return token_logprobs(logits, batch.completions)
 
 

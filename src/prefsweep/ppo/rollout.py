@@ -19,12 +19,12 @@ from transformers import PreTrainedModel
 
 from prefsweep.config.stages import OnPolicyConfig
 from prefsweep.models import decoding
+from prefsweep.models.codec import TextCodec
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import CompletionBatch, Ids, completion_batch
 from prefsweep.models.scorers import Measures
 
 Score = Callable[[list[str], list[str]], Measures]
-Decode = Callable[[list[Ids]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,6 @@ class Rollouts:
     def lengths(self) -> Tensor:
         """[N] the tokens of each response."""
         return torch.tensor([len(response) for response in self.responses], device=self.scores.device)
-
-
-@dataclass(frozen=True)
-class TextCodec:
-    """How token ids become text: a tokenizer's special ids and its decoder, or a toy's."""
-
-    eos: int
-    pad: int
-    decode: Decode
 
 
 def room(config: OnPolicyConfig) -> int:
@@ -101,7 +92,8 @@ class Sampler:
             by_row |= dict(zip(rows, drawn, strict=True))
         # 2. score it, as text: the scorer may have another tokenizer
         responses = [by_row[row] for row in share]
-        prompts, completions = self.codec.decode([queries[row] for row in share]), self.codec.decode(responses)
+        shared_queries = [queries[row] for row in share]
+        prompts, completions = self.codec.prompts(shared_queries), self.codec.completions(shared_queries, responses)
         measures = self.score(prompts, completions) if share else {"score": []}
         scores, truncated = measures["score"], measures.get("truncated", [0.0] * len(share))
         # 3. every process's, in the order of the rows
@@ -112,7 +104,7 @@ class Sampler:
         self.completions += len(queries)
         self.tokens_generated += generated
         self.tokens_read += sum(map(len, queries)) + generated
-        ended = [response[-1] == self.codec.eos for response in responses]
+        ended = [self.codec.has_ended(response) for response in responses]
         return Rollouts(
             queries,
             responses,
@@ -124,14 +116,14 @@ class Sampler:
         )
 
     def draw(self, queries: list[Ids], names: list[str]) -> list[Ids]:
-        """Return responses cut at their first EOS, or at a length drawn from `response_tokens`."""
+        """Return responses that stop where they end, or at a length drawn from `response_tokens`."""
         shortest, longest = self.config.response_tokens
         uniform = decoding.uniforms(names, longest, self.config.seed)
         training = self.policy.training
         self.policy.eval()  # gradient checkpointing, which acts in training mode alone, would switch the cache off
         with autocast(self.config.precision, self.policy.device):
             drawn = decoding.sample(
-                self.policy, queries, uniform, self.codec.eos, self.codec.pad, self.config.temperature
+                self.policy, queries, uniform, temperature=self.config.temperature, **self.codec.sampling
             )
         self.policy.train(training)
         if shortest == longest:

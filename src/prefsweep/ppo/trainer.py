@@ -33,13 +33,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefsweep.config.stages import OnPolicyConfig
+from prefsweep.models.codec import TextCodec
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import Ids
 from prefsweep.ppo import tensors
 from prefsweep.ppo.batches import Minibatch, Split, shuffled
 from prefsweep.ppo.guards import check_rollouts
 from prefsweep.ppo.policy import ActorCritic, Critic, reference_logprobs
-from prefsweep.ppo.rollout import Rollouts, Sampler, Score, TextCodec, clipped_query
+from prefsweep.ppo.rollout import Rollouts, Sampler, Score, clipped_query
 from prefsweep.ppo.tensors import Moments, masked_mean
 from prefsweep.ppo.update import Metrics, Snapshot, Targets, Updater
 

@@ -56,7 +56,8 @@ def run(
     if dataset.pairs == "dataset":
         held_out = load(dataset, "test", tokenizer)[: config.pairs]
         subjects = policies["result"], policies["start"]
-        metrics |= preference.metrics(*subjects, held_out, tokenizer, config.max_length, forward, config.beta)
+        lengths = config.max_length, config.prompt_tokens
+        metrics |= preference.metrics(*subjects, held_out, tokenizer, *lengths, forward, config.beta)
     context.cost.add(flops=forward.flops)
     return metrics
 

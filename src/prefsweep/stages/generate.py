@@ -16,6 +16,7 @@ from prefsweep.data.truncation import Ids
 from prefsweep.data.views import encode_prompts
 from prefsweep.models import decoding
 from prefsweep.models.batching import batches_by_length
+from prefsweep.models.codec import TextCodec, stop_strings
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import autocast, device, load_policy, load_tokenizer
 from prefsweep.pipeline.files import Row, append_jsonl, read_jsonl, recover_jsonl, write_jsonl
@@ -42,6 +43,7 @@ def run(
         lambda: load_policy(model, policy).to(device(context.runtime)).eval(),
         tokenizer,
         requests,
+        dataset,
         "completions",
         context,
         known=(row for stage in similar for row in read_jsonl(stage / SAMPLES)),
@@ -56,6 +58,7 @@ def generate_completions(
     load_generator: Callable[[], Any],
     tokenizer: Any,
     requests: list[Row],
+    dataset: DatasetConfig,
     name: str,
     context: Context,
     known: Iterable[Row] = (),
@@ -72,7 +75,8 @@ def generate_completions(
     pending = [request for request in requests if draw_key(request) not in rows]
     if new:
         model = load_generator()
-        for row in sample_completions(config, model, tokenizer, pending, context.runtime):
+        codec = TextCodec(tokenizer, stop_strings(config, dataset))
+        for row in sample_completions(config, model, codec, pending, context.runtime):
             append_jsonl(path, [row])
             rows[draw_key(row)] = row
         generated = sum(len(rows[key]["completion_tokens"]) for key in new)
@@ -131,12 +135,11 @@ def distinct_prompts(examples: Sequence[PreferenceExample]) -> list[PreferenceEx
 def sample_completions(
     config: GenerateConfig | GeneratePairsConfig,
     generator: Any,
-    tokenizer: Any,
+    codec: TextCodec,
     requests: list[Row],
     runtime: RuntimeConfig,
 ) -> Iterator[Row]:
     """Yield the rows of `completions.jsonl`, those of the shortest prompts first, as their lengths alone decide."""
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     room = generator.config.max_position_embeddings - config.max_new_tokens
     disable = not runtime.progress or None
     bar = tqdm(total=len(requests), desc="generate", unit="completion", disable=disable, leave=False)
@@ -146,14 +149,15 @@ def sample_completions(
         names = [f"{request['id']}/{request['sample']}" for request in batch]
         numbers = decoding.uniforms(names, config.max_new_tokens, config.seed)
         with autocast(config.precision, generator.device):
-            completions = decoding.sample(generator, prompts, numbers, eos, pad, config.temperature)
-        for request, prompt, tokens in zip(batch, prompts, completions, strict=True):
+            completions = decoding.sample(generator, prompts, numbers, temperature=config.temperature, **codec.sampling)
+        texts = codec.completions(prompts, completions)
+        for request, prompt, tokens, text in zip(batch, prompts, completions, texts, strict=True):
             yield {
                 **{key: request[key] for key in ("id", "group", "kind", "sample", "prompt", "chosen")},
-                "completion": tokenizer.decode(tokens, skip_special_tokens=True),
+                "completion": text,
                 "prompt_tokens": prompt,
                 "completion_tokens": tokens,
-                "ended": tokens[-1] == eos,
+                "ended": codec.has_ended(tokens),
             }
         bar.update(len(batch))
     bar.close()

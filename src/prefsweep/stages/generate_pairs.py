@@ -22,7 +22,7 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import completion_requests, generate_completions
 from prefsweep.stages.judging import measures
 
-COLUMNS = ("id", "group", "prompt", "chosen", "rejected")
+COLUMNS = ("id", "group", "prompt", "chosen", "rejected", "kind", "chosen_ended", "rejected_ended")
 
 
 def run(
@@ -45,7 +45,7 @@ def run(
         examples = load(dataset, split, tokenizer)
         requests = completion_requests(config, examples[:prompts], tokenizer)
         rows = generate_completions(
-            config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, requests, split, context
+            config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, requests, dataset, split, context
         )
         texts = [row["prompt"] for row in rows], [row["completion"] for row in rows]
         scores = measures(scorer, *texts, split, context)["score"]
@@ -76,7 +76,8 @@ def ranked_pairs(
             else:
                 chosen, rejected = (one, other) if high > low else (other, one)
                 pair_id = f"{prompt_id}/{one['sample']}-{other['sample']}"
-                values = (pair_id, groups[prompt_id], one["prompt"], chosen["completion"], rejected["completion"])
+                texts = one["prompt"], chosen["completion"], rejected["completion"]
+                values = pair_id, groups[prompt_id], *texts, one["kind"], chosen["ended"], rejected["ended"]
                 pairs.append(dict(zip(COLUMNS, values, strict=True)))
     return pairs
 

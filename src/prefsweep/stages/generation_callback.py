@@ -5,18 +5,19 @@ across methods. The training's own random state is not touched, so the training 
 """
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from prefsweep.config.schema import DatasetConfig
 from prefsweep.config.stage import PolicyTrainingConfig
-from prefsweep.data.schema import PreferenceExample
+from prefsweep.data.sources import load
 from prefsweep.data.truncation import Ids
 from prefsweep.data.views import encode_prompts
 from prefsweep.models import decoding
 from prefsweep.models.batching import batches_by_length
+from prefsweep.models.codec import TextCodec, stop_strings
 from prefsweep.models.loading import autocast
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
@@ -29,14 +30,12 @@ SHOWN = 8  # completions that the tracker shows
 class GenerateCompletionsCallback(TrainerCallback):
     """Complete the first prompts of the validation split whenever one of TRL's trainers has validated."""
 
-    def __init__(
-        self, config: PolicyTrainingConfig, held_out: Sequence[PreferenceExample], tokenizer: Any, context: Context
-    ):
+    def __init__(self, config: PolicyTrainingConfig, dataset: DatasetConfig, tokenizer: Any, context: Context):
         self.config = config
-        self.tokenizer = tokenizer
+        self.codec = TextCodec(tokenizer, stop_strings(config, dataset))
         self.context = context
         self.table = History(context.checkpoints / COMPLETIONS)
-        examples = distinct_prompts(held_out)[: config.validation_prompts]
+        examples = distinct_prompts(load(dataset, "validation", tokenizer))[: config.validation_prompts]
         self.prompts: list[Ids] = encode_prompts([example.prompt for example in examples], tokenizer)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -60,10 +59,8 @@ class GenerateCompletionsCallback(TrainerCallback):
             numbers = decoding.uniforms([f"validation/{index}" for index in indices], cap, self.config.seed)
             batch = [prompts[index] for index in indices]
             with autocast(self.config.precision, model.device):
-                completions = decoding.sample(
-                    model, batch, numbers, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, temperature=1
-                )
-            decoded = (self.tokenizer.batch_decode(part, skip_special_tokens=True) for part in (batch, completions))
+                completions = decoding.sample(model, batch, numbers, temperature=1, **self.codec.sampling)
+            decoded = self.codec.prompts(batch), self.codec.completions(batch, completions)
             for index, prompt, completion in zip(indices, *decoded, strict=True):
                 rows[index] = {"prompt": prompt, "completion": completion}
         return rows

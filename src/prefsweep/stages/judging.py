@@ -106,17 +106,27 @@ def judge_accuracy(
     scorer = load_scorer(judge, device(context.runtime), judge_model)
     prompts = [pair.prompt for pair in pairs]
     texts = {side: [pair.completion(side) for pair in pairs] for side in SIDES}
-    scores = {side: measures(scorer, prompts, texts[side], side, context)["score"] for side in SIDES}
+    measured = {side: measures(scorer, prompts, texts[side], side, context) for side in SIDES}
     rows = [
         {
             "id": pair.id,
-            **{side: scores[side][index] for side in SIDES},
+            **{side: measured[side]["score"][index] for side in SIDES},
             **{f"{side}_length": len(texts[side][index]) for side in SIDES},
         }
         for index, pair in enumerate(pairs)
     ]
     write_jsonl(folder / PAIRS, rows)
-    return judged.agreement(rows) | examples.metrics()
+    return judged.agreement(rows) | truncation(measured) | examples.metrics()
+
+
+def truncation(measured: dict[str, Measures]) -> dict[str, float]:
+    """Return the shares of pairs of which the judge read one text cut, or without most of its prompt."""
+    chosen, rejected = (measured[side] for side in SIDES)
+    return {
+        f"judge/pairs_{name}": fmean(map(max, chosen[name], rejected[name]))
+        for name in ("truncated", "prompt_mostly_truncated")
+        if chosen.get(name)
+    }
 
 
 def measures(

@@ -93,7 +93,7 @@ def run(
 ) -> dict[str, Any]:
     set_seed(config.seed)
     tokenizer = load_tokenizer(model, policy)
-    rows, data_metrics = load_rows(unpaired_rows, dataset, tokenizer, config.max_length, context.runtime, pairs)
+    rows, data_metrics = load_rows(unpaired_rows, dataset, tokenizer, config, context.runtime, pairs)
     orders = {}
     for split, seed in (("validation", VALIDATION_SEED), ("train", config.seed)):
         orders[split] = np.random.default_rng(seed).permutation(len(rows[split]))
@@ -107,8 +107,7 @@ def run(
     trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
     if pairs is None:  # generate_pairs has counted the labels of its own
         trainer.labels_per_row = len(load(dataset, "train", tokenizer)) / len(rows["train"])
-    # the dataset's prompts, as in sft and ppo, also with generated pairs
-    completions = GenerateCompletionsCallback(config, load(dataset, "validation", tokenizer), tokenizer, context)
+    completions = GenerateCompletionsCallback(config, dataset, tokenizer, context)
     return train(trainer, config, folder, context, completions) | data_metrics
 
 

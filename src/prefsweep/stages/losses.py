@@ -13,14 +13,19 @@ def preference_loss(
     reference_chosen_logps: Tensor,
     reference_rejected_logps: Tensor,
     beta: float,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Return DPO's loss [B] of each pair (Rafailov et al. 2023, arXiv 2305.18290, eq. 7).
 
     −log σ(β log π(y_w | x) / π_ref(y_w | x) − β log π(y_l | x) / π_ref(y_l | x))
+
+    With a `label_smoothing` of ε it is conservative DPO (Mitchell 2023): with ε the loss of the pair with its labels
+    swapped.
     """
     chosen_reward = beta * (policy_chosen_logps - reference_chosen_logps)
     rejected_reward = beta * (policy_rejected_logps - reference_rejected_logps)
-    return -logsigmoid(chosen_reward - rejected_reward)
+    margin = chosen_reward - rejected_reward
+    return -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
 
 
 def kto_loss(

@@ -5,7 +5,6 @@ A stage of this kind adds its advantage, a function, and its critic, if it has o
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,14 @@ from prefsweep.data.sources import load
 from prefsweep.data.truncation import Ids
 from prefsweep.data.views import encode_prompts
 from prefsweep.errors import UserError
+from prefsweep.models.codec import TextCodec, stop_strings
 from prefsweep.models.heads import REWARD
 from prefsweep.models.loading import load_learner, load_policy, load_tokenizer
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo.cost import CostTracker
 from prefsweep.ppo.policy import Critic
-from prefsweep.ppo.rollout import Score, TextCodec, room
+from prefsweep.ppo.rollout import Score, room
 from prefsweep.ppo.trainer import Advantage, Task, Trainer
 from prefsweep.stages import distributed
 from prefsweep.stages.generate import distinct_prompts
@@ -67,7 +67,8 @@ def run(
     scorer = load_scorer(reward, accelerator.device, reward_model)
     examples = {split: load(dataset, split, tokenizer) for split in ("train", "validation")}
     queries = {split: prompts_of(rows, tokenizer) for split, rows in examples.items()}
-    task = make_task(config, model, policy, tokenizer, scorer.score, queries["train"], accelerator.device)
+    codec = TextCodec(tokenizer, stop_strings(config, dataset))
+    task = make_task(config, model, policy, codec, scorer.score, queries["train"], accelerator.device)
     critic = None if make_critic is None else make_critic(task.policy, model, policy, reward_model)
     if context.runtime.gradient_checkpointing:
         task.policy.gradient_checkpointing_enable({"use_reentrant": False})
@@ -121,7 +122,7 @@ def make_task(
     config: OnPolicyConfig,
     model: ModelConfig,
     policy: Path | None,
-    tokenizer: Any,
+    codec: TextCodec,
     score: Score,
     queries: list[Ids],
     device: torch.device,
@@ -135,5 +136,4 @@ def make_task(
     reference = learner
     if not config.lora:
         reference = load_policy(model, policy).to(device).eval().requires_grad_(False)
-    decode = partial(tokenizer.batch_decode, skip_special_tokens=True)
-    return Task(learner, reference, TextCodec(tokenizer.eos_token_id, tokenizer.pad_token_id, decode), score, queries)
+    return Task(learner, reference, codec, score, queries)

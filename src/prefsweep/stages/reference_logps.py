@@ -45,7 +45,7 @@ def run(
     pairs: Path | None = None,
 ) -> dict[str, Any]:
     tokenizer = load_tokenizer(model, policy)
-    rows, data_metrics = load_rows(pair_rows, dataset, tokenizer, config.max_length, context.runtime, pairs)
+    rows, data_metrics = load_rows(pair_rows, dataset, tokenizer, config, context.runtime, pairs)
     trainer = forward_trainer(config, load_policy(model, policy), tokenizer, rows["train"], context)
     for split, table in rows.items():
         np.save(folder / f"{split}.npy", reference_logps(trainer, table, split, context))

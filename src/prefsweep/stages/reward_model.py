@@ -23,7 +23,7 @@ from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
 from prefsweep.data.splits import of_share
 from prefsweep.data.truncation import Truncation
-from prefsweep.data.views import IN_MEMORY
+from prefsweep.data.views import IN_MEMORY, view_of
 from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
@@ -67,7 +67,7 @@ def run(
     lengths = ([len(pair.completion(side)) for pair in held_out] for side in SIDES)
     trainer.length_accuracy = ranking.length_accuracy(*lengths)
     metrics = train(trainer, config, folder, context) | truncation.metrics() | examples.metrics()
-    head = {"template": config.template, "max_length": config.max_length}
+    head = {name: getattr(config, name) for name in ("template", "max_length", "prompt_tokens")}
     write_json(folder / REWARD, {**head, "metrics": metrics})
     for checkpoint in folder.glob(f"{STEPS}/*"):  # reward models too, but the metrics are the result's
         write_json(checkpoint / REWARD, {**head, "metrics": {}})
@@ -93,11 +93,11 @@ def pair_rows(
     def make(part: Sequence[PreferenceExample], truncation: Truncation) -> Columns:
         completions = [example.completion(side) for side in SIDES for example in part]
         prompts = [example.prompt for example in part] * 2
-        rows = templated_rows(prompts, completions, tokenizer, config.template, config.max_length)
+        rows = templated_rows(prompts, completions, tokenizer, config.template, config.max_length, config.prompt_tokens)
         truncation.add(rows.cut)
         return {"chosen": rows.ids[: len(part)], "rejected": rows.ids[len(part) :]}
 
-    view = {"name": "judged", "template": config.template, "max_length": config.max_length}
+    view = view_of("judged", config.max_length, config.prompt_tokens) | {"template": config.template}
     return cache.rows(view, examples, tokenizer, make)
 
 

@@ -11,7 +11,6 @@ from transformers import set_seed
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import SFTConfig
-from prefsweep.data.sources import load
 from prefsweep.data.views import completion_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
@@ -32,7 +31,7 @@ def run(
     set_seed(config.seed)
     tokenizer = load_tokenizer(model, policy)
     view = partial(completion_rows, completion_only_loss=config.completion_only_loss)
-    rows, data_metrics = load_rows(view, dataset, tokenizer, config.max_length, context.runtime)
+    rows, data_metrics = load_rows(view, dataset, tokenizer, config, context.runtime)
     trainer = TokenTrainer.build(config, load_learner(config, model, policy), tokenizer, rows, context)
-    completions = GenerateCompletionsCallback(config, load(dataset, "validation", tokenizer), tokenizer, context)
+    completions = GenerateCompletionsCallback(config, dataset, tokenizer, context)
     return train(trainer, config, folder, context, completions) | data_metrics

@@ -8,6 +8,8 @@ import trl
 from datasets import Dataset
 
 from prefsweep.config.schema import DatasetConfig, RuntimeConfig
+from prefsweep.config.stage import PolicyTrainingConfig
+from prefsweep.config.stages import ReferenceLogpsConfig
 from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load
 from prefsweep.data.truncation import Truncation
@@ -21,7 +23,7 @@ def load_rows(
     view: Callable[..., tuple[Dataset, Truncation]],
     dataset: DatasetConfig,
     tokenizer: Any,
-    max_length: int,
+    config: PolicyTrainingConfig | ReferenceLogpsConfig,
     runtime: RuntimeConfig,
     pairs: Path | None = None,
 ) -> tuple[dict[str, Dataset], dict[str, int]]:
@@ -32,7 +34,9 @@ def load_rows(
     rows, metrics = {}, {}
     for split in ("validation", "train"):
         examples = load(dataset, split, tokenizer) if pairs is None else read_pairs(pairs, split)
-        rows[split], truncation = view(examples, tokenizer, max_length, cache=Cache.of(runtime))
+        rows[split], truncation = view(
+            examples, tokenizer, config.max_length, cache=Cache.of(runtime), prompt_tokens=config.prompt_tokens
+        )
         metrics = truncation.metrics() | examples.metrics()
     return rows, metrics
 

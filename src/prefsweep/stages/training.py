@@ -22,7 +22,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from prefsweep.config.schema import RuntimeConfig
 from prefsweep.config.stage import TrainingConfig
-from prefsweep.errors import DivergedError
+from prefsweep.errors import DivergedError, UserError
 from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
@@ -40,18 +40,19 @@ OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}  # config → transf
 
 def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output: Path) -> dict[str, Any]:
     """Return the trainer's arguments for a config of `rows` training rows; what decides a number is always set."""
-    steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
+    epochs_steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
+    steps = min(epochs_steps, config.max_steps or epochs_steps)
     return {
         "output_dir": str(output),
         "seed": config.seed,
         "data_seed": config.seed,
-        "max_steps": min(steps, config.max_steps or steps),
+        "max_steps": steps,
         "per_device_train_batch_size": config.batch_size,
         "gradient_accumulation_steps": 1,
         "per_device_eval_batch_size": runtime.forward_batch,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": config.schedule,
-        "warmup_steps": config.warmup_steps,
+        "warmup_steps": warmup(config, steps),
         "optim": OPTIMIZERS[config.optimizer],
         "weight_decay": config.weight_decay,
         "adam_beta2": config.adam_beta2,
@@ -71,6 +72,16 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def warmup(config: TrainingConfig, steps: int) -> int:
+    """Return the steps of warm-up; refuse one after which nothing is left of the run's `steps`."""
+    count = math.ceil(config.warmup_steps * (steps if config.warmup_steps < 1 else 1))
+    if count >= steps > 1:
+        setting = f"stages.{config.stage_name}.warmup_steps"
+        reason = f"the stage has {steps} steps, so its learning rate would hardly reach its height"
+        raise UserError(f"{setting}={config.warmup_steps:g}: {reason}; set a share of them, as in {setting}=0.1")
+    return min(count, steps - 1)
 
 
 class MicroBatchTrainerMixin(Trainer):
