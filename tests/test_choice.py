@@ -32,12 +32,18 @@ def printed(where: Console) -> str:
     return where.file.getvalue()
 
 
-def tuned(sweep: Path, on_test: dict[float, float], on_validation: dict[float, list[float]], **said: str) -> Path:
-    """dpo over betas and two seeds: a mean score on test, and a history of validation loss."""
-    for beta, score in on_test.items():
+def tuned(
+    sweep: Path,
+    on_test: dict[float, float],
+    on_validation: dict[float, list[float]],
+    key: str = "learning_rate",
+    **said: str,
+) -> Path:
+    """dpo over values of a key and two seeds: a mean score on test, and a history of validation loss."""
+    for value, score in on_test.items():
         for seed in (1, 2):
-            words = ["experiment=demo", "method=dpo", f"seed={seed}", f"stages.dpo.beta={beta}", "sweep=tuned"]
-            changes = {"stages.dpo.beta": beta, **{f"stages.dpo.{key}": value for key, value in said.items()}}
+            words = ["experiment=demo", "method=dpo", f"seed={seed}", f"stages.dpo.{key}={value}", "sweep=tuned"]
+            changes = {f"stages.dpo.{name}": each for name, each in {key: value, **said}.items()}
             run = write_run(sweep, "dpo", seed, {"judge/mean": score}, overrides=words, **changes)
             record = json.loads((run / "run.json").read_text())
             record["stages"]["dpo"] = run.name
@@ -47,7 +53,7 @@ def tuned(sweep: Path, on_test: dict[float, float], on_validation: dict[float, l
             folder.mkdir(parents=True)
             rows = [
                 {"step": step, "loss": 1.0, "validation/loss": loss, "validation/accuracy": 1 - loss / 2}
-                for step, loss in enumerate(on_validation[beta])
+                for step, loss in enumerate(on_validation[value])
             ]
             (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return sweep
@@ -57,16 +63,25 @@ def test_the_best_is_chosen_on_validation_and_told_on_test(tmp_path: Path) -> No
     sweep = tuned(tmp_path / "s", {0.1: 0.9, 0.5: 0.3, 1.0: 0.5}, {0.1: [0.5, 0.6], 0.5: [0.7, 0.2], 1.0: [0.1, 0.4]})
     where = console()
     chosen, count = best(sweep, "validation/loss", where)
-    assert count == 3 and chosen.keys == {"stages.dpo.beta": 0.5} and chosen.value == pytest.approx(0.2)
-    assert re.search(r"1  validation/loss 0\.2000  dpo\.beta 0\.5", printed(where))
+    assert count == 3 and chosen.keys == {"stages.dpo.learning_rate": 0.5} and chosen.value == pytest.approx(0.2)
+    assert re.search(r"1  validation/loss 0\.2000  dpo\.learning_rate 0\.5", printed(where))
     assert "0.300" in printed(where) and "0.900" not in printed(where)
-    assert ranked(sweep, "validation/accuracy")[0].keys == {"stages.dpo.beta": 0.5}
+    assert ranked(sweep, "validation/accuracy")[0].keys == {"stages.dpo.learning_rate": 0.5}
 
 
 def test_a_run_that_kept_its_best_state_is_ranked_by_that(tmp_path: Path) -> None:
     kept = {"checkpoint": "best", "best_by": "loss"}
     sweep = tuned(tmp_path / "s", {0.1: 0.0, 0.5: 0.0}, {0.1: [0.1, 0.9], 0.5: [0.5, 0.4]}, **kept)
     assert [choice.value for choice in ranked(sweep, "validation/loss")] == pytest.approx([0.1, 0.4])
+
+
+def test_a_choice_by_a_metric_whose_scale_varies_is_refused(tmp_path: Path) -> None:
+    losses = {0.1: [0.5], 0.5: [0.7], 1.0: [0.1]}
+    sweep = tuned(tmp_path / "s", {0.1: 0.9, 0.5: 0.3, 1.0: 0.5}, losses, "beta")
+    with pytest.raises(
+        UserError, match=r"^--by validation/loss: its scale depends on dpo\.beta, .*; name validation/acc"
+    ):
+        ranked(sweep, "validation/loss")
 
 
 def test_a_choice_by_test_or_by_nothing_is_refused(tmp_path: Path) -> None:
@@ -87,7 +102,7 @@ def test_the_chosen_one_is_confirmed_on_seeds_that_nobody_chose_by(tmp_path: Pat
     with composing():
         grid = expand(words, multirun=True, config_dir=None)
     assert [job.config.seed for job in grid.jobs] == [3, 4, 5] and grid.name == "tuned-confirm"
-    assert {(job.config.method.name, job.config.stages.dpo.beta) for job in grid.jobs} == {("dpo", 0.1)}
+    assert {(job.config.method.name, job.config.stages.dpo.learning_rate) for job in grid.jobs} == {("dpo", 0.1)}
     assert {job.config.report.note for job in grid.jobs} == {"The best of 2, it's said."}
 
 

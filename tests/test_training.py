@@ -306,6 +306,27 @@ def test_the_split_of_a_batch_changes_nothing(
             assert torch.allclose(parts[name], expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max())), name
 
 
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_the_metrics_do_not_depend_on_what_fits_in_memory(
+    stage: str, config: Any, new_context: Any, tmp_path: Path, logps: Path
+) -> None:
+    """Of validation and of training, at three sizes of batch, of which the last one is never full."""
+    made, histories = config(stage, "max_steps=2", "learning_rate=1e-2"), []
+    for size in (1, 3, 5):
+        context = new_context(str(size), forward_batch=size, micro_batch=size, log_every=1)
+        run = run_dpo(made, tmp_path / str(size), context, logps) if stage == "dpo" else None
+        run_sft(made, tmp_path / str(size), context) if run is None else None
+        histories.append([{k: v for k, v in row.items() if "cost/" not in k} for row in context.history.rows()])
+    assert len(histories[0]) == 4 and any("validation/loss" in row for row in histories[0])
+    if stage == "dpo":
+        (last,) = (row for row in histories[0] if "validation/margin" in row)
+        nats = last["validation/margin"] / made.stages.dpo.beta
+        assert last["validation/margin_nats"] == pytest.approx(nats)
+    for history in histories[1:]:
+        for row, expected in zip(history, histories[0], strict=True):
+            assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
 def test_the_warm_up_is_a_share_of_the_steps_or_their_number(config: Any) -> None:
     runtime, output = config("sft").runtime, Path("out")
 

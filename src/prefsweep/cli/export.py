@@ -55,7 +55,7 @@ def find_policy(folder: Path) -> tuple[Path, ModelConfig, list[str]]:
                 raise UserError(f"{folder / name}: cannot be read ({error}); run it again") from error
             stage, sections = find(folder, record)
             names = {name: sections["model"].get(name) for name in ("id", "revision", "path")}
-            return stage, ModelConfig(**names), sections["dataset"]["stop"]
+            return stage, ModelConfig(**names), sections.get("dataset", {}).get("stop", [])
     raise UserError(f"{folder}: holds no run.json; name the folder of a run, as in outputs/runs/NAME, or of a stage")
 
 

@@ -19,6 +19,22 @@ from prefsweep.report.writers import print_table
 VALIDATION = "validation/"
 JUDGED = "validation/judge"  # the one that means the same whatever was trained
 HISTORY = "history.jsonl"
+# Settings on which the scale of a metric of validation depends, by the ends of their keys.
+LOSS = (
+    "loss",
+    "loss_weights",
+    "label_smoothing",
+    "f_divergence",
+    "f_alpha",
+    "use_weighting",
+    "ld_alpha",
+    "discopop_tau",
+)
+SCALES = {
+    "validation/loss": ("beta", "desirable_weight", "undesirable_weight", "completion_only_loss", *LOSS),
+    "validation/margin": ("beta",),
+    "validation/objective": ("kl_coef", "adaptive_kl_target", "score_normalisation"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +73,9 @@ def ranked(folder: Path, by: str | None) -> list[Choice]:
     stages = sorted(runs.loc[runs["value"].notna(), "result"].unique())
     if by is not None and not stages:
         raise UserError(f"--by {by}: no run measured it{nearest(by, measured)}; name {hint}")
+    if scale := [key for key in keys if key.rpartition(".")[2] in SCALES.get(by or "", ())]:
+        others = ", ".join(name for name in usual if not set(SCALES.get(name, ())) & {scale[0].rpartition(".")[2]})
+        raise UserError(f"--by {by}: its scale depends on {key_heading(scale[0])}, which varies here; name {others}")
     if len(stages) > 1 and by != JUDGED:
         raise UserError(f"--by {by}: of {' and of '.join(stages)} are two measures; name a sweep of one method")
     choices = []

@@ -82,6 +82,7 @@ ENTRIES = [
     Metric("validation/loss", "validation loss", "lower"),
     Metric("validation/score", "validation score", "higher"),
     Metric("validation/margin", "validation margin", "higher"),
+    Metric("validation/margin_nats", "validation margin in nats", "higher"),
     Metric("validation/accuracy", "validation accuracy", "higher"),
     Metric("validation/judge", "judge score on validation", "higher"),
     Metric("validation/calibration_error", "validation calibration error", "lower"),

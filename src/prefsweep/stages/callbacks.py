@@ -20,7 +20,7 @@ from prefsweep.pipeline.stage import Context
 RENAMED = {
     "eval_": "validation/",
     "rewards/accuracies": "accuracy",
-    "rewards/margins": "margin",
+    "rewards/margins": "margin",  # and margins_nats: margin_nats
     "rewards/chosen": "reward/chosen",
     "rewards/rejected": "reward/rejected",
 }

@@ -1,11 +1,13 @@
 """TRL's trainers over rows that are tokenised already, and how their batches split."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import trl
 from datasets import Dataset
+from torch import Tensor
 
 from prefsweep.config.schema import DatasetConfig, RuntimeConfig
 from prefsweep.config.stage import PolicyTrainingConfig
@@ -47,9 +49,61 @@ class TokenisedTrainerMixin(MicroBatchTrainerMixin):
     They are tokenised, and carry the reference's log-probabilities where the loss needs them.
     """
 
+    beta: float
+    control: Any
+    part_weights: list[Mapping[str, float] | None]  # the weights of the batches whose loss was computed in this step
+
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         replace_fused_head(self.model)
+        self.part_weights = []
+
+    def weights(self, inputs: Batch) -> Mapping[str, float] | None:
+        """Return by TRL's names how much the mean of each metric over these inputs counts, and that of the rest as "".
+
+        TRL averages over batches, so that a smaller last one would count as much as any. None leaves that to TRL.
+        """
+        return None
+
+    def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Any:
+        loss = super().compute_loss(model, inputs, *rest, **options)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        if margins := metrics.get("rewards/margins"):
+            metrics["rewards/margins_nats"].append(margins[-1] / self.beta)
+        self.part_weights.append(self.weights(inputs))
+        return loss
+
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        before = {name: len(values) for name, values in self._metrics["train"].items()}
+        self.part_weights = []
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        for name, values in self._metrics["train"].items():
+            of_parts = values[before.get(name, 0) :]
+            counts = [weights.get(name, weights[""]) for weights in self.part_weights if weights is not None]
+            if len(of_parts) == len(counts):  # a mean over parts that are not equally large
+                values[before.get(name, 0) :] = [weighted_mean(of_parts, counts)]
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self, *rest: Any, **options: Any) -> dict[str, float]:
+        """Validate: means over rows or tokens, the same however many fit in memory."""
+        if self.weights(next(iter(self.get_eval_dataloader()))) is None:
+            return dict(super().evaluate(*rest, **options))
+        self.model.eval()
+        values: dict[str, list[tuple[float, float]]] = {}
+        for batch in self.get_eval_dataloader():
+            inputs = self._prepare_inputs(batch)
+            with self.compute_loss_context_manager():
+                means = {"loss": float(self.compute_loss(self.model, inputs))}
+            means |= {name: of_batch[-1] for name, of_batch in self._metrics["eval"].items() if of_batch}
+            self._metrics["eval"].clear()
+            weights = self.weights(inputs) or {}
+            for name, value in means.items():
+                values.setdefault(name, []).append((value, weights.get(name, weights[""])))
+        metrics = {f"eval_{name}": weighted_mean(*zip(*pairs, strict=True)) for name, pairs in values.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _prepare_dataset(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
         return dataset
@@ -63,6 +117,9 @@ class TokenTrainer(TokenisedTrainerMixin, trl.SFTTrainer):
 
     arguments_class = trl.SFTConfig
     own_arguments = {"max_length": None, "packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+
+    def weights(self, inputs: Batch) -> Mapping[str, float]:
+        return {"": float((inputs["labels"][:, 1:] != IGNORED).sum())}
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         learned = (inputs["labels"][:, 1:] != IGNORED).sum()
@@ -78,5 +135,14 @@ class PairTrainer(TokenisedTrainerMixin, trl.DPOTrainer):
     arguments_class = trl.DPOConfig
     own_arguments = {"max_length": None, "precompute_ref_log_probs": True}
 
+    def weights(self, inputs: Batch) -> Mapping[str, float]:
+        chosen, rejected = (float(mask.sum()) for mask in inputs["completion_mask"].chunk(2))
+        of_chosen = dict.fromkeys(("logits/chosen", "mean_token_accuracy"), chosen)
+        return {"": len(inputs["input_ids"]) / 2, "entropy": chosen + rejected, "logits/rejected": rejected} | of_chosen
+
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         return pair_parts(inputs, self.micro_batch)
+
+
+def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
