@@ -100,7 +100,7 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     assert {name: place.stages(name) for name in ("pretrain", "dpo")} == {k: trained[k] for k in ("pretrain", "dpo")}
     (tmp_path / "outputs/stages/dpo" / trained["dpo"][0].name / "model.safetensors").write_text("")
     for asked, message in (
-        (["multirun_sweeps/first", "scorer@judge=trained", "judge.code_version=2"], "dpo would be built again"),
+        (["multirun_sweeps/first", "scorer@judge=trained", "judge.code_version=99"], "dpo would be built again"),
         (["multirun_sweeps/first", "stages.dpo.beta=0.3"], "dpo would be built again"),
         (["multirun_sweeps/first"], "rescore: needs key=value"),
         (["nowhere", "scorer@judge=trained"], "no such folder"),

@@ -23,7 +23,8 @@ from prefsweep.stages import dpo, generate_pairs, reference_logps
 
 def test_all_pairs_of_a_prompt_but_ties_and_equal_answers() -> None:
     rows = [
-        {"id": name, "sample": number, "prompt": f"{name}?", "completion": completion}
+        {"id": name, "sample": number, "prompt": f"{name}?", "completion": completion, "kind": None}
+        | {"ended": completion != "w"}
         for name, completions in (("a", "wxyz"), ("b", "vvuu"), ("c", "stst"))
         for number, completion in enumerate(completions)
     ]
@@ -35,6 +36,8 @@ def test_all_pairs_of_a_prompt_but_ties_and_equal_answers() -> None:
     assert said[6:] == [("B", "u", "v"), ("B", "u", "v")]
     assert counts == {"labels": 12, "equal_completions": 2 + 2, "ties": 2 + 4}
     assert len({pair["id"] for pair in found}) == len(found)
+    assert [pair["chosen_ended"] for pair in found] == [pair["chosen"] != "w" for pair in found]
+    assert [pair["rejected_ended"] for pair in found] == [pair["rejected"] != "w" for pair in found]
 
 
 @pytest.fixture
