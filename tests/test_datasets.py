@@ -109,6 +109,20 @@ def test_a_limit_is_a_sample_of_training_rows_that_a_larger_one_holds(name: str,
     assert numbers == sorted(numbers) != [int(example.id.rpartition("-")[2]) for example in whole["train"]]
 
 
+@pytest.mark.parametrize("name", [*hub_layout.NAMES, "synthetic-reviews"])
+def test_another_sample_of_training_rows_leaves_validation_and_test(name: str, written: Written) -> None:
+    if name == "synthetic-reviews":
+        forms = [compose([f"dataset.sample_seed={seed}", "dataset.size=40"]).dataset for seed in ("null", 1, 2)]
+        plain, one, two = ({split: load(form, split) for split in SPLITS} for form in forms)
+    else:
+        words = [f"dataset.sample_seed={seed}" for seed in ("null", 1, 2)]
+        plain, one, two = (splits(name, written(name), word, "dataset.max_train_samples=5") for word in words)
+    for other in (one, two):
+        assert other["validation"][:] == plain["validation"][:] and other["test"][:] == plain["test"][:]
+        assert other["train"][:] != plain["train"][:]
+    assert one["train"][:] != two["train"][:]
+
+
 def test_the_worlds_limit_is_every_datasets() -> None:
     whole, few = (compose([f"dataset.max_train_samples={limit}", "dataset.size=40"]).dataset for limit in ("null", 7))
     assert load(few, "train")[:] == load(whole, "train")[:7]

@@ -62,6 +62,7 @@ class DatasetConfig:
     stop: list[str] = config_field()
     max_length: int = config_field(hashed=False, at_least=2)
     max_train_samples: int | None = config_field(at_least=1)
+    sample_seed: int | None = config_field(at_least=0)
 
 
 @dataclass

@@ -88,6 +88,8 @@ class SyntheticSplits(Splits):
         dataset = self.dataset
         count = {"train": dataset.size, "validation": dataset.validation, "test": dataset.test}[split]
         seed = dataset.seed * 1_000 + 1 + SPLITS.index(split)
+        if split == "train" and dataset.sample_seed is not None:
+            seed = (dataset.sample_seed + 1) * 1_000_000 + seed
         noise = 0.0 if split == "test" else dataset.noise
         drawn, rows = count, list[PreferenceExample]()
         while len(rows) < count:  # fewer rows of a stream are a prefix of more

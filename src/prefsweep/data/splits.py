@@ -110,7 +110,10 @@ class FileSplits(Splits):
         rows.split = split
         if not self.dataset.shuffle:
             return rows
-        return rows.sort(key=lambda row: (stable_hash(self.dataset.seed, "order", row.id), row.id))
+        seed, sample_seed = self.dataset.seed, self.dataset.sample_seed
+        if split == "train" and sample_seed is not None:
+            seed = sample_seed
+        return rows.sort(key=lambda row: (stable_hash(seed, "order", row.id), row.id))
 
     @cached_property
     def validation_groups(self) -> set[str]:

@@ -68,5 +68,7 @@ def sentence(metrics: Mapping[str, Any]) -> str:
     prompts, mostly, ends = (metrics.get(name, 0) for name in COUNTED)
     if not prompts and not ends:
         return ""
+    if "rows" not in metrics:  # a stage that learns from prompts alone
+        return f"{prompts:,} prompts lost their beginning"
     cut = f"{prompts:,} lost some of their prompt ({mostly:,} most of it), {ends:,} their end"
     return f"of {metrics['rows']:,} rows {cut}"

@@ -21,6 +21,7 @@ from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Store
 
 SECTIONS = ("model", "dataset", "reward", "judge")
+ABOUT_TRAINING_ROWS = ("max_train_samples", "sample_seed")  # keys of a dataset that stages without such rows ignore
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class Job:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """The config as written to disk: without a number of training rows where none is read."""
+        """The config as written to disk: without a choice of training rows where none is read."""
         container = dataclasses.asdict(self.config)
         container["stages"] = dict(container["stages"])  # a StageMap is no dict to OmegaConf
         if not self.learns:
-            container["dataset"]["max_train_samples"] = None
+            container["dataset"] |= dict.fromkeys(ABOUT_TRAINING_ROWS)
         return container
 
 
@@ -82,7 +83,7 @@ def sections_of(config: Config, role: str, stage: StageConfig) -> dict[str, Any]
     if "dataset" in sections:
         dataset = config.other_datasets.get(role.rpartition("/")[2], config.dataset)
         if not stage.learns_from(dataset):  # the runs of a learning curve share every stage that reads no training row
-            dataset = dataclasses.replace(dataset, max_train_samples=None)
+            dataset = dataclasses.replace(dataset, **dict.fromkeys(ABOUT_TRAINING_ROWS))
         sections["dataset"] = dataset
     return sections
 

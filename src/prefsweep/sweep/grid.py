@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from prefsweep.config.compose import compose, stage_keys
 from prefsweep.config.overrides import key_of, parse, products
 from prefsweep.errors import UserError
-from prefsweep.jobs.job import Job, prepare
+from prefsweep.jobs.job import ABOUT_TRAINING_ROWS, Job, prepare
 from prefsweep.pipeline.fingerprint import fingerprint
 
 BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line
@@ -112,6 +112,6 @@ def why_unused(key: str, job: Job) -> str | None:
         return f"does not run that stage; it runs {', '.join(sorted(job.plan.used))}"
     if section == "reward" and not any("reward" in stage.sections for stage in job.plan.stages):
         return "reads no reward; the judge is set by scorer@judge"
-    if key == "dataset.max_train_samples" and not job.learns:
+    if key in [f"dataset.{name}" for name in ABOUT_TRAINING_ROWS] and not job.learns:
         return "trains on no row"
     return None
