@@ -186,7 +186,8 @@ def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_con
     for name, value in measured.items():
         assert found[f"validation/{name}"] == pytest.approx(value, abs=1e-5)
     asked = json.loads((tmp_path / "artifact" / REWARD).read_text())
-    assert asked == {"template": USER, "max_length": made.stages.reward_model.max_length, "metrics": found}
+    lengths = {"max_length": made.stages.reward_model.max_length, "prompt_tokens": None}
+    assert asked == {"template": USER, **lengths, "metrics": found}
 
 
 def test_a_model_of_the_world_beats_chance_and_length(
