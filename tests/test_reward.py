@@ -193,8 +193,8 @@ def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_con
 def test_a_model_of_the_world_beats_chance_and_length(
     config: Any, composed: Any, new_context: Any, tmp_path: Path
 ) -> None:
-    made = config("epochs=6", "max_steps=null", "batch_size=16", "learning_rate=2e-3")
-    made.dataset.size, made.dataset.validation, made.dataset.noise = 600, 200, 0.0
+    made = config("epochs=3", "max_steps=null", "batch_size=16", "learning_rate=2e-3")
+    made.dataset.size, made.dataset.validation, made.dataset.noise = 2000, 200, 0.0
     found = run(made, tmp_path / "artifact", new_context(micro_batch=16, forward_batch=64))
     assert found["validation/accuracy"] > 0.62
     assert found["validation/accuracy"] > found["validation/length_accuracy"] + 0.05

@@ -253,10 +253,19 @@ def test_the_line_of_provenance_says_where_numbers_come_from(tmp_path: Path) -> 
 def an_ugly_table(tmp_path: Path) -> Table:
     for seed in range(1, 6):
         for method, score in ((r"a_b & 50% \of $x^2 {~}#", 1.0), ("[plain]", -0.5)):
-            write_run(
-                tmp_path / "s", "x" + str(score), seed, {"judge/mean": score + seed / 100}, **{"method.name": method}
-            )
+            run = write_run(tmp_path / "s", "x" + str(score), seed, **{"method.name": method})
+            write_completions(run, {"judge/mean": [score + seed / 100 + prompt / 1000 for prompt in range(-2, 3)]})
     return table(read_runs([tmp_path / "s"]))
+
+
+def test_a_metric_without_values_of_single_completions_has_no_marks(tmp_path: Path) -> None:
+    """Over seeds alone the luck of the shared prompts would pass for a difference."""
+    for seed in range(1, 6):
+        for method, accuracy in (("dpo", 0.9), ("sft", 0.5)):
+            write_run(tmp_path / "s", method, seed, {"preference/accuracy": accuracy + seed / 1000})
+    made = table(read_runs([tmp_path / "s"]))
+    assert [cell.mark for row in made.rows for cell in row.cells] == [None, None]
+    assert "Bold" not in made.caption
 
 
 def test_latex_is_booktabs_and_escaped(tmp_path: Path) -> None:

@@ -162,12 +162,13 @@ def mark_column(cells: Sequence[Cell]) -> None:
 
     The family of tests is every pair of rows, whichever turns out to be the best one. Only the best row's differences
     are computed; of the others it is assumed that they are less significant, which corrects these more strictly than
-    Holm asks. Nobody is best of a cost by having done nothing.
+    Holm asks. Nobody is best of a cost by having done nothing. A metric without values of single completions has no
+    marks: over seeds alone a test finds differences that are the luck of the shared prompts.
     """
     metric, decimals = cells[0].metric, decimals_for(cell.mean for cell in cells)
     for cell in cells:
         cell.decimals = decimals
-    entered = [cell for cell in cells if cell.mean is not None and cell.has_enough_seeds]
+    entered = [cell for cell in cells if cell.prompts is not None and cell.has_enough_seeds]
     if not metric.sign or metric.kind == "cost" or len(entered) < 2:
         return
     best = max(entered, key=lambda cell: metric.sign * (cell.mean or 0.0))
