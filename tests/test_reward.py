@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -275,6 +276,27 @@ def test_another_judge_retrains_nothing(composed: Any) -> None:
     ours, theirs = (identities(composed("method=ppo", f"scorer@judge={name}")) for name in ("oracle", "deberta-v3"))
     assert ours["ppo"] == theirs["ppo"] and ours["reward_model"] == theirs["reward_model"]
     assert ours["judge_completions/result"] != theirs["judge_completions/result"]
+
+
+def test_a_judge_that_is_the_reward_is_recognised_by_its_content(composed: Any, tmp_path: Path) -> None:
+    """By a path to the stage or to a state in it, or by a copy of the weights, whatever its other settings."""
+    refused = pytest.raises(UserError, match=r"^scorer@judge=\S+: is the reward that the method trains on; ")
+    stage = tmp_path / "reward_model"
+    for folder in (stage, stage / "steps/40"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        words = ("method=ppo", "scorer@judge=trained", f"judge.path={folder}")
+        identities(composed(*words))  # another reward model is a judge
+        (stage / "record.json").write_text(json.dumps({"identity": identities(composed("method=ppo"))["reward_model"]}))
+        with refused:
+            identities(composed(*words))
+        (stage / "record.json").unlink()
+    copy = shutil.copytree(stage, tmp_path / "copy")
+    hub = ("scorer@reward=distilbert-imdb", "scorer@judge=distilbert-imdb", "judge.max_length=64")
+    with refused:
+        identities(composed("method=ppo", *hub))
+    with refused:
+        identities(composed("method=ppo", *hub, f"reward.path={stage}", f"judge.path={copy}"))
 
 
 def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:

@@ -1,11 +1,14 @@
 """Reject a plan whose judge is its reward, whose scorer has no data to train on, or whose stage does not exist."""
 
+import json
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from prefsweep.config.schema import Config, IMDBConfig, LocalConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.plan import Plan
+from prefsweep.pipeline.store import RECORD
 
 
 def check_plan(plan: Plan, config: Config) -> None:
@@ -25,9 +28,23 @@ def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
     if {"reward", "judge"} <= trained.keys():
         return check_shares(trained["reward"], trained["judge"])
     sections = {name: stage.payload["sections"][name] for stage in plan.stages for name in stage.sections}
-    if "reward" in sections and sections["reward"] == sections.get("judge"):
+    same = {"reward", "judge"} <= sections.keys() and weights_of(sections["reward"]) == weights_of(sections["judge"])
+    if same or ("reward" in trained and stage_at(getattr(config.judge, "path", None)) == trained["reward"].identity):
         choices = "choose another, or set method.allow_reward_as_judge=true"
         raise UserError(f"scorer@judge={config.judge.name}: is the reward that the method trains on; {choices}")
+
+
+def weights_of(section: dict[str, Any]) -> Any:
+    """Return what names a scorer's weights, whatever its other settings: their content, or their commit on the hub."""
+    return section.get("path") or (section.get("id") and (section["id"], section["revision"])) or section
+
+
+def stage_at(path: str | None) -> str | None:
+    """Return the identity of the finished stage in a folder, or above a state that the stage kept."""
+    for folder in [Path(path), *Path(path).resolve().parents[:2]] if path else []:
+        if (folder / RECORD).is_file():
+            return str(json.loads((folder / RECORD).read_text()).get("identity"))
+    return None
 
 
 def check_shares(reward: Any, judge: Any) -> None:
