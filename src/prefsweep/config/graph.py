@@ -13,10 +13,12 @@ read it is called without that argument.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefsweep.config.schema import Config, DatasetConfig
 from prefsweep.errors import UserError, nearest
+
+if TYPE_CHECKING:  # the schema imports hydra, which a table does without
+    from prefsweep.config.schema import Config, DatasetConfig
 
 WHEN = "when"
 Pipeline = Mapping[str, Any]  # role → its inputs, or another role
@@ -76,7 +78,7 @@ def check_pipeline(pipeline: Pipeline) -> None:
             raise UserError(f"method.pipeline.{role}={inputs}: must name its inputs, as in {role}: {{policy: base}}")
 
 
-def holds(config: Config, role: str, condition: str) -> bool:
+def holds(config: "Config", role: str, condition: str) -> bool:
     """Whether a role's condition holds: `key=value` where the key has this value, `key` where its value is true.
 
     A key may also name a property of a section (`judge.is_trained_here`). In a role whose part is the name of another
