@@ -354,6 +354,7 @@ def test_an_exported_policy_is_read_by_transformers_and_peft(
     name: str, config: Any, run: Stage, tmp_path: Path
 ) -> None:
     made = config(name)
+    made.dataset.stop = ["\n\nHuman:"]
     folder = ran(tmp_path, made, "sft", run(sft, made))
     expected = logprobs(load_policy(made.model, tmp_path / "outputs/stages/sft/abc"))
     for flags in (["--merge"], []):
@@ -363,6 +364,8 @@ def test_an_exported_policy_is_read_by_transformers_and_peft(
         assert torch.allclose(logprobs(read.from_pretrained(target)), expected, atol=1e-5)
         assert AutoTokenizer.from_pretrained(target).eos_token_id is not None
         assert not (target / "record.json").exists()
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "exported1")
+    assert merged.generation_config.stop_strings == ["\n\nHuman:"]
 
 
 def test_what_cannot_be_exported_is_one_line(config: Any, run: Stage, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from architectures import byte_tokenizer
+from architectures import DECODERS, bert_tokenizer, byte_tokenizer
 from ppo_toy import tiny
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.tokens import is_byte_level
+from prefsweep.data.tokens import splits_at_spaces
 from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import encode, pair_rows
 from prefsweep.models.codec import TextCodec
@@ -43,9 +43,9 @@ def sentencepiece(style: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
 
 
-def test_only_tokenizers_as_gpt2s_are_byte_level() -> None:
-    assert is_byte_level(byte_tokenizer("gpt2")) and is_byte_level(byte_tokenizer("opt"))
-    assert not any(is_byte_level(sentencepiece(style)) for style in ("llama", "t5"))
+def test_tokenizers_say_whether_they_split_at_spaces() -> None:
+    assert all(splits_at_spaces(tokenizer) for tokenizer in (*map(byte_tokenizer, DECODERS), bert_tokenizer("bert")))
+    assert splits_at_spaces(sentencepiece("t5")) and not splits_at_spaces(sentencepiece("llama"))
 
 
 @pytest.mark.parametrize("style", ["llama", "t5"])
@@ -86,6 +86,9 @@ def test_sampling_stops_at_the_string_and_before_it_nothing_changes() -> None:
 
         def __len__(self) -> int:
             return 12
+
+        def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+            return {"input_ids": [[ord(letter) - ord("a") for letter in text.strip()] for text in texts]}
 
         def batch_decode(self, rows: list[list[int]], **_: Any) -> list[str]:
             return ["".join(map(chr, (ord("a") + token for token in row))) for row in rows]

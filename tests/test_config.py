@@ -283,6 +283,8 @@ SAID = [
     ("method=ppo stages.ppo.max_length=9999", "stages.ppo.max_length=9999", "positions"),
     ("stages.dpo.loss=[aot] stages.dpo.batch_size=64 runtime.micro_batch=8", "runtime.micro_batch=8", "micro_batch=64"),
     ("stages.dpo.loss=[exo_pair]", "stages.dpo.label_smoothing", "set 0.001"),
+    ("method=sft stages.sft.prompt_tokens=64", "stages.sft.prompt_tokens=64", "in stages.sft.max_length=64; lower it"),
+    ("scorer@judge=deberta-v3 judge.prompt_tokens=512", "judge.prompt_tokens=512", "in judge.max_length=512; lower it"),
     ("stages.dpo.loss=[robust]", "stages.dpo.label_smoothing=0", "stages.dpo.loss=[sigmoid]"),
     ("stages.dpo.loss=[ipo] stages.dpo.label_smoothing=.1", "stages.dpo.label_smoothing=0.1: ipo", "sigmoid, robust"),
     (

@@ -49,31 +49,20 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+def at(folder: Path, max_length: int) -> dict[str, Any]:
+    """What a scorer's config says of where its model is and what it reads."""
+    where = {"id": None, "revision": None, "path": str(folder), "architecture": None}
+    return {"name": "mine", "code_version": 1, "max_length": max_length, "prompt_tokens": None, **where}
+
+
 def classifier(folder: Path, label: str = "positive", output: str = "logit", max_length: int = 64) -> Any:
     target = "prefsweep.models.scorers.Classifier"
-    where = {
-        "id": None,
-        "revision": None,
-        "path": str(folder),
-        "architecture": None,
-        "max_length": max_length,
-        "prompt_tokens": None,
-    }
-    config = ClassifierConfig(_target_=target, name="mine", code_version=1, label=label, output=output, **where)
-    return load_scorer(config, CPU)
+    return load_scorer(ClassifierConfig(_target_=target, label=label, output=output, **at(folder, max_length)), CPU)
 
 
 def pair_input(folder: Path, max_length: int = 64) -> Any:
     target = "prefsweep.models.scorers.PairInput"
-    where = {
-        "id": None,
-        "revision": None,
-        "path": str(folder),
-        "architecture": None,
-        "max_length": max_length,
-        "prompt_tokens": None,
-    }
-    return load_scorer(PairInputConfig(_target_=target, name="mine", code_version=1, **where), CPU)
+    return load_scorer(PairInputConfig(_target_=target, **at(folder, max_length)), CPU)
 
 
 def trained_folder(folder: Path, to: Path, **metrics: float) -> Path:

@@ -38,9 +38,9 @@ def export(run: Path, target: Path, merge: bool) -> None:
 
 def write_stop_strings(folder: Path, stop: list[str]) -> None:
     """Let transformers end a completion where ours do: `model.generate(..., tokenizer=tokenizer)` reads them."""
-    path = folder / "generation_config.json"
-    settings = json.loads(path.read_text()) if path.is_file() else {}
     if stop:
+        path = folder / "generation_config.json"
+        settings = json.loads(path.read_text()) if path.is_file() else {}
         write_json(path, settings | {"stop_strings": stop})
 
 

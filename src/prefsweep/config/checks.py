@@ -28,6 +28,7 @@ def check_sections(config: Config) -> None:
         check_scorer("judge", config.judge, dataset)
     for role in ("reward", "judge"):
         check_scorer(role, getattr(config, role), config.dataset)
+        check_prompt_tokens(role, getattr(config, role))
     check_published(config.published)
     check_runtime(config)
 
@@ -36,9 +37,18 @@ def check_stages(config: Config) -> None:
     """Check the stages that the method runs; raise for the first mistake."""
     for name, stage in config.stages.items():
         stage.check(f"stages.{name}", config)
+        check_prompt_tokens(f"stages.{name}", stage)
         if getattr(stage, "lora", False):
             check_adapter(f"stages.{name}.adapter", stage.adapter, config.model)
     check_lengths(config)
+
+
+def check_prompt_tokens(key: str, section: Any) -> None:
+    """Refuse a budget for prompts that leaves their completions nothing."""
+    budget, length = getattr(section, "prompt_tokens", None), getattr(section, "max_length", 0)
+    if budget is not None and budget >= length:
+        room = f"leaves a completion no room in {key}.max_length={length}"
+        raise UserError(f"{key}.prompt_tokens={budget}: {room}; lower it")
 
 
 def check_runtime(config: Config) -> None:

@@ -6,7 +6,7 @@ it keeps does not depend on the completion."""
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefsweep.data.tokens import common_length, is_byte_level, token_ids
+from prefsweep.data.tokens import common_length, splits_at_spaces, token_ids
 from prefsweep.data.truncation import Ids, Truncation, is_mostly_lost
 
 PROBE = "a"  # any text: only what a tokenizer puts around it is looked at
@@ -80,14 +80,14 @@ def templated_rows(
     """Return the rows that our reward model is trained on and scores: the template up to the completion, the
     completion, and an end: an encoder's own, or EOS, which a completion that was cut does not have.
 
-    Prompt and completion are tokenised apart, as a policy reads the one and generates the other; by a tokenizer that is
-    not byte-level as one text, since there a text that stands alone begins with a space of its own.
+    Prompt and completion are tokenised apart, as a policy reads the one and generates the other; as one text where
+    the tokenizer puts a space of its own before a text that stands alone.
     """
     frame, rows = Frame.of(tokenizer, 1), Rows()
     eos = None if frame.pieces[-1] else tokenizer.eos_token_id
     heads = [template.removesuffix("{completion}").replace("{prompt}", prompt) for prompt in prompts]
     head_ids = token_ids(heads, tokenizer, False)
-    if is_byte_level(tokenizer):
+    if splits_at_spaces(tokenizer):
         tail_ids = token_ids(completions, tokenizer, False)
     else:
         wholes = token_ids([head + tail for head, tail in zip(heads, completions, strict=True)], tokenizer, False)

@@ -26,13 +26,13 @@ def tokenizer_identity(tokenizer: Any) -> str | None:
     return fingerprint({"tokenizer": content, "eos": tokenizer.eos_token_id, "class": type(tokenizer).__name__})
 
 
-def is_byte_level(tokenizer: Any) -> bool:
-    """Whether a tokenizer splits texts as GPT-2's does: a space before a word belongs to that word, wherever it is."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return False
-    pre_tokenizer = json.dumps(json.loads(backend.to_str())["pre_tokenizer"])
-    return '"ByteLevel"' in pre_tokenizer and '"add_prefix_space": true' not in pre_tokenizer
+def splits_at_spaces(tokenizer: Any) -> bool:
+    """Whether a text that begins with a space has the same tokens alone as after another text, as byte-level ones have.
+
+    SentencePiece puts a space of its own before a text that stands alone.
+    """
+    whole, one, other = token_ids(["a b", "a", " b"], tokenizer, special=False)
+    return whole == one + other
 
 
 def common_length(one: Ids, other: Ids) -> int:

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.tokens import common_length, is_byte_level, token_ids
+from prefsweep.data.tokens import common_length, splits_at_spaces, token_ids
 from prefsweep.data.truncation import Ids, Truncation
 
 IGNORED = -100  # the label of a token that is not learned
@@ -33,17 +33,17 @@ def encode(
     """Return prompt and completions, whose tokens put together are the tokens of the whole text; EOS follows those
     completions that ended.
 
-    They are encoded apart, which gives just that in a byte-level tokenizer wherever a completion begins with a space.
+    They are encoded apart, which gives just that in most tokenizers wherever a completion begins with a space.
     Where the text at the boundary would merge, the prompt gives up its last tokens and the completions begin with the
     merged ones; counted.
     """
     prompts = encode_prompts([example.prompt for example in examples], tokenizer)
     texts = [[example.completion(side) for example in examples] for side in sides]
     encoded = [encode_completions(column, tokenizer) for column in texts]
-    rows, byte_level = [], is_byte_level(tokenizer)
+    rows, splits = [], splits_at_spaces(tokenizer)
     for index, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
         endings, completions = [column[index] for column in texts], [column[index] for column in encoded]
-        if example.prompt and not (byte_level and all(is_apart(example.prompt, ending) for ending in endings)):
+        if example.prompt and not (splits and all(is_apart(example.prompt, ending) for ending in endings)):
             joined = token_ids([example.prompt + ending for ending in endings], tokenizer, special=True)
             if any(prompt + ids != whole for ids, whole in zip(completions, joined, strict=True)):
                 shared = min(common_length(prompt, whole) for whole in joined)
@@ -57,7 +57,7 @@ def encode(
 
 
 def is_apart(prompt: str, completion: str) -> bool:
-    """Whether a byte-level tokenizer surely starts a new word at the boundary: one space, then no other."""
+    """Whether a tokenizer that splits at spaces surely starts a new word at the boundary: one space, then no other."""
     return not prompt[-1:].isspace() and completion[:1] == " " and not completion[1:2].isspace() and len(completion) > 1
 
 

@@ -1,5 +1,6 @@
 """Reject a plan whose judge is its reward, whose scorer has no data to train on, or whose stage does not exist."""
 
+import contextlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,8 +43,8 @@ def weights_of(section: dict[str, Any]) -> Any:
 def stage_at(path: str | None) -> str | None:
     """Return the identity of the finished stage in a folder, or above a state that the stage kept."""
     for folder in [Path(path), *Path(path).resolve().parents[:2]] if path else []:
-        if (folder / RECORD).is_file():
-            return str(json.loads((folder / RECORD).read_text()).get("identity"))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not the folder of a finished stage
+            return str(json.loads((folder / RECORD).read_text())["identity"])
     return None
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from prefsweep.config.schema import DatasetConfig
-from prefsweep.data.tokens import is_byte_level
+from prefsweep.data.tokens import token_ids
 from prefsweep.data.truncation import Ids
 
 TAIL = (
@@ -62,10 +62,9 @@ class TextCodec:
     def completions(self, prompts: Sequence[Ids], rows: Sequence[Ids]) -> list[str]:
         """Return the texts that continue their prompts, each up to the first stop string.
 
-        A tokenizer that is not byte-level drops a text's leading space, so there a completion is decoded after its
-        prompt.
+        Where a tokenizer drops the space with which a text begins, a completion is decoded after its prompt.
         """
-        if self.is_byte_level:
+        if self.keeps_first_space:
             texts = self.prompts(rows)
         else:
             heads = self.prompts(prompts)
@@ -77,5 +76,6 @@ class TextCodec:
         return text[: min((index for string in self.stop if (index := text.find(string)) >= 0), default=len(text))]
 
     @cached_property
-    def is_byte_level(self) -> bool:
-        return is_byte_level(self.tokenizer)
+    def keeps_first_space(self) -> bool:
+        whole, first = token_ids(["a b", "a"], self.tokenizer, special=False)
+        return self.prompts([whole[len(first) :]]) == [" b"]

@@ -74,8 +74,9 @@ def ranked(folder: Path, by: str | None) -> list[Choice]:
     if by is not None and not stages:
         raise UserError(f"--by {by}: no run measured it{nearest(by, measured)}; name {hint}")
     if scale := [key for key in keys if key.rpartition(".")[2] in SCALES.get(by or "", ())]:
-        others = ", ".join(name for name in usual if not set(SCALES.get(name, ())) & {scale[0].rpartition(".")[2]})
-        raise UserError(f"--by {by}: its scale depends on {key_heading(scale[0])}, which varies here; name {others}")
+        fixed = [name for name in usual if scale[0].rpartition(".")[2] not in SCALES.get(name, ())] or [JUDGED]
+        reason = f"its scale depends on {key_heading(scale[0])}, which varies here"
+        raise UserError(f"--by {by}: {reason}; name {', '.join(fixed)}")
     if len(stages) > 1 and by != JUDGED:
         raise UserError(f"--by {by}: of {' and of '.join(stages)} are two measures; name a sweep of one method")
     choices = []

@@ -109,7 +109,6 @@ def collate(rows: list[dict[str, Any]], pad: int | None) -> Batch:
 
 class RewardTrainer(MicroBatchTrainerMixin):
     own_arguments = {"remove_unused_columns": False}
-    control: Any
     labels_per_row = 1.0
     length_accuracy: float  # on the validation pairs: the baseline of its accuracy
 
@@ -128,10 +127,7 @@ class RewardTrainer(MicroBatchTrainerMixin):
             with self.compute_loss_context_manager():
                 batches.append(margins(self.model, self._prepare_inputs(batch)).cpu())
         ranked = ranking.metrics(torch.cat(batches)) | {"length_accuracy": self.length_accuracy}
-        metrics = {f"eval_{name}": value for name, value in ranked.items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return self.report_validation(ranked)
 
 
 def margins(model: Any, inputs: Batch) -> Tensor:

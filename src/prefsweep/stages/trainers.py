@@ -50,60 +50,17 @@ class TokenisedTrainerMixin(MicroBatchTrainerMixin):
     """
 
     beta: float
-    control: Any
-    part_weights: list[Mapping[str, float] | None]  # the weights of the batches whose loss was computed in this step
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         replace_fused_head(self.model)
-        self.part_weights = []
-
-    def weights(self, inputs: Batch) -> Mapping[str, float] | None:
-        """Return by TRL's names how much the mean of each metric over these inputs counts, and that of the rest as "".
-
-        TRL averages over batches, so that a smaller last one would count as much as any. None leaves that to TRL.
-        """
-        return None
 
     def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Any:
         loss = super().compute_loss(model, inputs, *rest, **options)
         metrics = self._metrics["train" if self.model.training else "eval"]
         if margins := metrics.get("rewards/margins"):
             metrics["rewards/margins_nats"].append(margins[-1] / self.beta)
-        self.part_weights.append(self.weights(inputs))
         return loss
-
-    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
-        before = {name: len(values) for name, values in self._metrics["train"].items()}
-        self.part_weights = []
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        for name, values in self._metrics["train"].items():
-            of_parts = values[before.get(name, 0) :]
-            counts = [weights.get(name, weights[""]) for weights in self.part_weights if weights is not None]
-            if len(of_parts) == len(counts):  # a mean over parts that are not equally large
-                values[before.get(name, 0) :] = [weighted_mean(of_parts, counts)]
-        return loss
-
-    @torch.no_grad()
-    def evaluate(self, *rest: Any, **options: Any) -> dict[str, float]:
-        """Validate: means over rows or tokens, the same however many fit in memory."""
-        if self.weights(next(iter(self.get_eval_dataloader()))) is None:
-            return dict(super().evaluate(*rest, **options))
-        self.model.eval()
-        values: dict[str, list[tuple[float, float]]] = {}
-        for batch in self.get_eval_dataloader():
-            inputs = self._prepare_inputs(batch)
-            with self.compute_loss_context_manager():
-                means = {"loss": float(self.compute_loss(self.model, inputs))}
-            means |= {name: of_batch[-1] for name, of_batch in self._metrics["eval"].items() if of_batch}
-            self._metrics["eval"].clear()
-            weights = self.weights(inputs) or {}
-            for name, value in means.items():
-                values.setdefault(name, []).append((value, weights.get(name, weights[""])))
-        metrics = {f"eval_{name}": weighted_mean(*zip(*pairs, strict=True)) for name, pairs in values.items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
 
     def _prepare_dataset(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
         return dataset
@@ -112,7 +69,52 @@ class TokenisedTrainerMixin(MicroBatchTrainerMixin):
         return dataset
 
 
-class TokenTrainer(TokenisedTrainerMixin, trl.SFTTrainer):
+class ExactMeansMixin(TokenisedTrainerMixin):
+    """Mixed in likewise, for metrics that are means over rows or tokens, the same however many fit in memory.
+
+    TRL averages over batches, and here over their parts, so that a smaller last one would count as much as any.
+    """
+
+    part_weights: list[Mapping[str, float]]  # of each part of the step's batch
+
+    def weights(self, inputs: Batch) -> Mapping[str, float]:
+        """Return by TRL's names what each metric is the mean of in these inputs: so many tokens or, as "", rows."""
+        raise NotImplementedError
+
+    def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Any:
+        loss = super().compute_loss(model, inputs, *rest, **options)
+        if self.model.training:
+            self.part_weights.append(self.weights(inputs))
+        return loss
+
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        before = {name: len(values) for name, values in self._metrics["train"].items()}
+        self.part_weights = []
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        for name, values in self._metrics["train"].items():
+            of_parts = values[before.get(name, 0) :]
+            if len(of_parts) == len(self.part_weights):  # not the running count of tokens
+                counts = [weights.get(name, weights[""]) for weights in self.part_weights]
+                values[before.get(name, 0) :] = [weighted_mean(of_parts, counts)]
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self, *rest: Any, **options: Any) -> dict[str, float]:
+        self.model.eval()
+        values: dict[str, list[tuple[float, float]]] = {}
+        for batch in self.get_eval_dataloader():
+            inputs = self._prepare_inputs(batch)
+            with self.compute_loss_context_manager():
+                means = {"loss": float(self.compute_loss(self.model, inputs))}
+            means |= {name: of_batch[-1] for name, of_batch in self._metrics["eval"].items() if of_batch}
+            self._metrics["eval"].clear()
+            weights = self.weights(inputs)
+            for name, value in means.items():
+                values.setdefault(name, []).append((value, weights.get(name, weights[""])))
+        return self.report_validation({name: weighted_mean(*zip(*each, strict=True)) for name, each in values.items()})
+
+
+class TokenTrainer(ExactMeansMixin, trl.SFTTrainer):
     """SFTTrainer over rows of `input_ids` and `labels`."""
 
     arguments_class = trl.SFTConfig
@@ -129,7 +131,7 @@ class TokenTrainer(TokenisedTrainerMixin, trl.SFTTrainer):
             yield trimmed(part), float(share)
 
 
-class PairTrainer(TokenisedTrainerMixin, trl.DPOTrainer):
+class PairTrainer(ExactMeansMixin, trl.DPOTrainer):
     """DPOTrainer over pairs."""
 
     arguments_class = trl.DPOConfig

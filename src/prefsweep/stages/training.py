@@ -92,6 +92,7 @@ class MicroBatchTrainerMixin(Trainer):
     micro_batch: int  # rows, or pairs, in one forward and backward pass
     output: Path | None = None  # where a checkpoint is being written
     stage_name: str
+    control: Any
     cost: Cost  # of the stage
     labels_per_row = 0.0  # preference labels in a training row that no earlier stage has counted
 
@@ -137,6 +138,13 @@ class MicroBatchTrainerMixin(Trainer):
         if not torch.isfinite(total):
             self.stop_diverged("loss", float(total))
         return total
+
+    def report_validation(self, means: dict[str, float]) -> dict[str, float]:
+        """Log a validation's metrics and tell the callbacks, as transformers' own `evaluate` does at its end."""
+        metrics = {f"eval_{name}": value for name, value in means.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def count(self, inputs: Batch) -> None:
         """Count the step's tokens without padding, and the labels of the rows that it is the first to read."""
