@@ -128,7 +128,7 @@ def test_the_caption_names_what_validation_chose(tmp_path: Path) -> None:
     jobs = [path.name for path in read_runs([folder])["folder"]]
     (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": {"best_by": "validation/loss"}}))
     report(folder, Console(file=io.StringIO()))
-    said = "The best of 2 by validation/loss is dpo.beta 0.5 (0.2000)."
+    said = "The best of 2 by validation/loss is dpo.learning_rate 0.5 (0.2000)."
     assert said in (folder / "table.md").read_text()
 
 
