@@ -136,6 +136,7 @@ def test_how_many_tokens_matters_to_nobody_who_answers_none(composed: Callable[.
     assert identity(none, "stages.sft.validation_max_new_tokens=20") == identity(none)
 
 
+@pytest.mark.slow
 def test_a_sweep_chosen_by_what_the_judge_said_on_validation(tmp_path: Path) -> None:
     """Over two methods that validate by other things: `best` takes the judge's word for both, and on validation."""
     place = Workplace(tmp_path)

@@ -74,6 +74,7 @@ def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Pa
     assert find_similar("stages.generate.prompts=12") == []  # damaged: nobody's answers
 
 
+@pytest.mark.slow
 def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     assert place.run("-m", "method=base,dpo", "sweep=first", "tracking=off").returncode == 0

@@ -27,10 +27,10 @@ def run_cells(folder: Path, dataset: str, cells: list[tuple[str, str]]) -> None:
 
 
 @pytest.mark.parametrize("dataset", hub_layout.NAMES)
-def test_each_model_and_each_method_runs_on_each_dataset(dataset: str, tmp_path: Path) -> None:
-    """A third of the cells: another pairing of models with methods on each dataset."""
-    shift = hub_layout.NAMES.index(dataset)
-    run_cells(tmp_path, dataset, [(model, METHODS[(place + shift) % 3]) for place, model in enumerate(MODELS)])
+def test_one_cell_runs_on_each_dataset(dataset: str, tmp_path: Path) -> None:
+    """Each model and each method is among them."""
+    index = hub_layout.NAMES.index(dataset) % 3
+    run_cells(tmp_path, dataset, [(MODELS[index], METHODS[index])])
 
 
 @pytest.mark.slow

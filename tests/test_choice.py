@@ -146,6 +146,7 @@ def test_the_words_of_best_and_confirm() -> None:
             dispatch(line.split())
 
 
+@pytest.mark.slow
 def test_the_commands_on_a_sweep_that_was_run(tmp_path: Path) -> None:
     """`best` ranks by the histories and shows the first on test; `confirm` runs it alone on fresh seeds; `diff` takes
     two of its runs."""

@@ -31,7 +31,7 @@ EMBEDDED = ("demo", "methods")  # which need nothing
 METRICS = Path(__file__).parents[1] / "docs/metrics.md"
 OF_THE_JUDGE = {"judge/well_formed", "judge/truncated", "judge/prompt_mostly_truncated"}  # `judge/<other>` there
 EXPERIMENT = pytest.mark.experiment
-QUICK = ("gpt2-ultrafeedback-lora", "safe-gpt2")
+QUICK = ("gpt2-ultrafeedback-lora",)
 SMALL = ("debug=smoke", "runtime=cpu", "runtime.threads=1", "tracking=off", "jobs=2", "runtime.progress=false")
 
 

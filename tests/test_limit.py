@@ -276,6 +276,7 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
     assert best[0]["value"] == pytest.approx(truth.mean())
 
 
+@pytest.mark.slow
 def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     done = place.run("stages.evaluate.frontier=true", "-m", "method=base,dpo,ppo", "sweep=limits", "tracking=off")

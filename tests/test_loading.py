@@ -75,6 +75,7 @@ def test_fp16_weights_are_read_as_fp32(
     assert {weight.dtype for weight in policy(folder).parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_an_fp16_opt_trains_in_fp32(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Through every training stage; with its narrow embeddings and its norms after the blocks."""
     folder = half(model_folders["opt"], tmp_path)

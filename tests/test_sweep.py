@@ -151,8 +151,8 @@ def sabotage(place: Workplace, how: str) -> tuple[str, ...]:
     ("how", "status", "error"),
     [
         ("killed", "failed", "killed by signal 9"),
-        ("buggy", "failed", "KeyError: 'a planted bug'"),
-        ("diverged", "diverged", "dpo: the loss was nan at step 7"),
+        pytest.param("buggy", "failed", "KeyError: 'a planted bug'", marks=pytest.mark.slow),
+        pytest.param("diverged", "diverged", "dpo: the loss was nan at step 7", marks=pytest.mark.slow),
     ],
 )
 def test_a_job_that_fails_costs_itself_alone(tmp_path: Path, how: str, status: str, error: str) -> None:
