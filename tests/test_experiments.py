@@ -77,7 +77,7 @@ ENDS_IN: dict[str, list[Callable[[Path, list[dict[str, Any]]], None]]] = {
     "safe-gpt2": [has_versus, says_how_bleu_was_counted],
     "gpt2-hh-sweep": [names_the_best, has("curves.png")],
     "opt350m-hh": [has_cas, has("bars.png")],
-    "imdb-frontier": [has_frontier, has("figure.png")],
+    "imdb-frontier": [has_frontier, has("figure.png", "course.md", "course.png")],
     "gpt2-ultrafeedback-lora": [has_samples, has("curves.png")],
 }
 

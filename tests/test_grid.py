@@ -137,6 +137,11 @@ def test_the_command_line_multiplies_the_grid(sweep: Sweep) -> None:
     assert [said(job) for job in grid.jobs] == [*ALL, *ALL[:2]]
 
 
+def test_a_job_that_two_blocks_have_is_one(sweep: Sweep) -> None:
+    blocks = "[{method: [sft], seed: [1, 2]}, {method: sft, seed: [2, 3], stages.sft.max_steps: [null]}]"
+    assert [said(job)[:2] for job in sweep("experiment=mine", mine=blocks).jobs] == [("sft", 1), ("sft", 2), ("sft", 3)]
+
+
 def test_experiments_swept_over_keep_each_its_own_grid(sweep: Sweep) -> None:
     grid = sweep("experiment=one,two", one="[{method: [sft], seed: [5, 6]}]", two="[{method: [dpo], seed: [7]}]")
     assert [said(job)[:2] for job in grid.jobs] == [("sft", 5), ("sft", 6), ("dpo", 7)]

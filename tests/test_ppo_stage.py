@@ -18,12 +18,17 @@ from safetensors.torch import load_file, save_file
 from ppo_toy import with_shared_settings
 from prefsweep.config.stages import GRPOConfig, PPOConfig, RLOOConfig
 from prefsweep.errors import UserError
-from prefsweep.jobs.run import diverged
+from prefsweep.jobs.console import StagePrinter
+from prefsweep.jobs.job import prepare
+from prefsweep.jobs.run import RunFile, diverged
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 from prefsweep.ppo import update
 from prefsweep.ppo.trainer import Task, Trainer
+from prefsweep.report.runs import read_runs
+from prefsweep.report.table import table
 from prefsweep.stages import callbacks, grpo, on_policy, on_policy_loop, ppo, rloo
+from recorded import write_run
 
 SMALL = (
     *("iterations=5", "batch_size=8", "minibatch_size=4", "epochs=2", "normalisation_samples=8", "learning_rate=1e-3"),
@@ -207,6 +212,37 @@ def test_a_guards_trip_is_a_result(
     assert seen == [1, 2, 3, 1, 2, 3]
     assert diverged({"ppo": {"metrics": found}, "evaluate": {"metrics": {"judge/mean": 0.1}}}) == found["diverged"]
     assert diverged({"evaluate": {"metrics": {"judge/mean": 0.1}}}) is None
+
+
+def test_a_kl_target_that_was_never_near_is_a_warning(
+    stage: Callable[..., dict[str, Any]], new_context: Any, composed: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """In the stage's record, on the terminal, in run.json, and in the caption of the table."""
+
+    def train(target: float) -> tuple[dict[str, Any], list[float]]:
+        context = new_context(f"at {target}")
+        words = (f"adaptive_kl_target={target}", "adaptive_kl_horizon=1e9")  # so slow that all targets are one course
+        metrics = stage("trained", context, *words)
+        return metrics, [row["kl"] for row in context.history.rows() if "kl" in row]
+
+    metrics, kls = train(50.0)
+    assert metrics["warning"].startswith("ppo: KL was never within 20% of adaptive_kl_target=50 (nearest ")
+    assert f"(nearest {max(kls):.3g})" in metrics["warning"]
+    assert "warning" in train(max(kls) / 0.79)[0]
+    assert "warning" not in train(max(kls) / 0.81)[0]
+    assert "warning" not in stage("fixed", new_context("fixed"))
+
+    job = prepare([], composed("method=ppo", f"runtime.outputs={tmp_path / 'outputs'}"))
+    trained, record = job.plan.stages[-1], {"metrics": metrics, "cost": {"seconds": 1.0}}
+    file = RunFile(job, tmp_path / "run")
+    for listener in (file, StagePrinter()):
+        listener.built(trained, tmp_path, record)
+    file.write("finished")
+    assert metrics["warning"] in " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "run/run.json").read_text())["warnings"] == [metrics["warning"]]
+    write_run(tmp_path / "sweep", "ppo", 1, {"judge/mean": 0.5}, warnings=[metrics["warning"]])
+    write_run(tmp_path / "sweep", "ppo", 2, {"judge/mean": 0.6})
+    assert f"Warning: {metrics['warning']}." in table(read_runs([tmp_path / "sweep"])).caption
 
 
 def loaded(made: Any, reward_model: Path, tokenizer: Any) -> tuple[Task, Any]:

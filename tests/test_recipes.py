@@ -92,6 +92,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "reward": {"label": "POSITIVE", "output": "probability"},
         "stages.dpo": {"batch_size": 64, "optimizer": "rmsprop", "learning_rate": 1e-6, "warmup_steps": 150},
         "stages.dpo.evaluate_every": 100,
+        "stages.dpo.save_every": 100,
+        "stages.ppo.save_every": 20,
+        "stages.evaluate.course": True,
     },
 }
 RECIPES["opt350m-hh-500"] = RECIPES["opt350m-hh"] | {  # the same trainings, asked more

@@ -81,9 +81,12 @@ def check_pipeline(pipeline: Pipeline) -> None:
 def holds(config: "Config", role: str, condition: str) -> bool:
     """Whether a role's condition holds: `key=value` where the key has this value, `key` where its value is true.
 
+    `one and another` holds where both do.
     A key may also name a property of a section (`judge.is_trained_here`). In a role whose part is the name of another
     dataset, as `judge_accuracy/imdb`, `dataset` means that one. A key of a stage that the method does not run is false.
     """
+    if " and " in condition:
+        return all(holds(config, role, part) for part in condition.split(" and "))
     key, _, value = condition.partition("=")
     other: DatasetConfig | None = config.other_datasets.get(role.rpartition("/")[2])
     current: Any = dataclasses.replace(config, dataset=other) if other else config

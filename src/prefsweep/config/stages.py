@@ -282,6 +282,7 @@ class HarmfulHelpful:
 
 
 @stage_config("judge_validation")
+@stage_config("judge_course")
 @stage_config("frontier_rewards")
 @dataclass
 class EvaluationConfig(StageConfig):
@@ -347,6 +348,12 @@ class FrontierSamplesConfig(GenerateConfig):
             raise UserError(f"{number}: must be at least 4; 256 is usual")
 
 
+@stage_config("course_samples")
+@dataclass
+class CourseSamplesConfig(GenerateConfig):
+    repeated_per_dataset = False
+
+
 @stage_config("frontier")
 @dataclass
 class FrontierConfig(EvaluationConfig):
@@ -358,9 +365,10 @@ class FrontierConfig(EvaluationConfig):
 @dataclass
 class EvaluateConfig(EvaluationConfig):
     repeated_per_dataset = True
-    inputs_of_own_dataset = ("frontier", "validated")
+    inputs_of_own_dataset = ("frontier", "validated", "course")
 
     frontier: bool = config_field(hashed=False)  # it adds an input, which is in the identity
+    course: bool = config_field(hashed=False)  # likewise
     frontier_of: str = config_field(only_with="frontier")
     min_kl: float = config_field(above=0, only_with="frontier")
     beta: float = config_field(above=0)
@@ -372,3 +380,9 @@ class EvaluateConfig(EvaluationConfig):
     max_length: int = config_field(at_least=2)
     prompt_tokens: int | None = config_field(at_least=1)
     metrics: list[str] = config_field()
+
+    def check(self, key: str, config: Config) -> None:
+        trained = config.method.result.partition("/")[0]
+        if self.course and getattr(config.stages.get(trained), "save_every", 1) is None:
+            reason = f"judges the states that stages.{trained} keeps, and it keeps none"
+            raise UserError(f"{key}.course=true: {reason}; set stages.{trained}.save_every=N")

@@ -76,8 +76,8 @@ class StagePrinter(Listener):
 
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
         print_line(f"  {stage.role:<16}done       {folder.name}  {record['cost']['seconds']:.1f} s")
-        if cut := sentence(record["metrics"]):
-            print_line(f"  {'':<16}{cut}")
+        for note in filter(None, (sentence(record["metrics"]), record["metrics"].get("warning"))):
+            print_line(f"  {'':<16}{note}")
 
 
 def show_metrics_of(folder: Path) -> None:

@@ -111,13 +111,14 @@ def share_threads(runtime: RuntimeConfig, share: int) -> None:
 
 
 class RunFile(runner.Listener):
-    """Writes `run.json`; as a listener of the runner it collects the cost of each stage."""
+    """Writes `run.json`; as a listener of the runner it collects the cost and the warnings of each stage."""
 
     def __init__(self, job: Job, folder: Path):
         self.job = job
         self.path = folder / "run.json"
         self.cost: dict[str, dict[str, Any]] = {}
         self.metrics: dict[str, Any] = {}
+        self.warnings: dict[str, str] = {}  # by the role of the stage
         self.started_at = time.monotonic()
 
     def write(self, status: str, records: dict[str, Record] | None = None, error: str | None = None) -> None:
@@ -132,6 +133,7 @@ class RunFile(runner.Listener):
                 "identity": self.job.plan.identity,
                 "overrides": self.job.overrides,
                 "metrics": self.metrics,
+                "warnings": list(self.warnings.values()),
                 "cost": {"seconds": round(time.monotonic() - self.started_at, 3), **self.totals(), "stages": self.cost},
                 "stages": {stage.role: stage.identity for stage in self.job.plan.stages},
                 "target": target.role,
@@ -157,10 +159,15 @@ class RunFile(runner.Listener):
         return totals
 
     def reused(self, stage: Stage, folder: Path, record: Record) -> None:
-        self.cost[stage.role] = {**record["cost"], "paid": False}
+        self.note(stage, record, paid=False)
 
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
-        self.cost[stage.role] = {**record["cost"], "paid": True}
+        self.note(stage, record, paid=True)
+
+    def note(self, stage: Stage, record: Record, paid: bool) -> None:
+        self.cost[stage.role] = {**record["cost"], "paid": paid}
+        if "warning" in record["metrics"]:
+            self.warnings[stage.role] = record["metrics"]["warning"]
 
 
 def exit_on_sigterm(number: int, frame: FrameType | None) -> None:

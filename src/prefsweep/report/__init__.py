@@ -15,6 +15,7 @@ from prefsweep.pipeline.files import write_text
 from prefsweep.report import versus as versus_rows
 from prefsweep.report.choice import ranked
 from prefsweep.report.completions import Completions, read_completions
+from prefsweep.report.course import write_course
 from prefsweep.report.curves import QUALITY
 from prefsweep.report.figures import draw_figures
 from prefsweep.report.page import to_html
@@ -73,6 +74,7 @@ def report_set(
     has_scores = QUALITY in runs and runs.loc[runs["has_result"], QUALITY].notna().any()
     scores = table(runs, [QUALITY], completions=completions) if has_scores else None
     files = write_all(texts) + draw_figures(result, scores, folder, suffix, is_unchanged)
+    files += write_course(result, folder, suffix)
     try:
         comparison = versus_rows.versus(result, layout["versus"]) if layout.get("versus") else None
     except UserError as error:

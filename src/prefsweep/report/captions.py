@@ -39,9 +39,15 @@ def caption(runs: pd.DataFrame, keys: Sequence[str], cells: Sequence[Cell]) -> s
         MARKS: any(cell.mark is not None for cell in cells),
         f"published: {'; '.join(sorted(sources))}": bool(sources),
         "a diverged run that could be judged stays in the mean": "diverged" in set(counted["status"]),
+        warnings_text(counted): True,
         "runs that did not finish have no number here; the last column counts them": len(counted) < len(runs),
     }
     return " ".join(f"{text[0].upper()}{text[1:]}." for text, applies in sentences.items() if text and applies)
+
+
+def warnings_text(runs: pd.DataFrame) -> str:
+    """Return what the stages of these runs warn of, `ppo: KL was never within 20% of …`, each once."""
+    return listed("warning:", (warning for warnings in runs["warnings"] for warning in warnings))
 
 
 def decoding(runs: pd.DataFrame) -> dict[str, Any]:

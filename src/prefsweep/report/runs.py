@@ -66,6 +66,7 @@ def read_record(path: Path) -> tuple[Run, Run, dict[str, float]]:
         record = json.loads(path.read_text())
         config, stages = record["config"], record["stages"]
         fields = {key: record[key] for key in FIELDS} | {name: config[name]["name"] for name in NAMES}
+        fields["warnings"] = record.get("warnings", [])  # which older records lack
         fields |= {"folder": path.parent, "seed": config["seed"], "result": config["method"]["result"]}
         fields |= {"outputs": Path(config["runtime"]["outputs"]), "stage_costs": record["cost"]["stages"]}
         fields["target_identity"] = stages.get(record["target"])

@@ -16,9 +16,9 @@ from prefsweep.report.formatting import NOTHING, key_heading, sort_key, value_te
 from prefsweep.report.metrics import METRICS, metric
 from prefsweep.report.runs import NAMES, groups, input_identity, metric_names, records, setting_names, varying
 
-# Settings of the stages that measure which may differ in a table: plumbing; a path, which names no content; and whether
-# and of which model the frontier is known.
-MAY_DIFFER = ("._target_", ".reads", ".path", ".frontier", ".frontier_of")
+# Settings of the stages that measure which may differ in a table: plumbing; a path, which names no content; whether the
+# course of the training is known, and whether and of which model the frontier.
+MAY_DIFFER = ("._target_", ".reads", ".path", ".course", ".frontier", ".frontier_of")
 WEIGHTS = "the judge's own weights"
 PROMPTS = "the prompts that were completed"
 

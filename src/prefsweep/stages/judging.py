@@ -17,7 +17,7 @@ from prefsweep.data.sources import load
 from prefsweep.evaluation import judged
 from prefsweep.models.loading import device
 from prefsweep.models.scorers import Measures, Scorer, flops_of, load_scorer
-from prefsweep.pipeline.files import append_jsonl, read_jsonl, recover_jsonl, write_jsonl
+from prefsweep.pipeline.files import Row, append_jsonl, read_jsonl, recover_jsonl, write_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import SAMPLES
 from prefsweep.stages.generation_callback import COMPLETIONS
@@ -71,20 +71,24 @@ def judge_validation(
     """
     rows = list(read_jsonl(trained / COMPLETIONS))
     scorer = load_scorer(judge, device(context.runtime), judge_model)
-    # A policy that has stopped moving repeats its completions: each text is scored once.
-    texts = list(dict.fromkeys((row["prompt"], row["completion"]) for row in rows))
-    prompts, completions = [prompt for prompt, _ in texts], [completion for _, completion in texts]
-    scores = measures(scorer, prompts, completions, "completions", context)["score"]
-    score_of = dict(zip(texts, scores, strict=True))
+    measured = measures_by_text(scorer, rows, context)
     by_step: dict[int, list[float]] = {}
     for row in rows:
-        row["judge"] = score_of[row["prompt"], row["completion"]]
+        row["judge"] = measured[row["prompt"], row["completion"]]["score"]
         by_step.setdefault(row["step"], []).append(row["judge"])
     context.history.rewind(-1)  # a killed build may have written part of it
     for step, step_scores in sorted(by_step.items()):
         context.history.append(step, {"validation/judge": fmean(step_scores)})
     write_jsonl(folder / COMPLETIONS, rows)
     return {"completions": len(rows), "validations": len(by_step)}
+
+
+def measures_by_text(scorer: Scorer, rows: Sequence[Row], context: Context) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the measures of each prompt and completion, scored once: a policy that hardly moves repeats itself."""
+    texts = list(dict.fromkeys((row["prompt"], row["completion"]) for row in rows))
+    prompts, completions = [prompt for prompt, _ in texts], [completion for _, completion in texts]
+    columns = measures(scorer, prompts, completions, "completions", context)
+    return {text: {name: column[index] for name, column in columns.items()} for index, text in enumerate(texts)}
 
 
 def judge_accuracy(

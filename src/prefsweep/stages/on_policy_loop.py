@@ -36,6 +36,7 @@ from prefsweep.stages.callbacks import Checkpoints, save
 from prefsweep.stages.training import checkpoints, step_of
 
 SHOWN = 8  # training completions in a table
+NEAR = 0.2  # of its target: a KL farther off moves the coefficient at the controller's bound, however far it is
 
 
 @dataclass
@@ -73,7 +74,21 @@ class Loop:
                 if table.path.is_file():
                     shutil.copy(table.path, self.folder)
         iterations = self.trainer.iteration
-        return {"iterations": iterations, "episodes": iterations * self.config.batch_size, **validation, **diverged}
+        episodes = iterations * self.config.batch_size
+        return {"iterations": iterations, "episodes": episodes, **validation, **self.missed_target(), **diverged}
+
+    def missed_target(self) -> dict[str, str]:
+        """Return a warning where `adaptive_kl_target` is set and no iteration's KL came near it.
+
+        Below .8 of the target, and above 1.2, the controller does not know how far off it is: every target that is
+        never nearer gives one and the same training.
+        """
+        target, kls = self.config.adaptive_kl_target, [row["kl"] for row in self.context.history.rows() if "kl" in row]
+        if target is None or not kls or any(abs(kl - target) <= NEAR * target for kl in kls):
+            return {}
+        nearest, name = min(kls, key=lambda kl: abs(kl - target)), self.config.stage_name
+        missed = f"KL was never within {NEAR:.0%} of adaptive_kl_target={target:g} (nearest {nearest:.3g})"
+        return {"warning": f"{name}: {missed}; lower stages.{name}.adaptive_kl_horizon"}
 
     def resume(self) -> None:
         saved = checkpoints(self.context.checkpoints)
