@@ -25,8 +25,11 @@ TEXTS = [
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>"]
 
 
-def sentencepiece(style: str) -> Any:
-    """A tokenizer as Llama 2 (a normaliser puts ▁ before a text) or T5 (a pre-tokenizer does) have it."""
+def sentencepiece(style: str, more: str = "") -> Any:
+    """A tokenizer as Llama 2 (a normaliser puts ▁ before a text) or T5 (a pre-tokenizer does) have it.
+
+    It knows the characters of `TEXTS` and those of `more`.
+    """
     inner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     if style == "llama":
         inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -36,7 +39,7 @@ def sentencepiece(style: str) -> Any:
     else:
         inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
         inner.decoder = decoders.Metaspace(prepend_scheme="always")
-    alphabet = sorted({*"".join(TEXTS).replace(" ", "▁")})
+    alphabet = sorted({*"".join(TEXTS).replace(" ", "▁"), *more})
     trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=SPECIALS, initial_alphabet=alphabet)
     inner.train_from_iterator(TEXTS, trainer)
     names = dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), SPECIALS, strict=True))

@@ -308,11 +308,14 @@ SAID = [
     ),
     (
         "method=ppo scorer@judge=trained",
-        "stages.reward_model.share=[0.0, 1.0]",
-        "set stages.reward_model.share=[0,0.5]",
+        "dataset.share=null, stages.judge_model.share=[0.5, 1.0]: reward_model",
+        "set dataset.share=[0,0.5]",
     ),
     ("scorer@judge=trained stages.judge_model.share=[0.5]", "stages.judge_model.share=[0.5]", "[0,0.5]"),
-    ("method=ppo stages.reward_model.share=[0.5,0.5]", "stages.reward_model.share=[0.5, 0.5]", "[0,0.5]"),
+    ("method=dpo scorer@judge=trained stages.judge_model.share=[0,.4]", "dataset.share=null", "dataset.share=[0.4,1]"),
+    ("method=dpo scorer@judge=trained stages.judge_model.share=[0,1]", "dataset.share=null", "l.share=[0.5,1]"),
+    ("method=ppo dataset.share=[0.5,0.5]", "dataset.share=[0.5, 0.5]", "[0,0.5]"),
+    ("method=base dataset.share=[0,0.5] scorer@judge=trained", "dataset.share", "trains on no row"),
     ("dataset=imdb method=sft scorer@judge=trained", "scorer@judge=trained", "scorer@judge=sentiment-roberta"),
     (
         "method=dpo scorer@reward=oracle stages.dpo.reads=[model,dataset,reward]",

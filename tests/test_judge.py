@@ -1,6 +1,7 @@
 """A judge that is trained in the run: on other questions than the reward, in no identity of what is trained."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from architectures import save_classifier
 from prefsweep.data.sources import load
 from prefsweep.data.splits import of_share
 from prefsweep.errors import UserError
-from prefsweep.jobs.job import prepare
+from prefsweep.jobs.job import prepare, sections_of
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import read_jsonl, write_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import judging, reward_model
 from prefsweep.stages.generate import SAMPLES
 
-TRAINED = ("scorer@judge=trained", "stages.reward_model.share=[0,0.5]")
+TRAINED = ("scorer@judge=trained", "dataset.share=[0,0.5]")
 
 
 @pytest.fixture
@@ -30,24 +31,25 @@ def config(composed: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
 
 def run(made: Any, folder: Path, context: Context) -> dict[str, Any]:
     folder.mkdir()
-    return reward_model.run(made.stages.judge_model, dataset=made.dataset, folder=folder, context=context)
+    sections = sections_of(made, "judge_model", made.stages.judge_model)
+    return reward_model.run(made.stages.judge_model, dataset=sections["dataset"], folder=folder, context=context)
 
 
 def test_shares_hold_each_question_once(composed: Callable[..., Any]) -> None:
     examples = load(composed("dataset.size=400").dataset, "train")
-    first, second = (of_share(examples, share, "key") for share in ([0.0, 0.5], [0.5, 1.0]))
+    first, second = (of_share(examples, share, "world") for share in ([0.0, 0.5], [0.5, 1.0]))
     assert not {row.group for row in first} & {row.group for row in second}
     assert sorted(row.id for row in [*first, *second]) == sorted(row.id for row in examples)
     assert 0.35 < len(first) / len(examples) < 0.65
-    fewer = of_share(load(composed("dataset.size=100").dataset, "train"), [0.0, 0.5], "key")
+    fewer = of_share(load(composed("dataset.size=100").dataset, "train"), [0.0, 0.5], "world")
     assert {row.id for row in fewer} <= {row.id for row in first}
-    with pytest.raises(UserError, match=r"^key=\[0\.5, 0\.5001\]: none of the 400"):
-        of_share(examples, [0.5, 0.5001], "key")
+    with pytest.raises(UserError, match=r"^dataset=world: none of its 400 .* share=\[0\.5, 0\.5001\]"):
+        of_share(examples, [0.5, 0.5001], "world")
 
 
 def test_a_trained_judge_learns_its_share_alone(config: Any, new_context: Any, tmp_path: Path) -> None:
     made = config("stages.judge_model.batch_size=1", "stages.judge_model.max_steps=null")
-    kept = of_share(load(made.dataset, "train"), [0.5, 1.0], "key")
+    kept = load(replace(made.dataset, share=[0.5, 1.0]), "train")
     assert run(made, tmp_path / "trained", new_context())["steps"] == len(kept) < 48
 
 
@@ -121,8 +123,8 @@ def test_one_judge_for_every_seed_model_and_method(composed: Callable[..., Any],
 
 
 def test_a_judge_of_the_rewards_own_questions_is_refused(composed: Callable[..., Any]) -> None:
-    overlapping = ("method=ppo", "scorer@judge=trained", "stages.reward_model.share=[0,0.6]")
-    with pytest.raises(UserError, match=r"^stages\.reward_model\.share=\[0\.0, 0\.6\]: .*share=\[0,0\.5\]"):
+    overlapping = ("method=ppo", "scorer@judge=trained", "dataset.share=[0,0.6]")
+    with pytest.raises(UserError, match=r"^dataset\.share=\[0\.0, 0\.6\].*: reward_model .*dataset\.share=\[0,0\.5\]"):
         identities(composed(*overlapping))
     assert "judge_model" in identities(composed(*overlapping, "method.allow_reward_as_judge=true"))
-    assert "judge_model" in identities(composed("method=dpo", "scorer@judge=trained"))  # no reward, nothing to share
+    assert "judge_model" in identities(composed("method=base", "scorer@judge=trained"))  # nothing learns but the judge

@@ -87,6 +87,16 @@ def test_what_a_run_took_is_a_metric_that_is_shown_where_it_is_named(tmp_path: P
     assert not any(cell.mark for row in made.rows for cell in row.cells)  # the base, which did nothing, is not the best
 
 
+def test_a_table_says_how_many_labels_each_method_had(tmp_path: Path) -> None:
+    runs = read_runs([sweep_of(tmp_path / "s")])
+    sentence = "Preference labels a run learned from: 0 (base), 100 (dpo), 250 (ppo)."
+    assert sentence in table(runs).caption
+    assert "labels a run" not in table(runs, ["judge/mean", "cost/labels"]).caption  # they are a column
+    assert "labels a run" not in table(runs[runs["method"] == "dpo"]).caption
+    runs.loc[runs["method"] == "dpo", "cost/labels"] = [100.0, 1600.0]
+    assert "0 (base), 100–1,600 (dpo), 250 (ppo)" in table(runs).caption
+
+
 def test_of_two_rows_the_cheaper_wins(tmp_path: Path) -> None:
     made = table(read_runs([sweep_of(tmp_path / "s")]), ["judge/mean", "cost/labels"])
     quality, price = versus(made, ["ppo", "dpo"]).lines

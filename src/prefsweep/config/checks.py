@@ -11,7 +11,7 @@ from prefsweep.config.architectures import positions
 from prefsweep.config.hydra_errors import unknown_key
 from prefsweep.config.model_checks import check_adapter, check_model, check_scorer
 from prefsweep.config.schema import Config, DatasetConfig, IMDBConfig, LocalConfig
-from prefsweep.config.stage import check_bounds
+from prefsweep.config.stage import check_bounds, check_share
 from prefsweep.errors import UserError, nearest
 
 PUBLISHED = {"where", "metrics", "n", "source"}  # the keys of an entry of `published:`
@@ -111,6 +111,8 @@ def check_dataset(key: str, dataset: Any) -> None:
     path = getattr(dataset, "path", None)
     if path is not None and not Path(path).exists():
         raise UserError(f"{key}.path={path}: no such file or folder")
+    if dataset.share is not None:
+        check_share(f"{key}.share", dataset.share)
     if isinstance(dataset, LocalConfig) and Path(dataset.path).is_dir():
         raise UserError(f"{key}.path={path}: is a folder; set a file in it, or the dataset that it is a copy of")
     if isinstance(dataset, IMDBConfig):

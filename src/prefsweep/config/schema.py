@@ -50,6 +50,10 @@ class ModelConfig(WeightsConfig):
 HH_SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
 
 
+# The keys of a dataset that choose among its training rows: no other stage than those that learn from them reads these.
+ABOUT_TRAINING_ROWS = ("share", "max_train_samples", "sample_seed")
+
+
 @dataclass
 class DatasetConfig:
     """What every dataset has; each adds keys of its own."""
@@ -61,6 +65,7 @@ class DatasetConfig:
     validation: int = config_field(at_least=1)
     stop: list[str] = config_field()
     max_length: int = config_field(hashed=False, at_least=2)
+    share: list[float] | None = config_field(at_least=0, at_most=1)
     max_train_samples: int | None = config_field(at_least=1)
     sample_seed: int | None = config_field(at_least=0)
 

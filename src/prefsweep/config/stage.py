@@ -67,7 +67,7 @@ class StageConfig:
 
     # The name under which it is registered.
     stage_name: ClassVar[str] = ""
-    # It learns from training rows, so `dataset.max_train_samples` is part of what it computes.
+    # It learns from training rows, so the dataset's choice of them is part of what it computes.
     reads_training_rows: ClassVar[bool] = False
     # It needs a preferred completion in each training row: rows that are prompts alone are refused before it starts.
     needs_chosen: ClassVar[bool] = False
@@ -91,6 +91,11 @@ class StageConfig:
     def learns_from(self, dataset: Any) -> bool:
         """Whether the stage reads the training rows of this dataset."""
         return self.reads_training_rows
+
+    @property
+    def own_rows(self) -> dict[str, Any]:
+        """The choice of training rows that the stage makes itself, by the dataset's keys, in place of the dataset's."""
+        return {}
 
     @property
     def generates_in_training(self) -> bool:
@@ -187,3 +192,9 @@ def check_bounds(key: str, bounds: list[int] | None) -> None:
     """Check a range that is written as [least, most]."""
     if bounds is not None and (len(bounds) != 2 or bounds[0] > bounds[1]):
         raise UserError(f"{key}={bounds}: must be the shortest and the longest, as in [4,16]")
+
+
+def check_share(key: str, share: list[float]) -> None:
+    """Check a range of prompts, each of which a hash places between 0 and 1."""
+    if len(share) != 2 or share[0] >= share[1]:
+        raise UserError(f"{key}={share}: must be the beginning and the end of a range, as in [0,0.5]")

@@ -6,7 +6,14 @@ from typing import Any
 
 from prefsweep.config.field import config_field
 from prefsweep.config.model_checks import check_encoder
-from prefsweep.config.schema import Config, DatasetConfig, HHConfig, SyntheticReviewsConfig, WeightsConfig
+from prefsweep.config.schema import (
+    ABOUT_TRAINING_ROWS,
+    Config,
+    DatasetConfig,
+    HHConfig,
+    SyntheticReviewsConfig,
+    WeightsConfig,
+)
 from prefsweep.config.stage import (
     OptimiserConfig,
     PolicyConfig,
@@ -14,6 +21,7 @@ from prefsweep.config.stage import (
     StageConfig,
     TrainingConfig,
     check_bounds,
+    check_share,
     stage_config,
 )
 from prefsweep.errors import UserError
@@ -128,7 +136,6 @@ class RewardModelConfig(TrainingConfig):
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     template: str = config_field()
     prompt_tokens: int | None = config_field(at_least=1)
-    share: list[float] = config_field(at_least=0, at_most=1)
 
     @property
     def sections(self) -> list[str]:
@@ -147,8 +154,6 @@ class RewardModelConfig(TrainingConfig):
             raise UserError(f"{key}.template={self.template}: must end with {{completion}} and have it once")
         if self.backbone == "encoder":
             check_encoder(f"{key}.encoder", self.encoder)
-        if len(self.share) != 2 or self.share[0] >= self.share[1]:
-            raise UserError(f"{key}.share={self.share}: must be the beginning and the end of a range, as in [0,0.5]")
 
 
 @stage_config("judge_model")
@@ -156,12 +161,23 @@ class RewardModelConfig(TrainingConfig):
 class JudgeModelConfig(RewardModelConfig):
     """The stage `reward_model` in the role of the judge, with settings of its own, for `scorer@judge=trained`.
 
-    No training stage reads it. It learns other prompts (`share`), with another seed and from another backbone than the
-    reward model, so that a policy that exploits the reward's errors does not profit from the same errors here.
+    No training stage reads it. It learns other prompts than policies and rewards (`share`), with another seed and from
+    another backbone than the reward model, so that a policy that exploits the reward's errors does not profit from the
+    same errors here. It learns all of them whatever rows policies learn, so that the runs of a learning curve share it.
     """
 
     trains_scorer = "judge"
     built_by_rescoring = True
+
+    share: list[float] = config_field(hashed=False, at_least=0, at_most=1)  # the dataset's section carries it
+
+    @property
+    def own_rows(self) -> dict[str, Any]:
+        return {**dict.fromkeys(ABOUT_TRAINING_ROWS), "share": self.share}
+
+    def check(self, key: str, config: Config) -> None:
+        super().check(key, config)
+        check_share(f"{key}.share", self.share)
 
 
 @stage_config("generate_pairs")

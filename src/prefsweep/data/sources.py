@@ -12,7 +12,7 @@ from prefsweep.config.schema import DatasetConfig, FileDatasetConfig, SyntheticR
 from prefsweep.data.datasets import synthetic
 from prefsweep.data.layout import local_files
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.splits import SPLITS, Splits
+from prefsweep.data.splits import SPLITS, Splits, of_share
 from prefsweep.data.tally import Examples, Tally
 from prefsweep.pipeline.files import files_under
 from prefsweep.pipeline.imports import import_object
@@ -27,18 +27,20 @@ def load(dataset: DatasetConfig, split: str, tokenizer: Any = None) -> Examples:
     such a row is empty and its chosen completion the whole text.
     """
     examples = load_splits(dataset).for_tokenizer(tokenizer)[split]
+    if split == "train" and dataset.share is not None:
+        examples = of_share(examples, dataset.share, dataset.name)
     if split == "train" and dataset.max_train_samples is not None:
         return examples.first(dataset.max_train_samples)
     return examples
 
 
 def load_splits(dataset: DatasetConfig) -> Splits:
-    """Return the splits of a dataset whatever its `max_train_samples`: the same object for as long as the process
-    lives or `release_splits` is called, unless a file has changed on disk."""
+    """Return the splits of a dataset whatever its `share` and `max_train_samples`: the same object for as long as the
+    process lives or `release_splits` is called, unless a file has changed on disk."""
     path = getattr(dataset, "path", None)
     stats = [(file, file.stat()) for file in files_under(Path(path))] if path and Path(path).exists() else []
     files = [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-    key = repr((dataclasses.replace(dataset, max_train_samples=None), files))
+    key = repr((dataclasses.replace(dataset, share=None, max_train_samples=None), files))
     if key not in _loaded:
         _loaded[key] = import_object(dataset._target_)(dataset)
     return _loaded[key]

@@ -127,13 +127,13 @@ class FileSplits(Splits):
         return hold_out(groups, self.dataset.seed, "validation", count)
 
 
-def of_share(examples: Examples, share: list[float], key: str) -> Examples:
+def of_share(examples: Examples, share: list[float], name: str) -> Examples:
     """Return the rows whose group hashes to a number, between 0 and 1, from share[0] up to share[1].
 
-    Shares that do not overlap have no group in common, whatever else is in the data. `key` names the share in errors.
+    Shares that do not overlap have no group in common, whatever else is in the data. `name` is the dataset's.
     """
     first, last = (round(bound * 2**64) for bound in share)
     rows = examples.keep(lambda row: first <= stable_hash(0, "share", row.group) < last, "in another share")
     if not rows:
-        raise UserError(f"{key}={share}: none of the {len(examples)} training rows is in it; widen it")
+        raise UserError(f"dataset={name}: none of its {len(examples)} training rows is in share={share}; widen it")
     return rows

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from prefsweep.config.schema import FileDatasetConfig
+from prefsweep.config.schema import ABOUT_TRAINING_ROWS, FileDatasetConfig
 from prefsweep.data.sources import load
 from prefsweep.data.splits import SPLITS
 from prefsweep.data.tally import sentences
@@ -17,16 +17,21 @@ Recorded = tuple[dict[str, object], dict[str, str]]
 
 @dataclass(frozen=True)
 class Reading:
-    """A dataset of files, and the stages that read it."""
+    """A dataset of files, and the stages that read it: a judge that chooses its own rows, or all others."""
 
     dataset: FileDatasetConfig
     stages: list[Stage]
 
     @property
+    def learner(self) -> str | None:
+        """The stage that chooses its own training rows, if this is its reading."""
+        return next((stage.name for stage in self.stages if stage.config.own_rows), None)
+
+    @property
     def splits(self) -> list[str]:
         """The splits that need a file of their own to be read: validation is divided from train."""
         trains = any(stage.config.learns_from(self.dataset) for stage in self.stages)
-        return ["train", "test"] if trains else ["test"]
+        return ["train"] * trains + ["test"] * (self.learner is None)
 
     def recorded(self, records: Sequence[Recorded]) -> dict[str, str]:
         """Return by split what any run's stage that read it has recorded."""
@@ -34,20 +39,25 @@ class Reading:
         kept: dict[str, str] = {}
         for section, by_split in records:
             if section in sections:
-                same_maximum = section["max_train_samples"] == self.dataset.max_train_samples
-                kept |= {name: sentence for name, sentence in by_split.items() if same_maximum or name != "train"}
+                same_rows = all(section[key] == getattr(self.dataset, key) for key in ABOUT_TRAINING_ROWS)
+                kept |= {name: sentence for name, sentence in by_split.items() if same_rows or name != "train"}
         return kept
 
 
 def readings(stages: Sequence[Stage]) -> list[Reading]:
-    """Return a reading for each dataset, with `max_train_samples` if a stage has it: those that evaluate do not."""
-    readers: dict[str, list[Stage]] = {}
+    """Return a reading for each dataset, with the choice of training rows if a stage has it: those that evaluate do
+    not; and one more for a judge that chooses its own."""
+    readers: dict[tuple[str, bool], list[Stage]] = {}
     for stage in stages:
         if isinstance(stage.sections.get("dataset"), FileDatasetConfig):
-            readers.setdefault(stage.sections["dataset"].name, []).append(stage)
+            readers.setdefault((stage.sections["dataset"].name, bool(stage.config.own_rows)), []).append(stage)
     sections = [[stage.sections["dataset"] for stage in stages] for stages in readers.values()]
-    datasets = [max(forms, key=lambda form: form.max_train_samples is not None) for forms in sections]
+    datasets = [max(forms, key=has_choice) for forms in sections]
     return [Reading(dataset, stages) for dataset, stages in zip(datasets, readers.values(), strict=True)]
+
+
+def has_choice(dataset: FileDatasetConfig) -> bool:
+    return any(getattr(dataset, key) is not None for key in ABOUT_TRAINING_ROWS)
 
 
 def readings_and_kept(stages: Sequence[Stage], store: Store) -> Iterator[tuple[Reading, dict[str, str]]]:
@@ -66,7 +76,8 @@ def lines(stages: Sequence[Stage], store: Store) -> Iterator[str]:
 
 def line(reading: Reading, kept: dict[str, str], pin: str | None = None) -> str:
     parts = [f"{split} {kept[split]}" for split in SPLITS if split in kept] or ["not read yet"]
-    return f"{reading.dataset.name}: {'; '.join([*parts, *([pin] if pin else [])])}"
+    name = reading.dataset.name + (f" for {reading.learner}" if reading.learner else "")
+    return f"{name}: {'; '.join([*parts, *([pin] if pin else [])])}"
 
 
 def validate_datasets(stages: Sequence[Stage], store: Store) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.graph import WHEN, holds, needed_roles, stage_of
-from prefsweep.config.schema import Config, DatasetConfig, RuntimeConfig
+from prefsweep.config.schema import ABOUT_TRAINING_ROWS, Config, DatasetConfig, RuntimeConfig
 from prefsweep.config.stage import StageConfig, StageMap
 from prefsweep.data import sources
 from prefsweep.errors import UserError, nearest
@@ -21,7 +21,6 @@ from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Store
 
 SECTIONS = ("model", "dataset", "reward", "judge")
-ABOUT_TRAINING_ROWS = ("max_train_samples", "sample_seed")  # keys of a dataset that stages without such rows ignore
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,9 @@ class Job:
 
     @property
     def learns(self) -> bool:
-        """Whether a stage of it trains on rows of its dataset."""
-        return any(stage.config.learns_from(self.config.dataset) for stage in self.plan.stages)
+        """Whether a stage of it trains on the rows that the dataset chooses."""
+        stages = (stage.config for stage in self.plan.stages)
+        return any(stage.learns_from(self.config.dataset) and not stage.own_rows for stage in stages)
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def sections_of(config: Config, role: str, stage: StageConfig) -> dict[str, Any]
     sections = {name: getattr(config, name) for name in stage.sections}
     if "dataset" in sections:
         dataset = config.other_datasets.get(role.rpartition("/")[2], config.dataset)
-        if not stage.learns_from(dataset):  # the runs of a learning curve share every stage that reads no training row
-            dataset = dataclasses.replace(dataset, **dict.fromkeys(ABOUT_TRAINING_ROWS))
-        sections["dataset"] = dataset
+        # the runs of a learning curve share every stage that reads no training row
+        rows = stage.own_rows if stage.learns_from(dataset) else dict.fromkeys(ABOUT_TRAINING_ROWS)
+        sections["dataset"] = dataclasses.replace(dataset, **rows)
     return sections
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from prefsweep.config.schema import Config, IMDBConfig, LocalConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.plan import Plan
+from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import RECORD
 
 
@@ -19,6 +20,8 @@ def check_plan(plan: Plan, config: Config) -> None:
         check_judge(plan, config, trained)
     if config.dataset.pairs == "generated":
         check_pairs(config.dataset, trained)
+    if "judge" in trained and not config.method.allow_reward_as_judge:
+        check_shares(plan, config, trained["judge"])
     if config.dataset.pairs == "labelled":
         for name in (stage.name for stage in plan.stages if stage.config.needs_pairs):
             raise UserError(f"dataset.pairs=labelled: stages.{name} learns from pairs; set method=kto")
@@ -27,7 +30,7 @@ def check_plan(plan: Plan, config: Config) -> None:
 def check_judge(plan: Plan, config: Config, trained: dict[str, Any]) -> None:
     """Refuse to judge by the reward that was optimised: a policy learns to exploit the mistakes of its reward."""
     if {"reward", "judge"} <= trained.keys():
-        return check_shares(trained["reward"], trained["judge"])
+        return  # they learn other prompts
     sections = {name: stage.payload["sections"][name] for stage in plan.stages for name in stage.sections}
     same = {"reward", "judge"} <= sections.keys() and weights_of(sections["reward"]) == weights_of(sections["judge"])
     if same or ("reward" in trained and stage_at(getattr(config.judge, "path", None)) == trained["reward"].identity):
@@ -48,12 +51,17 @@ def stage_at(path: str | None) -> str | None:
     return None
 
 
-def check_shares(reward: Any, judge: Any) -> None:
-    """Two scorers trained in one run must have learned from different prompts."""
-    reward_share, judge_share = reward.config.share, judge.config.share
-    if max(reward_share[0], judge_share[0]) < min(reward_share[1], judge_share[1]):
-        overlap = f"the judge learns some of these prompts, by stages.{judge.name}.share={judge_share}"
-        raise UserError(f"stages.{reward.name}.share={reward_share}: {overlap}; set stages.{reward.name}.share=[0,0.5]")
+def check_shares(plan: Plan, config: Config, judge: Stage) -> None:
+    """Refuse a judge that learns prompts from which a policy or a reward learns too."""
+    share, (first, last) = config.dataset.share, judge.config.share
+    learners = [stage for stage in plan.stages if stage.config.learns_from(config.dataset) and stage is not judge]
+    start, end = share or (0, 1)
+    if learners and max(start, first) < min(end, last):
+        reason = f"{learners[0].name} would learn prompts that the judge learns too"
+        rest = f"[0,{first:g}]" if first > 0 else f"[{last:g},1]"
+        advice = f"set dataset.share={rest}" if last - first < 1 else f"set stages.{judge.name}.share=[0.5,1]"
+        setting = f"dataset.share={share or 'null'}, stages.{judge.name}.share={judge.config.share}"
+        raise UserError(f"{setting}: {reason}; {advice}")
 
 
 def check_pairs(dataset: Any, trained: dict[str, Any]) -> None:

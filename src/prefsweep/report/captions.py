@@ -11,6 +11,7 @@ from prefsweep.report.completions import Completions
 from prefsweep.report.formatting import number
 from prefsweep.report.runs import NAMES, records, stage_file
 
+LABELS = "cost/labels"
 WILSON = "a rate's interval, in brackets, is Wilson's for as many independent completions as have this variance"
 INTERVALS = {  # by what an interval is over
     "seeds and prompts": "mean over seeds ± half-width of its 95% interval over new seeds and new prompts (variance of "
@@ -36,6 +37,7 @@ def caption(runs: pd.DataFrame, keys: Sequence[str], cells: Sequence[Cell]) -> s
         **{text: any(cell.over == over for cell in measured) for over, text in INTERVALS.items()},
         WILSON: any(cell.is_rate for cell in measured),
         f"{prompts_text(counted)} a run": bool(prompts_text(counted)),
+        labels_text(counted): all(cell.metric.name != LABELS for cell in cells),
         MARKS: any(cell.mark is not None for cell in cells),
         f"published: {'; '.join(sorted(sources))}": bool(sources),
         "a diverged run that could be judged stays in the mean": "diverged" in set(counted["status"]),
@@ -48,6 +50,17 @@ def caption(runs: pd.DataFrame, keys: Sequence[str], cells: Sequence[Cell]) -> s
 def warnings_text(runs: pd.DataFrame) -> str:
     """Return what the stages of these runs warn of, `ppo: KL was never within 20% of …`, each once."""
     return listed("warning:", (warning for warnings in runs["warnings"] for warning in warnings))
+
+
+def labels_text(runs: pd.DataFrame) -> str:
+    """Return `preference labels a run learned from: 0 (base), 1,600 (dpo, ppo)` where methods differ in them."""
+    methods: dict[str, list[str]] = {}
+    for method, labels in runs.groupby("method")[LABELS] if LABELS in runs else ():
+        if labels.notna().any():
+            texts = dict.fromkeys(f"{count:,.0f}" for count in (labels.min(), labels.max()))
+            methods.setdefault("–".join(texts), []).append(str(method))
+    counts = ", ".join(f"{count} ({', '.join(names)})" for count, names in methods.items())
+    return f"preference labels a run learned from: {counts}" if len(methods) > 1 else ""
 
 
 def decoding(runs: pd.DataFrame) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.frames import templated_rows
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.sources import load
-from prefsweep.data.splits import of_share
 from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import IN_MEMORY, view_of
 from prefsweep.errors import UserError
@@ -59,7 +58,7 @@ def run(
     if config.max_length > positions:
         raise UserError(f"{key}.max_length={config.max_length}: the backbone has {positions} positions")
     cache = Cache.of(context.runtime)
-    examples = of_share(load(dataset, "train", tokenizer), config.share, f"{key}.share")
+    examples = load(dataset, "train", tokenizer)
     train_rows, truncation = pair_rows(examples, tokenizer, config, cache)
     held_out = load(dataset, "validation", tokenizer)
     rows = {"train": train_rows, "validation": pair_rows(held_out, tokenizer, config, cache)[0]}

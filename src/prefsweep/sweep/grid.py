@@ -16,8 +16,9 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from prefsweep.config.compose import compose, stage_keys
 from prefsweep.config.overrides import key_of, parse, products
+from prefsweep.config.schema import ABOUT_TRAINING_ROWS
 from prefsweep.errors import UserError
-from prefsweep.jobs.job import ABOUT_TRAINING_ROWS, Job, prepare
+from prefsweep.jobs.job import Job, prepare
 from prefsweep.pipeline.fingerprint import fingerprint
 
 BARE = r"[A-Za-z_/][A-Za-z0-9_./+@:-]*"  # a string that needs no quotes on the command line

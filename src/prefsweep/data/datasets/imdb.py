@@ -14,7 +14,7 @@ from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.splits import FileSplits, Splits, stable_hash
 from prefsweep.data.tally import Examples
-from prefsweep.data.tokens import tokenizer_identity
+from prefsweep.data.tokens import encoded, tokenizer_identity
 
 BREAKS = re.compile(r"(\s*<br\s*/?>\s*)+", flags=re.IGNORECASE)
 CHARACTERS = 12  # of a text for each of its tokens that are looked for: enough for nearly all
@@ -97,5 +97,5 @@ def first_ends(texts: list[str], tokenizer: Any, count: int) -> list[list[int]]:
 
 def ends_of(texts: list[str], tokenizer: Any, count: int) -> list[list[int]]:
     settings = {"truncation": True, "max_length": count, "return_offsets_mapping": True}
-    spans = tokenizer(texts, add_special_tokens=False, **settings)["offset_mapping"]
+    spans = encoded(texts, tokenizer, add_special_tokens=False, **settings)["offset_mapping"]
     return [[end for _, end in spans_of_text] for spans_of_text in spans]
