@@ -160,6 +160,7 @@ def test_the_result_is_a_state_at_its_own_step(metrics: dict[str, Any], result: 
 def test_only_the_judging_of_a_run_knows_of_its_course(composed: Any) -> None:
     def identities(*words: str) -> dict[str, str]:
         plan = plan_of(composed("method=sft+dpo", "stages.dpo.save_every=2", *words))
+        assert "course" not in plan.target.payload["config"]  # an input alone: runs without it are what they were
         return {stage.role: stage.identity for stage in plan.stages}
 
     without, with_course = identities(), identities("stages.evaluate.course=true")
