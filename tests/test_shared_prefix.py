@@ -41,9 +41,9 @@ PAIRS = [  # of which several fit in one row
 ]
 
 
-def build(kind: str, implementation: str = "sdpa") -> Any:
+def build(kind: str, implementation: str | None = None) -> Any:
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **SHAPES.get(kind, SMALL))
+    config = AutoConfig.for_model(kind, **SHAPES[kind])
     model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation).eval()
     for weight in model.parameters():  # far enough from 0 that a token too many or a wrong position shows
         torch.nn.init.normal_(weight, std=0.3)
@@ -95,8 +95,10 @@ def test_every_architecture_that_shares_is_tested() -> None:
     assert set(SHAPES) == set(EXACT)
 
 
-@pytest.mark.parametrize("implementation", shared_prefix.ATTENTION)
-@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(
+    ("kind", "implementation"),
+    [(kind, way) for kind in SHAPES for way in shared_prefix.ATTENTION if (kind, way) != ("gemma2", "sdpa")],
+)
 def test_one_forward_is_as_exact_as_one_for_each_sequence(kind: str, implementation: str) -> None:
     assert_exact(build(kind, implementation), PAIRS)
 
@@ -198,7 +200,7 @@ def test_a_head_for_pairs_leaves_the_model_as_it_was() -> None:
     [
         {"loss_type": ["sigmoid"]},
         {"loss_type": ["ipo"], "ld_alpha": 0.5},
-        {"loss_type": ["sigmoid", "sft"], "use_weighting": True},
+        {"loss_type": ["sigmoid", "apo_zero"], "use_weighting": True},
     ],
     ids=lambda settings: "+".join(settings["loss_type"]),
 )
@@ -222,6 +224,7 @@ def test_a_training_is_that_of_trls_own_trainer(
             save_strategy="no",
             max_steps=4,
             per_device_train_batch_size=2,
+            disable_dropout=True,
             learning_rate=1e-3,
             logging_steps=1,
             **settings,
@@ -231,7 +234,8 @@ def test_a_training_is_that_of_trls_own_trainer(
         trainer.train()
         times = ("runtime", "per_second", "total_flos", "num_tokens")
         logs = [
-            {name: value for name, value in row.items() if not name.endswith(times)} for row in trainer.state.log_history
+            {name: value for name, value in row.items() if not name.endswith(times)}
+            for row in trainer.state.log_history
         ]
         return logs, dict(trainer.model.named_parameters())
 

@@ -30,7 +30,9 @@ def replace_fused_head(model: Any) -> None:
     before = model.forward
 
     @functools.wraps(type(model).forward)
-    def forward(*args: Any, fused_lm_head: bool = False, labels: Any = None, shift_labels: Any = None, **rest: Any) -> Any:
+    def forward(
+        *args: Any, fused_lm_head: bool = False, labels: Any = None, shift_labels: Any = None, **rest: Any
+    ) -> Any:
         if not fused_lm_head or model.device.type != "cpu":
             return before(*args, fused_lm_head=fused_lm_head, labels=labels, shift_labels=shift_labels, **rest)
         states = model.base_model(*args, **rest | {"use_cache": False}).last_hidden_state

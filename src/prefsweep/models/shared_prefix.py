@@ -53,7 +53,9 @@ class PackedPairs:
 
         A sliding `window` is measured in positions. Padding attends to padding: a row without a key would be NaN.
         """
-        pairs, branches, positions = ((x[:, :, None], x[:, None, :]) for x in (self.pairs, self.branches, self.positions))
+        pairs, branches, positions = (
+            (x[:, :, None], x[:, None, :]) for x in (self.pairs, self.branches, self.positions)
+        )
         distance = positions[0] - positions[1]
         mask = (pairs[0] == pairs[1]) & ((branches[1] == SHARED) | (branches[0] == branches[1])) & (distance >= 0)
         return (mask if window is None else mask & (distance < window))[:, None]
