@@ -1,11 +1,11 @@
 """One forward over prompt, chosen and rejected, in place of two that read the prompt twice.
 
-A pair becomes [prefix, rest of chosen, rest of rejected], its prefix being what both sequences begin with. Each token has
-the position that it has in its own sequence, and attends to that sequence alone: the rejected completion never sees the
-chosen one. Attention weights, and so log-probabilities and gradients, are those of separate forwards. Several pairs share
-a row, so that little of a batch is padding.
+A pair becomes [prefix, rest of chosen, rest of rejected], its prefix being what both sequences begin with. Each token
+has the position that it has in its own sequence, and attends to that sequence alone: the rejected completion never sees
+the chosen one. So log-probabilities and gradients are those of separate forwards. Several pairs share a row, so that
+little of a batch is padding.
 
-The last token of the prefix is in both branches, because it predicts two different tokens: so every cell has one target.
+The last token of the prefix is in both branches, because it predicts two tokens: so every cell has one target.
 """
 
 import functools
