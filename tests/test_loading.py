@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from transformers.activations import ACT2FN
 
 from architectures import save_classifier
 from prefsweep import hub
@@ -238,3 +239,20 @@ def test_a_shrunken_opt_350m_has_its_projection_and_its_norms_after_the_blocks(c
     assert model.architecture == model.small
     assert model.architecture.word_embed_proj_dim != model.architecture.hidden_size
     assert model.architecture.do_layer_norm_before is False
+
+
+@pytest.mark.parametrize("name", ["gelu_new", "gelu_fast", "gelu_accurate"])
+def test_a_spelled_out_gelu_is_computed_in_one_operation(
+    name: str, policy: Callable[[Path], Any], model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """The logits are those of transformers, and what is saved names the activation that was loaded."""
+    folder = shutil.copytree(model_folders["gpt2"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"activation_function": name}))
+    model, ids = policy(folder), torch.arange(5, 25)[None]
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    assert type(plain.transformer.h[0].mlp.act) is type(ACT2FN[name])
+    assert type(model.transformer.h[0].mlp.act) is type(ACT2FN["gelu_pytorch_tanh"])
+    torch.testing.assert_close(model.eval()(ids).logits, plain(ids).logits, atol=1e-5, rtol=1e-5)
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved/config.json").read_text())["activation_function"] == name

@@ -41,9 +41,8 @@ class Forward:
             rows = [prompts[index] for index in indices], [completions[index] for index in indices]
             yield indices, completion_batch(*rows, self.pad, where)
 
-    def count(self, batch: CompletionBatch, *models: PreTrainedModel) -> None:
-        """Add the FLOPs of each model reading the batch; one model under two names reads it once."""
-        tokens = int(batch.attention.sum())
+    def count(self, tokens: int, *models: PreTrainedModel) -> None:
+        """Add the FLOPs of each model reading so many tokens; one model under two names reads them once."""
         self.flops += sum(forward_flops(model, tokens) for model in {id(model): model for model in models}.values())
 
 
@@ -64,7 +63,7 @@ def values(
     values: Values = [{} for _ in rows]
     prompts, completions = [row["prompt_tokens"] for row in rows], [row["completion_tokens"] for row in rows]
     for indices, batch in forward.batches(prompts, completions, policy.device):
-        forward.count(batch, *models.values())
+        forward.count(int(batch.attention.sum()), *models.values())
         with torch.inference_mode(), autocast(forward.precision, policy.device):
             logits = {name: completion_logits(model, batch) for name, model in models.items()}
             columns = {"text/coherence": surprise(logits[id(base)], batch)}

@@ -8,16 +8,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.views import pair_rows
+from prefsweep.data.views import IGNORED, pair_rows
 from prefsweep.evaluation import ranking
 from prefsweep.evaluation.divergence import Forward
+from prefsweep.models.batching import batches_by_length
 from prefsweep.models.loading import autocast
-from prefsweep.models.logprobs import completion_logprobs
+from prefsweep.models.shared_prefix import pair_head
+
+SIDES = ("chosen", "rejected")
+COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids"]
 
 
 def metrics(
@@ -31,14 +37,12 @@ def metrics(
     beta: float,
 ) -> dict[str, float]:
     rows, _ = pair_rows(pairs, tokenizer, max_length, prompt_tokens=prompt_tokens)
-    rewards, perplexities = {}, {}
-    for side in ("chosen", "rejected"):
-        prompts, completions = list(rows["prompt_ids"]), list(rows[f"{side}_ids"])
-        logps = logprobs(policy, prompts, completions, forward)
-        start_logps = logps if policy is start else logprobs(start, prompts, completions, forward)
-        rewards[side] = logps - start_logps
-        tokens = sum(map(len, completions))
-        perplexities[f"preference/perplexity_{side}"] = float((-logps.sum() / tokens).exp())
+    logps = logprobs(policy, rows, forward)
+    start_logps = logps if policy is start else logprobs(start, rows, forward)
+    rewards, perplexities = dict(zip(SIDES, logps - start_logps, strict=True)), {}
+    for side, side_logps in zip(SIDES, logps, strict=True):
+        tokens = sum(map(len, rows[f"{side}_ids"]))
+        perplexities[f"preference/perplexity_{side}"] = float((-side_logps.sum() / tokens).exp())
     margin = rewards["chosen"] - rewards["rejected"]
     return {
         "preference/accuracy": float(ranking.right(margin).mean()),
@@ -48,11 +52,17 @@ def metrics(
     }
 
 
-def logprobs(model: PreTrainedModel, prompts: Any, completions: Any, forward: Forward) -> Tensor:
-    """Return log π [rows] of each completion, in double precision."""
-    values = torch.empty(len(prompts), dtype=torch.float64)
-    for indices, batch in forward.batches(prompts, completions, model.device):
-        forward.count(batch, model)
-        with torch.inference_mode(), autocast(forward.precision, model.device):
-            values[indices] = completion_logprobs(model, batch).double().cpu()
+def logprobs(model: PreTrainedModel, rows: Dataset, forward: Forward) -> Tensor:
+    """Return log π [2, rows] of the chosen and the rejected completions, in double precision."""
+    examples, collate = rows.to_list(), DataCollatorForPreference(pad_token_id=forward.pad)
+    values = torch.empty((2, len(examples)), dtype=torch.float64)
+    lengths = [sum(map(len, row.values())) for row in rows.select_columns(COLUMNS)]
+    for indices in batches_by_length(lengths, forward.batch):
+        batch = collate([examples[index] for index in indices])
+        forward.count(int(batch["attention_mask"].sum()), model)
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
+        with torch.inference_mode(), autocast(forward.precision, model.device), pair_head(model):
+            logps = model(**batch, labels=labels, fused_lm_head=True).log_probs.double().sum(-1)
+        values[:, indices] = logps.view(2, -1).cpu()
     return values

@@ -1,8 +1,8 @@
 """Estimated floating-point operations of a forward or a training step: 2 per parameter and token forward, 4 more for
 the gradients (Kaplan et al. 2020).
 
-Left out are attention's own products, small beside these at our lengths, and the second forward of gradient
-checkpointing.
+Every sequence counts in full, whatever saves or repeats work: a pair's prompt twice, though its completions may share
+it, and no second forward of gradient checkpointing. Left out are attention's own products, small at our lengths.
 """
 
 from torch import nn

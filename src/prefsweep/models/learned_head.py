@@ -18,22 +18,27 @@ from trl.trainer.utils import FusedCausalLMOutput
 from prefsweep.data.views import IGNORED
 
 PIECE = 2**25  # logits in memory at once: 128 MiB in fp32, about four times that while they are differentiated
-PLAIN = ("gpt2", "opt")  # models whose logits are the head's output, neither scaled nor capped
+# What TRL's head reads of a config beside the weights; a model without them has logits that are the head's output.
+SCALED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
 def replace_fused_head(model: Any) -> None:
     """Compute `model(..., fused_lm_head=True)` here if the model is on a CPU; leave every other call as it is."""
     model = getattr(model, "get_base_model", lambda: model)()  # inside its adapters, as TRL does
-    if model.config.model_type not in PLAIN:
+    if any(getattr(model.config, name, None) is not None for name in SCALED):
         return
     before = model.forward
 
     @functools.wraps(type(model).forward)
-    def forward(*args: Any, fused_lm_head: bool = False, labels: Any = None, **rest: Any) -> Any:
+    def forward(
+        *args: Any, fused_lm_head: bool = False, labels: Any = None, shift_labels: Any = None, **rest: Any
+    ) -> Any:
         if not fused_lm_head or model.device.type != "cpu":
-            return before(*args, fused_lm_head=fused_lm_head, labels=labels, **rest)
+            return before(*args, fused_lm_head=fused_lm_head, labels=labels, shift_labels=shift_labels, **rest)
         states = model.base_model(*args, **rest | {"use_cache": False}).last_hidden_state
-        return learned_output(states[:, :-1], model.get_output_embeddings(), labels[:, 1:])
+        if shift_labels is None:
+            states, shift_labels = states[:, :-1], labels[:, 1:]
+        return learned_output(states, model.get_output_embeddings(), shift_labels)
 
     model.forward = forward
 

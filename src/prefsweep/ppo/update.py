@@ -63,7 +63,7 @@ class Updater:
         if critic is not None:
             parts = [part for part in (model.value_head, model.critic) if part is not None]
             groups.append({"params": [weight for part in parts for weight in part.parameters()]})
-        self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, eps=config.adam_epsilon)
+        self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, eps=config.adam_epsilon, fused=True)
 
     def update(
         self, iteration: int, epochs: list[list[Minibatch]], rollouts: Rollouts, before: Snapshot, targets: Targets

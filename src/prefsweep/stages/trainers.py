@@ -17,6 +17,7 @@ from prefsweep.data.sources import load
 from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import IGNORED
 from prefsweep.models.learned_head import replace_fused_head
+from prefsweep.models.shared_prefix import share_prefixes
 from prefsweep.stages.generate_pairs import read_pairs
 from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, pair_parts, trimmed
 
@@ -132,10 +133,14 @@ class TokenTrainer(ExactMeansMixin, trl.SFTTrainer):
 
 
 class PairTrainer(ExactMeansMixin, trl.DPOTrainer):
-    """DPOTrainer over pairs."""
+    """DPOTrainer over pairs, each of which is one sequence in the model."""
 
     arguments_class = trl.DPOConfig
     own_arguments = {"max_length": None, "precompute_ref_log_probs": True}
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        share_prefixes(self.model)
 
     def weights(self, inputs: Batch) -> Mapping[str, float]:
         chosen, rejected = (float(mask.sum()) for mask in inputs["completion_mask"].chunk(2))

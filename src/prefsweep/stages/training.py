@@ -35,7 +35,7 @@ from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 Batch = dict[str, Tensor]
 COUNTS = "counts.json"  # in a checkpoint: what the steps up to it have cost
 SEQUENCES = ("input_ids", "attention_mask", "completion_mask", "labels")  # the tensors of a batch that have columns
-OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}  # config → transformers
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "rmsprop": "rmsprop"}  # config → transformers
 
 
 def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output: Path) -> dict[str, Any]:
