@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from prefsweep.evaluation.by_group import FILE, averaged
 from prefsweep.pipeline.files import write_json, write_jsonl
 from prefsweep.report import statistics
 from prefsweep.report.completions import Completions, summarise
@@ -145,8 +146,9 @@ def test_completions_are_averaged_by_group(tmp_path: Path) -> None:
         {"id": "c", "group": "h", "prompt": "…", "values": {"x": 5.0}},
     ]
     write_jsonl(tmp_path / "completions.jsonl", rows)
+    write_jsonl(tmp_path / FILE, averaged([row["group"] for row in rows], [row["values"] for row in rows]).by_group)
     write_json(tmp_path / "record.json", {"commit": None, "sections": {"dataset": {}}})
-    frame = summarise(tmp_path / "completions.jsonl", "one")
+    frame = summarise(tmp_path / FILE, "one")
     assert frame["prompts"].tolist() == [3, 3]
     x, hit = (Completions(frame).of("one", name) for name in ("x", "hit"))
     assert x is not None and (x.means.tolist(), x.sizes.tolist()) == ([3.0, 5.0], [3, 1])

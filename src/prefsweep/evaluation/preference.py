@@ -7,7 +7,9 @@ are compared on one scale. A tie counts half, so a policy that has not moved has
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
@@ -15,9 +17,12 @@ from transformers import PreTrainedModel
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.views import pair_rows
 from prefsweep.evaluation import ranking
+from prefsweep.evaluation.by_group import Array, Measured, averaged, jackknifed
 from prefsweep.evaluation.divergence import Forward
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import completion_logprobs
+
+Tokens = NDArray[np.int64]
 
 
 def metrics(
@@ -29,23 +34,29 @@ def metrics(
     prompt_tokens: int | None,
     forward: Forward,
     beta: float,
-) -> dict[str, float]:
+) -> Measured:
     rows, _ = pair_rows(pairs, tokenizer, max_length, prompt_tokens=prompt_tokens)
-    rewards, perplexities = {}, {}
+    groups, measured, rewards = [pair.group for pair in pairs], Measured(), {}
     for side in ("chosen", "rejected"):
         prompts, completions = list(rows["prompt_ids"]), list(rows[f"{side}_ids"])
         logps = logprobs(policy, prompts, completions, forward)
         start_logps = logps if policy is start else logprobs(start, prompts, completions, forward)
         rewards[side] = logps - start_logps
-        tokens = sum(map(len, completions))
-        perplexities[f"preference/perplexity_{side}"] = float((-logps.sum() / tokens).exp())
+        tokens = np.array(list(map(len, completions)))
+        measured |= perplexity(f"preference/perplexity_{side}", groups, logps.numpy(), tokens)
     margin = rewards["chosen"] - rewards["rejected"]
-    return {
-        "preference/accuracy": float(ranking.right(margin).mean()),
-        "preference/margin": float(margin.mean()),
-        "preference/loss": float(-logsigmoid(beta * margin).mean()),
-        **perplexities,
+    columns = {
+        "preference/accuracy": ranking.right(margin).tolist(),
+        "preference/margin": margin.tolist(),
+        "preference/loss": (-logsigmoid(beta * margin)).tolist(),
     }
+    values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return averaged(groups, values) | measured
+
+
+def perplexity(name: str, groups: Sequence[str], logps: Array, tokens: Tokens) -> Measured:
+    """Measure exp of the mean −log π over all tokens of the completions [rows]."""
+    return jackknifed(groups, lambda indices: {name: float(np.exp(-logps[indices].sum() / tokens[indices].sum()))})
 
 
 def logprobs(model: PreTrainedModel, prompts: Any, completions: Any, forward: Forward) -> Tensor:

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from prefsweep.evaluation.overlap import bleu, rouge
-from prefsweep.evaluation.values import Values, means
+import numpy as np
+
+from prefsweep.evaluation.by_group import Indices, Measured, averaged, jackknifed
+from prefsweep.evaluation.overlap import Bleu, rouge
+from prefsweep.evaluation.values import Values
 
 Row = dict[str, Any]
 WINDOW = 4  # words of an n-gram that `repetition` counts
@@ -16,9 +19,10 @@ def plain(row: Row) -> dict[str, float]:
     return {"length": float(len(tokens)), "ended": float(row["ended"]), "repetition": repetition(row["completion"])}
 
 
-def plain_means(subject: str, rows: Sequence[Row]) -> dict[str, float]:
-    """Return the means of `plain` for the start's or the base's completions: `text/start_length` and so on."""
-    return means([{f"text/{subject}_{name}": value for name, value in plain(row).items()} for row in rows])
+def plain_means(subject: str, rows: Sequence[Row]) -> Measured:
+    """Measure the means of `plain` for the start's or the base's completions: `text/start_length` and so on."""
+    values = [{f"text/{subject}_{name}": value for name, value in plain(row).items()} for row in rows]
+    return averaged([row["group"] for row in rows], values)
 
 
 def values(rows: Sequence[Row]) -> Values:
@@ -29,14 +33,14 @@ def values(rows: Sequence[Row]) -> Values:
     ]
 
 
-def metrics(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the metrics of all completions together, which are not means over completions."""
-    completions = [row["completion"] for row in rows]
-    metrics = {f"text/distinct{n}": distinct(completions, n) for n in (1, 2)}
-    paired = [(row["completion"], row["chosen"]) for row in rows if row.get("chosen")]
+def metrics(rows: Sequence[Row]) -> Measured:
+    """Measure all completions together: what is no mean over completions."""
+    measured = jackknifed([row["group"] for row in rows], Distinct([row["completion"] for row in rows]))
+    paired = [row for row in rows if row.get("chosen")]
     if paired:
-        metrics |= bleu(*(list(side) for side in zip(*paired, strict=True)))
-    return metrics
+        bleu = Bleu([row["completion"] for row in paired], [row["chosen"] for row in paired])
+        measured |= jackknifed([row["group"] for row in paired], bleu)
+    return measured
 
 
 def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
@@ -45,10 +49,24 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
 
 
-def distinct(texts: Sequence[str], n: int) -> float:
-    """Return different n-grams over all n-grams of all texts (Li et al. 2016). It falls with the number of texts."""
-    grams = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(grams)) / len(grams) if grams else 0.0
+class Distinct:
+    """Different n-grams over all n-grams of some of the texts (Li et al. 2016). It falls with the number of texts."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = len(texts)
+        self.grams = {}
+        for n in (1, 2):
+            by_text = [ngrams(text, n) for text in texts]
+            codes = {gram: code for code, gram in enumerate({gram for grams in by_text for gram in grams})}
+            text_of = np.repeat(np.arange(len(texts)), list(map(len, by_text)))
+            self.grams[n] = np.array([codes[gram] for grams in by_text for gram in grams], dtype=np.intp), text_of
+
+    def __call__(self, indices: Indices) -> dict[str, float]:
+        is_counted = np.zeros(self.texts, dtype=bool)
+        is_counted[indices] = True
+        counted = {n: codes[is_counted[text_of]] for n, (codes, text_of) in self.grams.items()}
+        different = {n: np.count_nonzero(np.bincount(codes)) for n, codes in counted.items()}
+        return {f"text/distinct{n}": different[n] / max(len(codes), 1) for n, codes in counted.items()}
 
 
 def repetition(text: str) -> float:
