@@ -19,7 +19,6 @@ from prefsweep.evaluation import by_group, judged
 from prefsweep.evaluation.by_group import Measured
 from prefsweep.evaluation.overlap import Bleu
 from prefsweep.evaluation.preference import perplexity
-from prefsweep.evaluation.text import Distinct
 from prefsweep.report.cells import interval_of
 from prefsweep.report.completions import Prompts
 from prefsweep.report.statistics import crossed, over_seeds
@@ -80,10 +79,6 @@ def bleu(rng: Generator, quality: Array) -> Measured:
     return by_group.jackknifed(GROUPS, Bleu(*texts(rng, quality)))
 
 
-def distinct(rng: Generator, quality: Array) -> Measured:
-    return by_group.jackknifed(GROUPS, Distinct(texts(rng, quality)[0]))
-
-
 KINDS: dict[str, tuple[Kind, str]] = {  # each with the name of the metric in what it measures
     "mean of completions": (score, "x"),
     "rate": (rate, "x"),
@@ -93,7 +88,6 @@ KINDS: dict[str, tuple[Kind, str]] = {  # each with the name of the metric in wh
     "CAS": (mean_of_two_rates, "judge/cas"),
     "perplexity": (perplexities, "x"),
     "BLEU": (bleu, "text/bleu"),
-    "distinct-2": (distinct, "text/distinct2"),
 }
 
 

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from prefsweep.evaluation.by_group import Indices, Measured, averaged, jackknifed
+from prefsweep.evaluation.by_group import Measured, averaged, jackknifed
 from prefsweep.evaluation.overlap import Bleu, rouge
 from prefsweep.evaluation.values import Values
 
@@ -34,8 +32,13 @@ def values(rows: Sequence[Row]) -> Values:
 
 
 def metrics(rows: Sequence[Row]) -> Measured:
-    """Measure all completions together: what is no mean over completions."""
-    measured = jackknifed([row["group"] for row in rows], Distinct([row["completion"] for row in rows]))
+    """Measure all completions together: what is no mean over completions.
+
+    Distinct-n has no values by group: the jackknife's are far too wide, since it is the number of texts that it falls
+    with.
+    """
+    completions = [row["completion"] for row in rows]
+    measured = Measured({f"text/distinct{n}": distinct(completions, n) for n in (1, 2)})
     paired = [row for row in rows if row.get("chosen")]
     if paired:
         bleu = Bleu([row["completion"] for row in paired], [row["chosen"] for row in paired])
@@ -49,24 +52,10 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
 
 
-class Distinct:
-    """Different n-grams over all n-grams of some of the texts (Li et al. 2016). It falls with the number of texts."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = len(texts)
-        self.grams = {}
-        for n in (1, 2):
-            by_text = [ngrams(text, n) for text in texts]
-            codes = {gram: code for code, gram in enumerate({gram for grams in by_text for gram in grams})}
-            text_of = np.repeat(np.arange(len(texts)), list(map(len, by_text)))
-            self.grams[n] = np.array([codes[gram] for grams in by_text for gram in grams], dtype=np.intp), text_of
-
-    def __call__(self, indices: Indices) -> dict[str, float]:
-        is_counted = np.zeros(self.texts, dtype=bool)
-        is_counted[indices] = True
-        counted = {n: codes[is_counted[text_of]] for n, (codes, text_of) in self.grams.items()}
-        different = {n: np.count_nonzero(np.bincount(codes)) for n, codes in counted.items()}
-        return {f"text/distinct{n}": different[n] / max(len(codes), 1) for n, codes in counted.items()}
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Return different n-grams over all n-grams of all texts (Li et al. 2016). It falls with the number of texts."""
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repetition(text: str) -> float:

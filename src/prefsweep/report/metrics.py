@@ -93,8 +93,6 @@ ENTRIES = [
     Metric("text/rougeLsum", "ROUGE-Lsum", "higher"),
     Metric("text/coherence", "coherence", "lower"),
     Metric("text/repetition", "repetition", "lower"),
-    Metric("text/distinct1", "distinct-1", estimator="jackknife"),
-    Metric("text/distinct2", "distinct-2", estimator="jackknife"),
     Metric("kl/base_per_token", "KL to base, per token", "neither", "kl", estimator="jackknife"),
     Metric("kl/start_per_token", "KL to start, per token", "neither", "kl", estimator="jackknife"),
     # Of training histories, by which `prefsweep best` may choose.
