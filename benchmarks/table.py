@@ -3,7 +3,8 @@
     python benchmarks/table.py [runs]
 
 The runs are recorded, not trained: 200 settings of DPO's beta by five seeds, a run.json as a job writes it, and the
-completions of its evaluate stage. The first table reads all of those, the second what the first kept in the parquet.
+completions of its evaluate stage with their metrics by prompt group. The first table reads all of those, the second
+what the first kept in the parquet.
 """
 
 import dataclasses
@@ -18,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from prefsweep.config.compose import compose, composing
+from prefsweep.evaluation.by_group import FILE, averaged
+from prefsweep.pipeline.files import write_jsonl
 
 SEEDS, PROMPTS, COMPLETIONS = 5, 500, 4
 NAMES = ("judge/mean", "judge/win_rate", "kl/base", "kl/start", "text/length", "text/ended")
+OTHERS = [f"-{number}" for number in range(7)]  # a run has some fifty metrics by prompt group, a table shows a few
 COMMAND = [sys.executable, "-m", "prefsweep", "table", "sweep", "--format", "md", "--out", "out"]
 
 
@@ -47,10 +51,11 @@ def record(work: Path, config: dict[str, Any], number: int) -> None:
     config = {**config, "seed": seed, "stages": {**config["stages"], "dpo": {**config["stages"]["dpo"], "beta": beta}}}
     folder = work / "outputs/stages/evaluate" / identity
     folder.mkdir(parents=True)
-    sums = dict.fromkeys(NAMES, 0.0)
+    sums, columns = dict.fromkeys(NAMES, 0.0), []
     with (folder / "completions.jsonl").open("w") as file:
         for index in range(PROMPTS * COMPLETIONS):
             values = {name: rng.choice((0.0, 1.0)) if "rate" in name else rng.gauss(beta, 1) for name in NAMES}
+            columns.append(values)
             sums = {name: total + values[name] for name, total in sums.items()}
             prompt = index // COMPLETIONS
             row = {
@@ -60,6 +65,8 @@ def record(work: Path, config: dict[str, Any], number: int) -> None:
                 "prompt": f"Prompt {prompt}?",
             }
             file.write(json.dumps({**row, "completion": " So it is." * 20, "values": values}) + "\n")
+    rows = averaged([f"p{index // COMPLETIONS}" for index in range(PROMPTS * COMPLETIONS)], columns).by_group
+    write_jsonl(folder / FILE, (row | {"metric": row["metric"] + more} for more in ("", *OTHERS) for row in rows))
     (folder / "record.json").write_text(json.dumps({"commit": "0" * 40, "sections": {"dataset": config["dataset"]}}))
     run = {
         "status": "finished",

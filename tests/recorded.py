@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefsweep.evaluation.by_group import FILE, averaged
+from prefsweep.pipeline.files import write_jsonl
+
 INPUTS = {  # of the last stage, as `conf/method/_judged.yaml` has them
     **{name: f"judge_completions/{name}" for name in ("base", "start", "result")},
     "pairs": "judge_accuracy",
@@ -64,7 +67,8 @@ def write_run(sweep: Path, method: str, seed: int, metrics: dict[str, Any] | Non
 def write_completions(
     run: Path, values: Mapping[str, Sequence[float]], groups: Sequence[str] | None = None, completions: int = 1
 ) -> Path:
-    """Write the completions of the run's evaluate stage: row i completes prompt i // `completions`.
+    """Write the completions of the run's evaluate stage, and their means by group: row i completes prompt
+    i // `completions`.
 
     The run's metrics become their means.
     """
@@ -91,7 +95,8 @@ def write_completions(
                 "values": {name: column[index] for name, column in values.items()},
             }
         )
-    (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(folder / "completions.jsonl", rows)
+    write_jsonl(folder / FILE, averaged([row["group"] for row in rows], [row["values"] for row in rows]).by_group)
     sections = {"dataset": {"name": record["config"]["dataset"]["name"]}}
     stage = {"commit": "c0ffee" * 6, "sections": sections, "versions": {"python": "3.11"}}
     (folder / "record.json").write_text(json.dumps(stage))

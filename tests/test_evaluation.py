@@ -15,7 +15,8 @@ from scipy.optimize import minimize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefsweep.data.views import encode_prompts
-from prefsweep.evaluation import divergence, judged, overlap, preference, text
+from prefsweep.evaluation import by_group, divergence, judged, overlap, preference, text
+from prefsweep.evaluation.by_group import ALL
 from prefsweep.evaluation.values import means
 from prefsweep.models import decoding
 from prefsweep.models.loading import load_policy, load_tokenizer
@@ -31,7 +32,7 @@ TEXTS = ["the cat sat on the mat", "a dog ran", "the cat sat on the cat sat on t
 def test_a_perfect_match_scores_full_marks_and_nothing_in_common_none() -> None:
     long = ["the cat sat on the mat today", "a dog ran over the hill"]
     assert all(value == 1 for row in overlap.rouge(long, long) for value in row.values())
-    assert overlap.bleu(long, long) == {"text/bleu": pytest.approx(100), "text/bleu1": pytest.approx(100)}
+    assert overlap.Bleu(long, long)(ALL) == {"text/bleu": pytest.approx(100), "text/bleu1": pytest.approx(100)}
     apart = overlap.rouge(["x y z"], ["a b c"])[0]
     assert set(apart.values()) == {0.0}
 
@@ -40,7 +41,7 @@ def test_bleu_1_is_clipped_precision_times_the_brevity_penalty() -> None:
     """Papineni et al. 2002, section 2: two of "the the the the" count, and a short answer pays."""
     completions, references = ["the the the the", "a dog"], ["the cat on the mat", "a dog ran off"]
     precision, brevity = (2 + 2) / 6, math.exp(1 - 9 / 6)
-    assert overlap.bleu(completions, references)["text/bleu1"] == pytest.approx(100 * precision * brevity)
+    assert overlap.Bleu(completions, references)(ALL)["text/bleu1"] == pytest.approx(100 * precision * brevity)
     assert "nrefs:1" in overlap.signature()
 
 
@@ -94,6 +95,15 @@ def test_a_run_measures_base_start_and_result_alike(tmp_path: Path) -> None:
     for kind in kinds:
         assert metrics[f"text/{kind}"] == pytest.approx(np.mean([row[kind].fmeasure for row in rouge]))
     assert metrics["text/bleu"] == pytest.approx(sacrebleu.corpus_bleu(completions, [references]).score)
+    by_prompts = {
+        row["metric"]: row for row in read_jsonl(stages / "evaluate" / run["stages"]["evaluate"] / by_group.FILE)
+    }
+    for name, row in by_prompts.items():
+        assert np.average(row["values"], weights=row["rows"]) == pytest.approx(metrics[name]), name
+    without = {name for name in metrics.keys() - by_prompts.keys() if not name.endswith("median")}
+    assert without == {"judge/accuracy", "judge/length_accuracy", "judge/pairs", "text/distinct1", "text/distinct2"} | {
+        name for name in without if name.startswith("judge/pairs_")
+    }
 
 
 def surprise(model: Any, row: dict[str, Any]) -> float:
@@ -108,25 +118,84 @@ def load_tokenizer_of(run: dict[str, Any], stages: Path) -> Any:
     return AutoTokenizer.from_pretrained(stages / "pretrain" / run["stages"]["pretrain"])
 
 
+# ------------------------------------------------------------------------------------------------------ by prompt group
+
+GROUPS = [f"g{number // 3}" for number in range(40)]  # the last one is smaller
+
+
+def test_a_mean_has_one_value_a_group_by_either_way() -> None:
+    values = np.random.default_rng(0).normal(size=40)
+    by_mean = by_group.averaged(GROUPS, [{"x": value} for value in values.tolist()])
+    by_jackknife = by_group.jackknifed(GROUPS, lambda indices: {"x": float(values[indices].mean())})
+    assert by_jackknife.metrics == pytest.approx(by_mean.metrics)
+    (one,), (other,) = by_mean.by_group, by_jackknife.by_group
+    assert one["groups"] == other["groups"] == sorted(set(GROUPS)) and one["rows"] == other["rows"]
+    assert other["values"] == pytest.approx(one["values"])
+
+
+def test_what_is_no_mean_has_values_whose_mean_it_is() -> None:
+    """Its own value, and for a ratio of means the variance of the delta method."""
+    rng = np.random.default_rng(0)
+    above, below = rng.normal(3, 1, 400), rng.normal(5, 1, 400)
+    groups = [f"g{number:03}" for number in range(400)]
+    measured = by_group.jackknifed(groups, lambda indices: {"x": float(above[indices].sum() / below[indices].sum())})
+    (row,), ratio = measured.by_group, measured.metrics["x"]
+    assert np.mean(row["values"]) == pytest.approx(ratio)
+    assert np.std(row["values"]) == pytest.approx(np.std((above - ratio * below) / below.mean()), rel=0.01)
+    rows = [
+        {
+            "id": group,
+            "group": group,
+            "sample": 0,
+            "completion": TEXTS[number % 3] + " x" * (number % 7),
+            "chosen": other,
+        }
+        for number, (group, other) in enumerate(zip(groups, TEXTS * 134, strict=False))
+    ]
+    found = text.metrics(rows)
+    assert found.metrics["text/bleu"] == pytest.approx(
+        sacrebleu.corpus_bleu([row["completion"] for row in rows], [[row["chosen"] for row in rows]]).score
+    )
+    assert [row["metric"] for row in found.by_group] == ["text/bleu", "text/bleu1"]
+    for row in found.by_group:
+        assert np.average(row["values"], weights=row["rows"]) == pytest.approx(found.metrics[row["metric"]])
+
+
+def test_a_median_of_few_levels_has_no_values_by_group() -> None:
+    column = np.random.default_rng(0).normal(size=40)
+    measured = by_group.median(GROUPS, "x", column)
+    assert np.average(measured.by_group[0]["values"], weights=measured.by_group[0]["rows"]) == pytest.approx(
+        np.median(column)
+    )
+    assert by_group.median(GROUPS, "x", column.round()).by_group == []
+
+
+def test_cas_and_one_group_without_which_it_is_not_defined() -> None:
+    values = [{"judge/hmr": 1.0}, {"judge/hmr": 0.0}, {"judge/hpr": 1.0}]
+    assert judged.cas(["a", "b", "c"], values) == by_group.Measured({"judge/cas": 0.75})
+    assert len(judged.cas(["a", "b", "a", "b"], [*values, {"judge/hpr": 0.0}]).by_group) == 1
+
+
 # ----------------------------------------------------------------------------------------------------------- the judge
 
 
 def row(number: int, score: float, length: int = 5, kind: str | None = None) -> dict[str, Any]:
-    tokens = [1] * length
-    return {"id": f"p{number}", "sample": 0, "scores": {"score": score}, "completion_tokens": tokens, "kind": kind}
+    prompt = {"id": f"p{number}", "group": f"p{number}", "sample": 0, "kind": kind}
+    return prompt | {"scores": {"score": score}, "completion_tokens": [1] * length}
 
 
 def test_wins_ties_and_thresholds() -> None:
     ours = [row(0, 1.0, kind="harmful"), row(1, -3.0, kind="harmful"), row(2, -1.0, kind="helpful"), row(3, 0.0)]
     base = [row(0, 0.0), row(1, -3.0), row(2, 5.0), row(3, -1.0)]
     pairs = {"p0": {"chosen": 2.0, "rejected": 0.0}, "p3": {"chosen": 0.0, "rejected": 0.0}}
-    found = means(judged.values(ours, base, pairs, {"harmful": -3.0, "helpful": -2.0}))
+    values = judged.values(ours, base, pairs, {"harmful": -3.0, "helpful": -2.0})
+    found = means(values)
     assert found["judge/win_rate"] == (1 + 0.5 + 0 + 1) / 4 and found["judge/ties"] == 0.25
     assert found["judge/win_rate_chosen"] == (0 + 0.5) / 2 and found["judge/ties_chosen"] == 0.5
     assert found["judge/hmr"] == 0.5, "a score at the threshold is not above it"
     assert found["judge/hpr"] == 1.0
     assert (found["judge/mean_harmful"], found["judge/mean_helpful"]) == (-1.0, -1.0)
-    assert judged.metrics(ours, base, base, found, {})["judge/cas"] == 0.75
+    assert judged.metrics(ours, base, base, values, {}).metrics["judge/cas"] == 0.75
 
 
 def test_the_judges_own_accuracy_stands_beside_that_of_length() -> None:
@@ -158,20 +227,20 @@ def test_a_win_rate_that_is_all_length_is_none_at_equal_length() -> None:
     longer = [row(number, ours + 10 + rng.gauss(0, 5), ours + 10) for number, (ours, _) in enumerate(lengths)]
     rate = means(judged.values(longer, base, {}, {}))["judge/win_rate"]
     assert rate > 0.65
-    found = judged.metrics(longer, base, base, {}, {})
+    found = judged.metrics(longer, base, base, [{}] * 2000, {}).metrics
     assert found["judge/win_rate_length_controlled"] == pytest.approx(0.5, abs=0.05)
     assert "judge/win_rate_chosen_length_controlled" not in found
     chosen = {
         row["id"]: {"chosen": row["scores"]["score"], "chosen_length": len(row["completion_tokens"])} for row in base
     }
     longer = [{**row, "completion": "." * len(row["completion_tokens"])} for row in longer]
-    found = judged.metrics(longer, base, base, {}, chosen)
+    found = judged.metrics(longer, base, base, [{}] * 2000, chosen).metrics
     assert found["judge/win_rate_chosen_length_controlled"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_at_equal_lengths_it_is_the_win_rate() -> None:
     ours, base = [row(n, float(n % 4 > 0)) for n in range(400)], [row(n, 0.5) for n in range(400)]
-    found = judged.metrics(ours, base, base, {}, {})
+    found = judged.metrics(ours, base, base, [{}] * 400, {}).metrics
     assert found["judge/win_rate_length_controlled"] == pytest.approx(0.75, abs=0.002)
 
 
@@ -251,7 +320,7 @@ def test_the_dpo_loss_and_perplexity_of_test_pairs(policies: tuple[Any, Any, Any
     tokenizer = load_tokenizer(config.model, None)
     pairs = load(config.dataset, "test")[:6]
     forward = divergence.Forward(tokenizer.pad_token_id, 4, "fp32")
-    found = preference.metrics(policy, start, pairs, tokenizer, 96, None, forward, beta=0.3)
+    found = preference.metrics(policy, start, pairs, tokenizer, 96, None, forward, beta=0.3).metrics
 
     def logprob(model: Any, prompt: str, completion: str) -> tuple[float, int]:
         head, tail = tokenizer(prompt)["input_ids"], [*tokenizer(completion)["input_ids"], tokenizer.eos_token_id]

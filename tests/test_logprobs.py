@@ -84,10 +84,13 @@ def test_the_kl_of_sampled_answers_is_the_kl_of_the_distributions() -> None:
 
 @torch.no_grad()
 def test_a_policy_has_no_distance_to_itself_and_a_positive_one_to_another() -> None:
-    rows = [{"prompt_tokens": [3, 1], "completion_tokens": [2, 4, 0]}, {"prompt_tokens": [2], "completion_tokens": [0]}]
+    rows = [
+        {"group": "a", "prompt_tokens": [3, 1], "completion_tokens": [2, 4, 0]},
+        {"group": "b", "prompt_tokens": [2], "completion_tokens": [0]},
+    ]
     policy = tiny(1)
     said = values(policy, tiny(2), policy, rows, Forward(0, 2, "fp32"), with_kl=True)  # type: ignore[arg-type]
-    found = means(said) | per_token(said, rows)
+    found = means(said) | per_token(said, rows).metrics
     assert found["kl/start"] == 0.0
     assert found["kl/base"] > 0.1
     assert found["kl/base_per_token"] == pytest.approx(found["kl/base"] * 2 / 4)

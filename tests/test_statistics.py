@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from prefsweep.evaluation.by_group import FILE, averaged
 from prefsweep.pipeline.files import write_json, write_jsonl
 from prefsweep.report import statistics
 from prefsweep.report.completions import Completions, summarise
 from prefsweep.report.statistics import Array, crossed, effective_size, holm, over_seeds, wilson
 
 RNG = np.random.default_rng(0)
+SCRIPT = Path(__file__).parents[1] / "benchmarks/coverage.py"
 
 
 def one_each(groups: int) -> Array:
@@ -109,6 +112,17 @@ def test_new_seeds_and_new_prompts_are_covered_by_a_rate_s_interval_too(seeds: i
     assert 0.92 <= hits / times <= 0.97
 
 
+@pytest.mark.parametrize("spread", [0.05, 0.5])
+@pytest.mark.parametrize("kind", ["mean of completions", "rate", "perplexity", "CAS", "median"])
+def test_intervals_hold_the_truth_and_tests_their_level_at_five_seeds(kind: str, spread: float) -> None:
+    """A small benchmarks/coverage.py: within three standard errors of .92 to .97, and of .06, in 400 draws."""
+    draws = 400
+    simulate = runpy.run_path(str(SCRIPT))["simulate"]
+    coverage, level = simulate(kind, 5, spread, draws)
+    error = 3 * math.sqrt(0.95 * 0.05 / draws)
+    assert 0.92 - error <= coverage <= 0.97 + error and level <= 0.06 + error
+
+
 def test_wilsons_interval_is_scipys() -> None:
     for wins, n in ((24, 50), (0, 50), (50, 50), (1, 7)):
         found = scipy.stats.binomtest(wins, n).proportion_ci(0.95, "wilson")
@@ -145,8 +159,9 @@ def test_completions_are_averaged_by_group(tmp_path: Path) -> None:
         {"id": "c", "group": "h", "prompt": "…", "values": {"x": 5.0}},
     ]
     write_jsonl(tmp_path / "completions.jsonl", rows)
+    write_jsonl(tmp_path / FILE, averaged([row["group"] for row in rows], [row["values"] for row in rows]).by_group)
     write_json(tmp_path / "record.json", {"commit": None, "sections": {"dataset": {}}})
-    frame = summarise(tmp_path / "completions.jsonl", "one")
+    frame = summarise(tmp_path / FILE, "one")
     assert frame["prompts"].tolist() == [3, 3]
     x, hit = (Completions(frame).of("one", name) for name in ("x", "hit"))
     assert x is not None and (x.means.tolist(), x.sizes.tolist()) == ([3.0, 5.0], [3, 1])

@@ -341,7 +341,25 @@ def test_a_rate_of_one_has_an_interval(tmp_path: Path) -> None:
     assert high == 1.0 and 0.8 < low < 0.95
 
 
+def test_what_varies_nowhere_has_no_interval(tmp_path: Path) -> None:
+    """The base against itself wins one half by definition, and is at no KL."""
+    values = {"judge/win_rate": [0.5] * 30, "kl/base": [0.0] * 30, "preference/accuracy": [0.5] * 30}
+    write_completions(write_run(tmp_path / "s", "base", 1), values)
+    made = table(read_runs([tmp_path / "s"]), list(values))
+    assert made.lines()[0][1:-1] == ["0.500", "0.000", "0.500"] and "equal in all by definition" in made.caption
+
+
+def test_a_bound_has_neither_interval_nor_mark(tmp_path: Path) -> None:
+    for seed in range(1, 6):
+        for method, share in (("dpo", 0.9), ("sft", 0.5)):
+            write_run(tmp_path / "s", method, seed, {"frontier/efficiency": share + seed / 1000})
+    made = table(read_runs([tmp_path / "s"]), ["frontier/efficiency"])
+    assert [line[1] for line in made.lines("**{}**", "{}*")] == ["≤ 0.903", "≤ 0.503"]
+    assert "≤ and ≥" in made.caption and "Student" not in made.caption
+    assert r"\ensuremath{\leq} 0.903" in to_latex(made)
+
+
 def test_a_score_that_is_nought_everywhere_is_no_rate(tmp_path: Path) -> None:
     write_completions(write_run(tmp_path / "s", "dpo", 1), {"text/rouge2": [0.0] * 9, "text/ended": [0.0] * 9})
     score, rate = (table(read_runs([tmp_path / "s"]), [name]).lines()[0][1] for name in ("text/rouge2", "text/ended"))
-    assert score == "0.000 ± 0.000" and rate.startswith("0.000 [0.000, 0.")
+    assert score == "0.000" and rate.startswith("0.000 [0.000, 0.")

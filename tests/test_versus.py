@@ -28,11 +28,13 @@ def sweep(folder: Path, seeds: int, gap: float = 0.5) -> Path:
     rng = random.Random(0)
     for seed in range(1, seeds + 1):
         for method, above in (("ppo", 0.0), ("dpo", gap)):
-            accuracy, length = 0.7 + rng.gauss(0, 0.1), 30 + seed
-            run = write_run(
-                folder, method, seed, {"preference/accuracy": accuracy, "text/length": length, "kl/base": 2}
-            )
-            write_completions(run, {"judge/mean": [above + rng.gauss(0, 0.3) for _ in range(60)]})
+            values = {
+                "judge/mean": [above + rng.gauss(0, 0.3) for _ in range(60)],
+                "preference/accuracy": [float(rng.random() < 0.7) for _ in range(60)],
+                "text/length": [30.0 + seed] * 60,
+                "kl/base": [2.0] * 60,
+            }
+            write_completions(write_run(folder, method, seed), values)
     return folder
 
 
@@ -52,15 +54,30 @@ def test_it_says_which_is_better_and_whether_by_more_than_noise(tmp_path: Path) 
 
 
 def test_its_p_values_are_a_paired_t_tests_corrected_by_holm(tmp_path: Path) -> None:
-    """Of a metric without values of single answers, over seeds alone; two of the four lines have a spread."""
-    folder = sweep(tmp_path / "s", 5)
-    made = versus(table(read_runs([folder]), METRICS), ("dpo", "ppo"))
-    accuracy = next(line for line in made.lines if line.cells[0].heading == "preference accuracy")
-    one, other = (cell.values for cell in accuracy.cells)
+    """Of a cost over seeds alone; three of the five lines have a spread."""
+    folder, rng = sweep(tmp_path / "s", 5), random.Random(1)
+    for path in folder.glob("*/run.json"):
+        record = json.loads(path.read_text())
+        record["cost"]["method"] = {"seconds": rng.gauss(60, 1)}
+        path.write_text(json.dumps(record))
+    made = versus(table(read_runs([folder]), [*METRICS, "cost/seconds"]), ("dpo", "ppo"))
+    seconds = made.lines[-1]
+    one, other = (cell.values for cell in seconds.cells)
     raw = [scipy.stats.ttest_rel(one, other).pvalue]
-    raw += [line.difference.p_value for line in made.lines if line.difference is not None and line is not accuracy]
-    by_hand = max(min(1, p * (4 - place)) for place, p in enumerate(sorted(raw)) if p <= raw[0])
-    assert accuracy.p_value == pytest.approx(by_hand)
+    raw += [line.difference.p_value for line in made.lines if line.difference is not None and line is not seconds]
+    by_hand = max(min(1, p * (5 - index)) for index, p in enumerate(sorted(raw)) if p <= raw[0])
+    assert seconds.p_value == pytest.approx(by_hand)
+
+
+def test_without_values_by_prompt_nothing_is_called_more_than_noise(tmp_path: Path) -> None:
+    """Over seeds alone the luck of the shared prompts would pass for a difference; and bounds are not compared."""
+    for seed in range(1, 6):
+        for method, value in (("dpo", 0.9), ("ppo", 0.5)):
+            metrics = {"preference/accuracy": value + seed / 1000, "frontier/efficiency": value - seed / 1000}
+            write_run(tmp_path / "s", method, seed, metrics)
+    made = versus(table(read_runs([tmp_path / "s"]), ["preference/accuracy", "frontier/efficiency"]), ("dpo", "ppo"))
+    assert [line[-1] for line in made.texts()] == ["untested: no values by prompt", "untested: bounds"]
+    assert made.texts()[1][1:4] == ["≤ 0.897", "≤ 0.497", "–"]
 
 
 def test_with_too_few_seeds_nothing_is_called_more_than_noise(tmp_path: Path) -> None:

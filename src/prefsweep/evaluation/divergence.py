@@ -9,13 +9,14 @@ other warping.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prefsweep.evaluation.by_group import Indices, Measured, averaged, jackknifed
 from prefsweep.evaluation.values import Values
 from prefsweep.models.batching import batches_by_length
 from prefsweep.models.flops import forward_flops
@@ -77,18 +78,24 @@ def values(
 
 def start_to_base(
     start: PreTrainedModel, base: PreTrainedModel, rows: Sequence[dict[str, Any]], forward: Forward
-) -> dict[str, float]:
-    """Return the KL of the start to the base along the start's own completions; 0, unread, of one model to itself."""
+) -> Measured:
+    """Measure the KL of the start to the base along the start's own completions; 0, unread, of one model to itself."""
     if start is base:
-        return {"kl/start_to_base": 0.0}
-    return {"kl/start_to_base": fmean(row["kl/base"] for row in values(start, base, base, rows, forward, True))}
+        return Measured({"kl/start_to_base": 0.0})
+    of_start = values(start, base, base, rows, forward, True)
+    return averaged([row["group"] for row in rows], [{"kl/start_to_base": row["kl/base"]} for row in of_start])
 
 
-def per_token(values: Values, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return each KL over the tokens of all completions."""
-    tokens = sum(len(row["completion_tokens"]) for row in rows)
-    names = [name for name in values[0] if name.startswith("kl/")]
-    return {f"{name}_per_token": sum(row[name] for row in values) / tokens for name in names}
+def per_token(values: Values, rows: Sequence[dict[str, Any]]) -> Measured:
+    """Measure each KL over the tokens of all completions."""
+    tokens = np.array([len(row["completion_tokens"]) for row in rows])
+    columns = {name: np.array([row[name] for row in values]) for name in values[0] if name.startswith("kl/")}
+
+    def metrics(indices: Indices) -> dict[str, float]:
+        total = tokens[indices].sum()
+        return {f"{name}_per_token": float(column[indices].sum() / total) for name, column in columns.items()}
+
+    return jackknifed([row["group"] for row in rows], metrics)
 
 
 def surprise(logits: Tensor, batch: CompletionBatch) -> Tensor:

@@ -6,26 +6,31 @@ each prompt:
     π*(y | x) = π_ref(y | x) exp(r(x, y) / β) / Z(x)
 
 On N completions y_i ~ π_ref its weights are w_i ∝ exp(r_i / β) and its KL is log N + Σ w_i log w_i. One β serves all
-prompts: reward and KL are means over prompts, and their mean is optimal where all slopes are equal. No estimate of KL
-passes log N, and the reward is underestimated: `gaussian_share` says by how much, were rewards Gaussian.
+prompts: reward and KL are means over prompts, and their mean is optimal where all slopes are equal.
+
+The optimal gain at KL k is the least over λ of λk + λ·mean log mean exp(r / λ) − mean r, the inner mean over a prompt's
+completions, the outer one over prompts. By Jensen the expectation over the N completions is too low, at every N: what
+they show is a lower bound. How far it is too low they cannot say; it is little while the weights of each prompt rest on
+several completions, 1 / Σ w_i² of them, and no estimate of KL passes log N.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 STEPS = 80  # values of β, from a tilt that is hardly felt to the best completion alone
+FEWEST = 5  # completions on which the weights of a prompt that is trusted rest
 
 
 @dataclass(frozen=True)
 class Curve:
-    """KL and value [P, K] of each prompt at each β, from no tilt to the strongest."""
+    """Of each prompt at each β, from no tilt to the strongest: KL, value, and the completions behind them [P, K]."""
 
     kl: Array
     value: Array
+    effective: Array
 
     def at(self, kl: Array, weights: Array) -> Array:
         """Return [B] the value at each KL [B], for means over prompts with each row of `weights` [B, P]."""
@@ -40,20 +45,33 @@ def tilted(rewards: Array, values: Array) -> Curve:
     """Return the curve of `values` [P, N] under tilts by `rewards` [P, N]; of equal arrays it is the optimal reward."""
     spread = float(np.sqrt(rewards.var(axis=1).mean()))
     if spread == 0:  # all completions are equally good: no tilt changes the reference
-        return Curve(np.zeros((len(rewards), 1)), values.mean(1, keepdims=True))
+        nothing = np.zeros((len(rewards), 1))
+        return Curve(nothing, values.mean(1, keepdims=True), nothing + rewards.shape[1])
     one_over_betas = (0.0, *(np.geomspace(0.01, 100, STEPS) / spread))
     tilts = [tilt(rewards, values, one_over_beta) for one_over_beta in one_over_betas]
     return Curve(*(np.stack(column, axis=1) for column in zip(*tilts, strict=True)))
 
 
-def tilt(rewards: Array, values: Array, one_over_beta: float) -> tuple[Array, Array]:
-    """Return [P] KL and [P] value at one β."""
+def tilt(rewards: Array, values: Array, one_over_beta: float) -> tuple[Array, Array, Array]:
+    """Return, at one β, each prompt's KL [P], its value [P], and on how many completions its weights rest [P]."""
     scores = (rewards - rewards.max(axis=1, keepdims=True)) * one_over_beta
     log_total = np.log(np.exp(scores).sum(axis=1, keepdims=True))
     weights = np.exp(scores - log_total)
     # 0 log 0 is 0: where a weight underflows its log is finite
     kl = np.log(rewards.shape[1]) + (weights * (scores - log_total)).sum(axis=1)
-    return np.maximum(kl, 0.0), (weights * values).sum(axis=1)
+    return np.maximum(kl, 0.0), (weights * values).sum(axis=1), 1 / (weights**2).sum(axis=1)
+
+
+def trusted_kl(rewards: Array, share: float) -> float:
+    """Return the KL up to which prompts whose weights rest on `FEWEST` completions or more have that share of the gain.
+
+    One β serves all prompts, so that one with spread-out rewards runs out of completions while the mean KL is low.
+    """
+    curve = tilted(rewards, rewards)
+    gain = curve.value - curve.value[:, :1]
+    fragile = np.where(curve.effective < FEWEST, gain, 0.0).sum(0) > (1 - share) * gain.sum(0)
+    last = np.flatnonzero(fragile)[0] - 1 if fragile.any() else -1
+    return float(curve.mean()[0][last])
 
 
 def best_of(rewards: Array, values: Array, n: int) -> float:
@@ -77,26 +95,6 @@ def best_of(rewards: Array, values: Array, n: int) -> float:
 def best_of_kl(n: int) -> float:
     """Return the bound log n − (n − 1)/n on the KL of the best of n; ties lower the KL (Beirami et al. 2024)."""
     return float(np.log(n) - (n - 1) / n)
-
-
-@lru_cache
-def gaussian(count: int) -> tuple[Array, Array]:
-    """Return KLs, and the share of the optimal reward √(2 KL) of Gaussian rewards that N completions show there."""
-    rewards = np.random.default_rng(0).standard_normal((2048, count))
-    kl, value = tilted(rewards, rewards).mean()
-    positive = kl > 0.01
-    return kl[positive], value[positive] / np.sqrt(2 * kl[positive])
-
-
-def gaussian_share(count: int, kl: float) -> float:
-    return float(np.interp(kl, *gaussian(count)))
-
-
-def trusted_kl(count: int, share: float) -> float:
-    """Return the KL up to which the curve of N completions shows at least that share of Gaussian rewards' optimum."""
-    kl, shown = gaussian(count)
-    low = np.flatnonzero(shown < share)
-    return min(float(kl[low[0]]) if len(low) else float(kl[-1]), float(np.log(count)))
 
 
 def resampled(groups: list[str], times: int) -> Array:

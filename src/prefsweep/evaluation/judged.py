@@ -1,13 +1,13 @@
 """Metrics of the judge's scores: means, win rates, shares of good completions, agreement with the dataset."""
 
 from collections.abc import Sequence
-from statistics import fmean, median, pstdev
 from typing import Any
 
 import numpy as np
 import torch
 
-from prefsweep.evaluation import ranking
+from prefsweep.evaluation import by_group, ranking
+from prefsweep.evaluation.by_group import Indices, Measured
 from prefsweep.evaluation.values import Values
 
 Row = dict[str, Any]
@@ -61,49 +61,62 @@ def agreement(pairs: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def metrics(
-    rows: Sequence[Row], start: Sequence[Row], base: Sequence[Row], means: dict[str, float], pairs: Pairs
-) -> dict[str, float]:
-    """Return the metrics that are not means over the result's completions; `means` are those that are."""
+def metrics(rows: Sequence[Row], start: Sequence[Row], base: Sequence[Row], values: Values, pairs: Pairs) -> Measured:
+    """Measure what is no mean over the result's completions; `values` are those that their means are of."""
     base_rows = {(row["id"], row["sample"]): row for row in base}
     against_base = [(row, base_rows[row["id"], row["sample"]]) for row in rows]
     against_chosen = [(row, pairs[row["id"]]) for row in rows if row["id"] in pairs]
-    metrics = {
-        **score_summary("", rows),
-        **score_summary("start_", start),
-        **score_summary("base_", base),
-        "judge/win_rate_length_controlled": length_controlled(
-            [row["scores"]["score"] - other["scores"]["score"] for row, other in against_base],
-            [len(row["completion_tokens"]) - len(other["completion_tokens"]) for row, other in against_base],
-        ),
-    }
+    measured = score_summary("", rows) | score_summary("start_", start) | score_summary("base_", base)
+    measured |= length_controlled(
+        "judge/win_rate_length_controlled",
+        [row["group"] for row in rows],
+        [row["scores"]["score"] - other["scores"]["score"] for row, other in against_base],
+        [len(row["completion_tokens"]) - len(other["completion_tokens"]) for row, other in against_base],
+    )
     if against_chosen:
-        metrics["judge/win_rate_chosen_length_controlled"] = length_controlled(
+        measured |= length_controlled(
+            "judge/win_rate_chosen_length_controlled",
+            [row["group"] for row, _ in against_chosen],
             [row["scores"]["score"] - pair["chosen"] for row, pair in against_chosen],
             [len(row["completion"]) - pair["chosen_length"] for row, pair in against_chosen],
         )
-    if {"judge/hmr", "judge/hpr"} <= means.keys():
-        metrics["judge/cas"] = (means["judge/hmr"] + means["judge/hpr"]) / 2
-    return metrics
+    return measured | cas([row["group"] for row in rows], values)
 
 
-def score_summary(prefix: str, rows: Sequence[Row]) -> dict[str, float]:
-    """Return mean, median and standard deviation of the judge's scores of these completions."""
-    scores = [row["scores"]["score"] for row in rows]
-    return {
-        f"judge/{prefix}mean": fmean(scores),
-        f"judge/{prefix}median": median(scores),
-        f"judge/{prefix}std": pstdev(scores),
-    }
+def cas(groups: Sequence[str], values: Values) -> Measured:
+    """Measure the mean of HmR and HpR, where there are prompts of both kinds."""
+    columns = [np.array([value.get(name, np.nan) for value in values]) for name in ("judge/hmr", "judge/hpr")]
+
+    def metrics(indices: Indices) -> dict[str, float]:
+        known = [part[~np.isnan(part)] for part in (column[indices] for column in columns)]
+        return {"judge/cas": float(np.mean([part.mean() for part in known]))} if all(map(len, known)) else {}
+
+    return by_group.jackknifed(groups, metrics)
 
 
-def length_controlled(differences: Sequence[float], lengths: Sequence[float]) -> float:
+def score_summary(prefix: str, rows: Sequence[Row]) -> Measured:
+    """Measure mean, median and standard deviation of the judge's scores of these completions."""
+    groups, scores = [row["group"] for row in rows], np.array([row["scores"]["score"] for row in rows], dtype=float)
+    return (
+        by_group.averaged(groups, [{f"judge/{prefix}mean": score} for score in scores.tolist()])
+        | by_group.median(groups, f"judge/{prefix}median", scores)
+        | by_group.jackknifed(groups, lambda indices: {f"judge/{prefix}std": float(scores[indices].std())})
+    )
+
+
+def length_controlled(
+    name: str, groups: Sequence[str], differences: Sequence[float], lengths: Sequence[float]
+) -> Measured:
+    difference, longer = np.array(differences, dtype=float), np.array(lengths, dtype=float)
+    return by_group.jackknifed(groups, lambda indices: {name: equal_length_rate(difference[indices], longer[indices])})
+
+
+def equal_length_rate(difference: np.ndarray, longer: np.ndarray) -> float:
     """Return the win rate at equal length: σ(a) of P(win) = σ(a + b·tanh(z)), z the length difference in deviations.
 
     AlpacaEval's (Dubois et al. 2024), without its terms for the difficulty of a prompt. A tie is half a win and half a
     loss. One pseudo-win and one pseudo-loss at equal length keep a finite where every completion wins.
     """
-    difference, longer = np.array(differences, dtype=float), np.array(lengths, dtype=float)
     wins = (difference > 0) + (difference == 0) / 2
     spread = longer.std()
     z = np.tanh(longer / spread) if spread > 0 else longer * 0

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import sacrebleu
 from rouge_score import rouge_scorer, tokenize
 from rouge_score.tokenizers import DefaultTokenizer
+
+from prefsweep.evaluation.by_group import Indices
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -33,17 +36,29 @@ class StemmingTokenizer(DefaultTokenizer):
         return tokenize.tokenize(text, self)
 
 
-def bleu(completions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Return corpus BLEU and BLEU-1 [0, 100], one reference a completion."""
-    return {f"text/bleu{order or ''}": corpus_bleu(completions, references, order)[0] for order in (None, 1)}
+class Bleu:
+    """Corpus BLEU and BLEU-1 [0, 100] of some of the completions, with one reference each."""
 
+    def __init__(self, completions: Sequence[str], references: Sequence[str]) -> None:
+        metric = sacrebleu.BLEU()
+        scores = [metric.corpus_score([row[0]], [[row[1]]]) for row in zip(completions, references, strict=True)]
+        self.lengths = np.array([(score.sys_len, score.ref_len) for score in scores])
+        self.correct = np.array([score.counts for score in scores])  # [rows, orders]
+        self.total = np.array([score.totals for score in scores])
 
-def corpus_bleu(completions: Sequence[str], references: Sequence[str], order: int | None) -> tuple[float, str]:
-    """Return the score and sacrebleu's signature, which says how it was computed."""
-    metric = sacrebleu.BLEU(max_ngram_order=order or 4, effective_order=False)
-    # sacrebleu wants a list of reference streams, each as long as the completions
-    return metric.corpus_score(list(completions), [list(references)]).score, str(metric.get_signature())
+    def __call__(self, indices: Indices) -> dict[str, float]:
+        correct, total = (counts[indices].sum(0).tolist() for counts in (self.correct, self.total))
+        completion, reference = self.lengths[indices].sum(0).tolist()
+        return {
+            name: sacrebleu.BLEU.compute_bleu(
+                correct[:order], total[:order], completion, reference, smooth_method="exp", max_ngram_order=order
+            ).score
+            for name, order in (("text/bleu", len(correct)), ("text/bleu1", 1))
+        }
 
 
 def signature() -> str:
-    return corpus_bleu(["a"], ["a"], None)[1]
+    """Return how BLEU was computed, in sacrebleu's words."""
+    metric = sacrebleu.BLEU()
+    metric.corpus_score(["a"], [["a"]])
+    return str(metric.get_signature())

@@ -7,8 +7,10 @@ are compared on one scale. A tie counts half, so a policy that has not moved has
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
@@ -17,6 +19,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.views import IGNORED, pair_rows
 from prefsweep.evaluation import ranking
+from prefsweep.evaluation.by_group import Array, Measured, averaged, jackknifed
 from prefsweep.evaluation.divergence import Forward
 from prefsweep.models.batching import batches_by_length
 from prefsweep.models.loading import autocast
@@ -24,6 +27,8 @@ from prefsweep.models.shared_prefix import pair_head
 
 SIDES = ("chosen", "rejected")
 COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids"]
+
+Tokens = NDArray[np.int64]
 
 
 def metrics(
@@ -35,21 +40,28 @@ def metrics(
     prompt_tokens: int | None,
     forward: Forward,
     beta: float,
-) -> dict[str, float]:
+) -> Measured:
     rows, _ = pair_rows(pairs, tokenizer, max_length, prompt_tokens=prompt_tokens)
     logps = logprobs(policy, rows, forward)
     start_logps = logps if policy is start else logprobs(start, rows, forward)
-    rewards, perplexities = dict(zip(SIDES, logps - start_logps, strict=True)), {}
+    rewards = dict(zip(SIDES, logps - start_logps, strict=True))
+    groups, measured = [pair.group for pair in pairs], Measured()
     for side, side_logps in zip(SIDES, logps, strict=True):
-        tokens = sum(map(len, rows[f"{side}_ids"]))
-        perplexities[f"preference/perplexity_{side}"] = float((-side_logps.sum() / tokens).exp())
+        tokens = np.array(list(map(len, rows[f"{side}_ids"])))
+        measured |= perplexity(f"preference/perplexity_{side}", groups, side_logps.numpy(), tokens)
     margin = rewards["chosen"] - rewards["rejected"]
-    return {
-        "preference/accuracy": float(ranking.right(margin).mean()),
-        "preference/margin": float(margin.mean()),
-        "preference/loss": float(-logsigmoid(beta * margin).mean()),
-        **perplexities,
+    columns = {
+        "preference/accuracy": ranking.right(margin).tolist(),
+        "preference/margin": margin.tolist(),
+        "preference/loss": (-logsigmoid(beta * margin)).tolist(),
     }
+    values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return averaged(groups, values) | measured
+
+
+def perplexity(name: str, groups: Sequence[str], logps: Array, tokens: Tokens) -> Measured:
+    """Measure exp of the mean −log π over all tokens of the completions [rows]."""
+    return jackknifed(groups, lambda indices: {name: float(np.exp(-logps[indices].sum() / tokens[indices].sum()))})
 
 
 def logprobs(model: PreTrainedModel, rows: Dataset, forward: Forward) -> Tensor:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from prefsweep.evaluation.overlap import bleu, rouge
-from prefsweep.evaluation.values import Values, means
+from prefsweep.evaluation.by_group import Measured, averaged, jackknifed
+from prefsweep.evaluation.overlap import Bleu, rouge
+from prefsweep.evaluation.values import Values
 
 Row = dict[str, Any]
 WINDOW = 4  # words of an n-gram that `repetition` counts
@@ -16,9 +17,10 @@ def plain(row: Row) -> dict[str, float]:
     return {"length": float(len(tokens)), "ended": float(row["ended"]), "repetition": repetition(row["completion"])}
 
 
-def plain_means(subject: str, rows: Sequence[Row]) -> dict[str, float]:
-    """Return the means of `plain` for the start's or the base's completions: `text/start_length` and so on."""
-    return means([{f"text/{subject}_{name}": value for name, value in plain(row).items()} for row in rows])
+def plain_means(subject: str, rows: Sequence[Row]) -> Measured:
+    """Measure the means of `plain` for the start's or the base's completions: `text/start_length` and so on."""
+    values = [{f"text/{subject}_{name}": value for name, value in plain(row).items()} for row in rows]
+    return averaged([row["group"] for row in rows], values)
 
 
 def values(rows: Sequence[Row]) -> Values:
@@ -29,14 +31,19 @@ def values(rows: Sequence[Row]) -> Values:
     ]
 
 
-def metrics(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the metrics of all completions together, which are not means over completions."""
+def metrics(rows: Sequence[Row]) -> Measured:
+    """Measure all completions together: what is no mean over completions.
+
+    Distinct-n has no values by group: the jackknife's are far too wide, since it is the number of texts that it falls
+    with.
+    """
     completions = [row["completion"] for row in rows]
-    metrics = {f"text/distinct{n}": distinct(completions, n) for n in (1, 2)}
-    paired = [(row["completion"], row["chosen"]) for row in rows if row.get("chosen")]
+    measured = Measured({f"text/distinct{n}": distinct(completions, n) for n in (1, 2)})
+    paired = [row for row in rows if row.get("chosen")]
     if paired:
-        metrics |= bleu(*(list(side) for side in zip(*paired, strict=True)))
-    return metrics
+        bleu = Bleu([row["completion"] for row in paired], [row["chosen"] for row in paired])
+        measured |= jackknifed([row["group"] for row in paired], bleu)
+    return measured
 
 
 def ngrams(text: str, n: int) -> list[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from prefsweep.report.cells import Cell
+from prefsweep.report.cells import FEWEST_SEEDS, Cell
 from prefsweep.report.completions import Completions
 from prefsweep.report.formatting import number
 from prefsweep.report.runs import NAMES, records, stage_file
@@ -17,13 +17,19 @@ INTERVALS = {  # by what an interval is over
     "seeds and prompts": "mean over seeds ± half-width of its 95% interval over new seeds and new prompts (variance of "
     "seeds, of prompts and of both together, prompts clustered by group, Satterthwaite's degrees of freedom)",
     "prompts": "the 95% interval of a single run is over prompts alone: another seed may differ by more",
-    "seeds": "a metric without values of single completions has the mean over seeds ± half-width of its 95% Student-t "
+    "seeds": "a metric without values by prompt has the mean over seeds ± half-width of its 95% Student-t "
     "interval, which is over seeds alone",
-    "": "a value without an interval is a single run",
+    "": "a value without an interval is a single run, or equal in all by definition",
+}
+BOUND = "≤ and ≥: a bound on what is expected of more samples, without interval or mark"
+ESTIMATORS = {  # by the estimator of metrics that are no means
+    "jackknife": "over prompts the variance of {} is the jackknife's",
+    "median": "over prompts the variance of {} is Woodruff's",
 }
 MARKS = (
-    "bold: better than every other row of its column; *: worse than its best; both paired over seeds and prompts, "
-    "p < .05 after Holm's correction over all pairs of rows in the column"
+    "bold: better than every other row of its column; *: worse than its best; by t-tests of the difference, paired "
+    "over seeds and prompts, with the intervals' variance and degrees of freedom, p < .05 after Holm's correction over "
+    f"all pairs of rows in the column, from {FEWEST_SEEDS} seeds on"
 )
 
 
@@ -31,10 +37,20 @@ def caption(runs: pd.DataFrame, keys: Sequence[str], cells: Sequence[Cell]) -> s
     """Return what is equal in all rows, what every ± and mark means, and which runs the numbers stand for."""
     first, counted = runs.iloc[0], runs[runs["has_result"]]
     measured = [cell for cell in cells if cell.mean is not None]
+    by_prompt = [cell.metric for cell in measured if "prompts" in cell.over]
+    headings = {
+        estimator: ", ".join(dict.fromkeys(metric.heading for metric in by_prompt if metric.estimator == estimator))
+        for estimator in ESTIMATORS
+    }
     sources = {cell.published.source for cell in cells if cell.published}
     sentences = {  # each with whether it applies
         ", ".join(f"{name} {first[name]}" for name in NAMES if name not in keys): True,
-        **{text: any(cell.over == over for cell in measured) for over, text in INTERVALS.items()},
+        **{
+            text: any(cell.over == over for cell in measured if not cell.metric.bound)
+            for over, text in INTERVALS.items()
+        },
+        BOUND: any(cell.metric.bound for cell in measured),
+        **{text.format(headings[estimator]): bool(headings[estimator]) for estimator, text in ESTIMATORS.items()},
         WILSON: any(cell.is_rate for cell in measured),
         f"{prompts_text(counted)} a run": bool(prompts_text(counted)),
         labels_text(counted): all(cell.metric.name != LABELS for cell in cells),

@@ -13,7 +13,7 @@ from prefsweep.report.formatting import NOTHING, decimals_for, number, value_tex
 from prefsweep.report.metrics import Metric
 from prefsweep.report.statistics import Estimate, crossed, effective_size, holm, over_seeds, wilson
 
-AGREE = 1e-6  # completions are a metric's own where their mean is what run.json says, to this share
+AGREE = 1e-6  # values by group are a metric's own where their mean is what run.json says, to this share
 FEWEST_SEEDS = 5  # for a test: with fewer, a p-value says more of the luck of three draws
 LEVEL = 0.05
 Interval = tuple[float, float]
@@ -37,8 +37,8 @@ class Published(NamedTuple):
 class Cell:
     """`runs` are those of the row that have the metric, with its `values`; `expected` is how many could have it.
 
-    `across` are the values of the keys that are spread over columns. `prompts` are the runs' completions by prompt
-    group, where all completed the same prompts. The 95% `interval` of the mean is `over` seeds, prompts or both.
+    `across` are the values of the keys that are spread over columns. `prompts` is the runs' metric by prompt
+    group, where all were measured on the same prompts. The 95% `interval` of the mean is `over` seeds, prompts or both.
     `mark_column` fills in the decimals of the column, and whether the cell is significantly better than every other or
     worse than the best; None where there were too few runs to ask.
     """
@@ -80,9 +80,9 @@ class Cell:
         return self.mean_text(self.decimals) + (f" (n = {len(self.values)})" if is_partial else "")
 
     def mean_text(self, decimals: int) -> str:
-        """Return `0.573 ± 0.021`, or `0.87 [0.84, 0.90]` for a rate."""
+        """Return `0.573 ± 0.021`, `0.87 [0.84, 0.90]` for a rate, or `≤ 0.72` for a bound."""
         if self.mean is None or self.interval is None:
-            return NOTHING if self.mean is None else number(self.mean, decimals)
+            return NOTHING if self.mean is None else f"{self.metric.bound} {number(self.mean, decimals)}".strip()
         low, high = self.interval
         half_width = f" ± {number((high - low) / 2, decimals)}"
         return number(self.mean, decimals) + (bracketed(self.interval, decimals) if self.is_rate else half_width)
@@ -107,15 +107,15 @@ def make_cell(
     having, values = runs if has_metric.all() else runs[has_metric], tuple(column[has_metric].tolist())
     prompts = common_prompts([completions.of(identity, metric.name) for identity in having["target_identity"]], values)
     mean = fmean(values) if values else None
-    interval, over = interval_of(values, prompts, metric.kind == "rate")
+    interval, over = (None, "") if metric.bound else interval_of(values, prompts, metric.kind == "rate")
     return Cell(metric, across, having, values, int(has_result.sum()), prompts, mean, interval, over, **rest)
 
 
 def interval_of(values: Sequence[float], prompts: Prompts | None, is_rate: bool) -> tuple[Interval | None, str]:
     """Return the 95% interval of the mean, Wilson's for a rate, else symmetric, and what it is over."""
     estimate = over_seeds(values) if prompts is None else crossed(prompts.means, prompts.sizes)
-    if estimate is None:
-        return None, ""
+    if estimate is None or (is_constant(estimate) and not (is_rate and estimate.mean in (0, 1))):
+        return None, ""  # nothing varies: one run, or a value by identity, as a rate against itself
     if prompts is None:
         return estimate.around(fmean(values)), "seeds"
     seeds, groups = prompts.means.shape
@@ -126,10 +126,14 @@ def interval_of(values: Sequence[float], prompts: Prompts | None, is_rate: bool)
     return wilson(min(max(fmean(values), 0.0), 1.0), size, estimate.degrees), over
 
 
-def common_prompts(by_run: Sequence[Prompts | None], values: Sequence[float]) -> Prompts | None:
-    """Return the completions of several runs side by side.
+def is_constant(estimate: Estimate) -> bool:
+    return estimate.variance <= (AGREE * max(1.0, abs(estimate.mean))) ** 2
 
-    None where a run has none, or completed other prompts, or its completions are not what the metric is the mean of.
+
+def common_prompts(by_run: Sequence[Prompts | None], values: Sequence[float]) -> Prompts | None:
+    """Return a metric of several runs by prompt group, side by side.
+
+    None where a run has no such values, or other prompts, or the metric is not their mean.
     """
     parts = [part for part in by_run if part is not None]
     if len(parts) < len(by_run) or not parts or not all(are_same(part, parts[0]) for part in parts):
@@ -162,14 +166,14 @@ def mark_column(cells: Sequence[Cell]) -> None:
 
     The family of tests is every pair of rows, whichever turns out to be the best one. Only the best row's differences
     are computed; of the others it is assumed that they are less significant, which corrects these more strictly than
-    Holm asks. Nobody is best of a cost by having done nothing. A metric without values of single completions has no
-    marks: over seeds alone a test finds differences that are the luck of the shared prompts.
+    Holm asks. Nobody is best of a cost by having done nothing. A metric without values by prompt group has no marks:
+    over seeds alone a test finds differences that are the luck of the shared prompts. Nor has a bound.
     """
     metric, decimals = cells[0].metric, decimals_for(cell.mean for cell in cells)
     for cell in cells:
         cell.decimals = decimals
     entered = [cell for cell in cells if cell.prompts is not None and cell.has_enough_seeds]
-    if not metric.sign or metric.kind == "cost" or len(entered) < 2:
+    if not metric.sign or metric.kind == "cost" or metric.bound or len(entered) < 2:
         return
     best = max(entered, key=lambda cell: metric.sign * (cell.mean or 0.0))
     others = [cell for cell in entered if cell is not best]
@@ -183,8 +187,8 @@ def mark_column(cells: Sequence[Cell]) -> None:
 
 
 def difference(one: Cell, other: Cell) -> Estimate | None:
-    """Estimate one − other over seeds and prompts where both completed the same prompts, else over seeds alone."""
-    pairs = paired_by_seed(one, other)
+    """Estimate one − other over seeds and prompts where both have the same prompts, else over seeds alone."""
+    pairs = [] if one.metric.bound else paired_by_seed(one, other)
     if not pairs:
         return None
     if one.prompts is not None and other.prompts is not None and are_same(one.prompts, other.prompts):

@@ -1,13 +1,13 @@
-"""The values of every run's completions, averaged by prompt group: what an interval over prompts is computed from.
+"""The metrics of every run by prompt group, as evaluation left them: what an interval over prompts is computed from.
 
-`completions.jsonl` of 500 prompts × 4 completions is megabytes of text, and a table of a thousand runs needs a thousand
-of them. Their averages are kept in one parquet a sweep, and a file is read again only when it has changed.
+A table of a thousand runs needs a thousand of those files. They are kept in one parquet a sweep, and a file is read
+again only when it has changed.
 """
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from prefsweep.evaluation.by_group import FILE
 from prefsweep.pipeline.files import atomic, read_jsonl
 from prefsweep.pipeline.store import RECORD
 from prefsweep.report.runs import Run, records, stage_file, stage_rows
@@ -22,7 +23,7 @@ from prefsweep.report.statistics import Array
 
 PARQUET = "completions.parquet"
 SAMPLES = "completions.jsonl"
-COUNT = " completions"  # after a metric's name: the column that says how many completions its mean is over
+COUNT = " rows"  # after a metric's name: the column that says how many completions or pairs are behind its value
 # Columns with one value a stage: the size and time of the file when it was read, how many prompts were completed and
 # which, the commit of the code, and the fingerprint of the data.
 ABOUT = ("size", "mtime", "prompts", "hash", "commit", "data")
@@ -31,7 +32,7 @@ EMPTY = pd.DataFrame(columns=["stage", "group", *ABOUT])
 
 
 class Prompts(NamedTuple):
-    """Completions by prompt group: which groups [G], their means [G], of several seeds [S, G], and their number [G]."""
+    """A metric by prompt group: which groups [G], their values [G], of several seeds [S, G], and their rows [G]."""
 
     groups: Array
     means: Array
@@ -40,7 +41,7 @@ class Prompts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Completions:
-    """A row for each target `stage` and prompt group: for each metric its mean and its count there, and `ABOUT`."""
+    """A row for each target `stage` and prompt group: for each metric its value and its rows there, and `ABOUT`."""
 
     frame: pd.DataFrame
 
@@ -62,7 +63,7 @@ class Completions:
         return {"group": groups} | {name: self.frame[name].to_numpy() for name in names}
 
     def of(self, identity: str | None, metric: str) -> Prompts | None:
-        """Return the completions that a target left with a value of the metric; None where none has."""
+        """Return what a target left of the metric by prompt group; None where nothing."""
         if identity not in self.rows or metric + COUNT not in self.columns:
             return None
         rows = self.rows[identity]
@@ -74,32 +75,34 @@ class Completions:
         return [self.about.get(identity or "", {}) for identity in runs["target_identity"]]
 
 
-def read_completions(runs: pd.DataFrame) -> Completions:
-    """Return the completions of the runs, and keep what was read of each sweep in its folder's parquet."""
+def read_completions(runs: pd.DataFrame, metrics: Collection[str] | None = None) -> Completions:
+    """Return what the runs left of these metrics (default: all), and keep all of each sweep in its folder's parquet."""
     sweeps: dict[Path, dict[str, Path]] = {}
     columns = ["folder", "outputs", "stages", "target", "target_identity"]
     for run in records(runs.loc[runs["has_result"], columns]):
-        path = stage_file(run, run["target"], SAMPLES)
+        path = stage_file(run, run["target"], FILE)
         if path is not None:
             sweeps.setdefault(run["folder"].parent, {})[run["target_identity"]] = path
-    frames = [read_sweep(folder / PARQUET, paths) for folder, paths in sweeps.items()]
+    frames = [read_sweep(folder / PARQUET, paths, metrics) for folder, paths in sweeps.items()]
     if len(frames) == 1:
         return Completions(frames[0])
     frame = pd.concat([EMPTY, *frames], ignore_index=True)
     return Completions(frame.drop_duplicates(["stage", "group"]))  # a stage may lie in two of the sweeps
 
 
-def read_sweep(path: Path, files: Mapping[str, Path]) -> pd.DataFrame:
+def read_sweep(path: Path, files: Mapping[str, Path], metrics: Collection[str] | None = None) -> pd.DataFrame:
     """Return what the parquet at `path` holds and what lies in the other files, by identity of the stage."""
     stored, about = EMPTY, {}
     with contextlib.suppress(OSError, ValueError, KeyError):  # absent, or not a file of ours: all is read again
-        frame = pd.read_parquet(path)
+        frame = read_parquet(path, metrics)
         about, stored = Completions(frame).about, frame
     stats = {identity: file.stat() for identity, file in files.items()}
     read = {identity: (row["size"], row["mtime"]) for identity, row in about.items()}
     new = [name for name, stat in stats.items() if read.get(name) != (stat.st_size, stat.st_mtime_ns)]
     if not new:
         return stored
+    if about and metrics is not None:
+        stored = read_parquet(path, None)  # all of it is written again
     frames = [stored[~stored["stage"].isin(new)], *(summarise(files[name], name) for name in new)]
     frame = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
     frame = frame.astype(dict.fromkeys(WORDS, "category"))
@@ -108,13 +111,25 @@ def read_sweep(path: Path, files: Mapping[str, Path]) -> pd.DataFrame:
     return frame
 
 
+def read_parquet(path: Path, metrics: Collection[str] | None) -> pd.DataFrame:
+    """Return the parquet's columns of these metrics alone: there are many, and a table shows few of them."""
+    if metrics is None:
+        return pd.read_parquet(path)
+    from pyarrow.parquet import read_schema  # type: ignore[import-untyped]
+
+    wanted = {"stage", "group", *ABOUT, *metrics, *(metric + COUNT for metric in metrics)}
+    return pd.read_parquet(path, columns=[name for name in read_schema(path).names if name in wanted])
+
+
 def summarise(path: Path, identity: str) -> pd.DataFrame:
-    """Return the rows of one stage's completions in the frame."""
-    stat, rows, record = path.stat(), list(read_jsonl(path)), json.loads(path.with_name(RECORD).read_text())
-    values = pd.DataFrame([row["values"] for row in rows], dtype=float)
-    by_group = values.groupby([row["group"] for row in rows], sort=False)
-    frame = pd.concat([by_group.mean(), by_group.count().add_suffix(COUNT)], axis=1).rename_axis("group").reset_index()
-    prompts = sorted({json.dumps([row["id"], row["prompt"]]) for row in rows})
+    """Return the rows of one stage in the frame."""
+    stat, record = path.stat(), json.loads(path.with_name(RECORD).read_text())
+    columns = {}
+    for row in read_jsonl(path):
+        columns[row["metric"]] = pd.Series(row["values"], row["groups"], dtype=float)
+        columns[row["metric"] + COUNT] = pd.Series(row["rows"], row["groups"], dtype=float)
+    frame = pd.DataFrame(columns).rename_axis("group").reset_index()
+    prompts = sorted({json.dumps([row["id"], row["prompt"]]) for row in read_jsonl(path.with_name(SAMPLES))})
     return frame.assign(
         stage=identity,
         size=stat.st_size,

@@ -20,7 +20,7 @@ from prefsweep.report.writers import print_lines
 PROMPTS = 5
 NOTE = (
     "difference: B − A ± half-width of its 95% interval over prompts, paired; of two single runs, so that other seeds "
-    "may differ by more. Without an interval: no values of single completions."
+    "may differ by more. Without an interval: no values by prompt group."
 )
 
 

@@ -20,6 +20,8 @@ class Metric:
     better: Better = "neither"
     kind: Kind = "score"
     default: bool = False
+    estimator: Literal["mean", "jackknife", "median"] = "mean"  # how its values by prompt group come about
+    bound: Literal["", "≤", "≥"] = ""  # the truth is that much at most or at least: a bound has no interval, nor a mark
 
     @property
     def sign(self) -> int:
@@ -49,14 +51,14 @@ ENTRIES = [
     Metric("judge/mean_helpful", "judge score, helpful", "higher", default=True),
     Metric("judge/hmr", "HmR", "higher", "rate", default=True),
     Metric("judge/hpr", "HpR", "higher", "rate", default=True),
-    Metric("judge/cas", "CAS", "higher", "share", default=True),
+    Metric("judge/cas", "CAS", "higher", "share", default=True, estimator="jackknife"),
     Metric("kl/base", "KL to base", "neither", "kl", default=True),
     Metric("kl/start", "KL to start", "neither", "kl", default=True),
-    Metric("frontier/optimal_gain", "optimal gain at same KL", default=True),
-    Metric("frontier/efficiency", "share of optimal gain", "higher", default=True),
+    Metric("frontier/optimal_gain", "optimal gain at same KL", default=True, bound="≥"),
+    Metric("frontier/efficiency", "share of optimal gain", "higher", default=True, bound="≤"),
     Metric("preference/accuracy", "preference accuracy", "higher", "rate", default=True),
-    Metric("text/bleu", "BLEU", "higher", default=True),
-    Metric("text/bleu1", "BLEU-1", "higher", default=True),
+    Metric("text/bleu", "BLEU", "higher", default=True, estimator="jackknife"),
+    Metric("text/bleu1", "BLEU-1", "higher", default=True, estimator="jackknife"),
     Metric("text/rouge1", "ROUGE-1", "higher", default=True),
     Metric("text/rouge2", "ROUGE-2", "higher", default=True),
     Metric("text/rougeL", "ROUGE-L", "higher", default=True),
@@ -64,20 +66,35 @@ ENTRIES = [
     Metric("text/ended", "ended with EOS", "neither", "rate", default=True),
     Metric("judge/well_formed", "well-formed", "higher", "share", default=True),
     Metric("judge/gain_per_1000_labels", "gain per 1,000 labels", "higher"),
-    Metric("judge/median", "judge score, median", "higher"),
+    Metric("judge/median", "judge score, median", "higher", estimator="median"),
+    Metric("judge/std", "judge score, standard deviation", estimator="jackknife"),
     Metric("judge/start_mean", "judge score of the start"),
-    Metric("judge/start_median", "judge score of the start, median"),
-    Metric("judge/win_rate_length_controlled", "win rate vs base, length-controlled", "higher", "share"),
-    Metric("judge/win_rate_chosen_length_controlled", "win rate vs chosen, length-controlled", "higher", "share"),
+    Metric("judge/start_median", "judge score of the start, median", estimator="median"),
+    Metric(
+        "judge/win_rate_length_controlled",
+        "win rate vs base, length-controlled",
+        "higher",
+        "share",
+        estimator="jackknife",
+    ),
+    Metric(
+        "judge/win_rate_chosen_length_controlled",
+        "win rate vs chosen, length-controlled",
+        "higher",
+        "share",
+        estimator="jackknife",
+    ),
     Metric("judge/ties", "ties with base", "neither", "rate"),
     Metric("judge/ties_chosen", "ties with chosen", "neither", "rate"),
     Metric("judge/truncated", "truncated for the judge", "neither", "rate"),
     Metric("preference/margin", "preference margin", "higher"),
     Metric("preference/loss", "preference loss", "lower"),
-    Metric("preference/perplexity_chosen", "perplexity of chosen", "lower"),
+    Metric("preference/perplexity_chosen", "perplexity of chosen", "lower", estimator="jackknife"),
     Metric("text/rougeLsum", "ROUGE-Lsum", "higher"),
     Metric("text/coherence", "coherence", "lower"),
     Metric("text/repetition", "repetition", "lower"),
+    Metric("kl/base_per_token", "KL to base, per token", "neither", "kl", estimator="jackknife"),
+    Metric("kl/start_per_token", "KL to start, per token", "neither", "kl", estimator="jackknife"),
     # Of training histories, by which `prefsweep best` may choose.
     Metric("validation/loss", "validation loss", "lower"),
     Metric("validation/score", "validation score", "higher"),

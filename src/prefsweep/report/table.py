@@ -128,14 +128,14 @@ def table(
 
     `metrics` are columns; default: those well known. Runs that are not comparable are refused.
     """
-    completions = read_completions(runs) if completions is None else completions
+    names = default_metrics(runs) if metrics is None else list(metrics)
+    completions = read_completions(runs, names) if completions is None else completions
     sets = comparable_sets(runs, completions)
     if len(sets) > 1:
         raise UserError(
             f"table: these runs differ in {reason(sets, completions)} and share no table; name folders of runs with "
             "one judge, the same prompts and one decoding"
         )
-    names = default_metrics(runs) if metrics is None else list(metrics)
     refuse_unknown(names, "metric", metric_names(runs))
     keys = row_keys(runs, rows, across)
     spread = [values for values, _ in sorted_groups(runs, across)]

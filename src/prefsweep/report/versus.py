@@ -11,14 +11,15 @@ from prefsweep.report.table import Table
 from prefsweep.report.writers import csv_text, pipe_table
 
 NOTE = (
-    "Difference: the first minus the second, paired over seeds and prompts where both have them, ± half-width of its "
-    f"95% interval. More than noise: p < .05 after Holm's correction over the lines here, from {FEWEST_SEEDS} seeds on."
+    "Difference: the first minus the second, paired over seeds and prompts, of a cost over seeds, ± half-width of its "
+    "95% interval. More than noise: p < .05 in a t-test with that interval's variance and degrees of freedom, after "
+    f"Holm's correction over the lines here, from {FEWEST_SEEDS} seeds on."
 )
 
 
 @dataclass(eq=False)
 class Line:
-    """One metric of the two rows: their difference, and its p-value, corrected; None with too few seeds."""
+    """One metric of the two rows: their difference, and its p-value, corrected; None where no test holds its level."""
 
     cells: tuple[Cell, Cell]
     difference: Estimate | None
@@ -31,10 +32,18 @@ class Line:
         return None if gap == 0 else int(gap < 0)
 
     @property
+    def is_testable(self) -> bool:
+        """Whether prompts enter the test: over seeds alone their luck would pass for a difference, but of a cost."""
+        return all(cell.prompts is not None or cell.metric.kind == "cost" for cell in self.cells)
+
+    @property
     def verdict(self) -> str:
+        if self.cells[0].metric.bound:
+            return "untested: bounds"
+        if few := [len(cell.runs) for cell in self.cells if not cell.has_enough_seeds]:
+            return f"untested: {min(few)} seed{'s' * (min(few) != 1)}"
         if self.p_value is None:
-            few = [len(cell.runs) for cell in self.cells if not cell.has_enough_seeds]
-            return f"untested: {min(few)} seed{'s' * (min(few) != 1)}" if few else "untested: no seed in common"
+            return f"untested: no {'seed in common' if self.difference is None else 'values by prompt'}"
         size = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         return f"{'yes' if self.p_value < LEVEL else 'no'}, {size}"
 
@@ -69,7 +78,7 @@ def versus(table: Table, names: Sequence[str]) -> Versus:
     rows = [row_of(table, name) for name in names]
     pairs = zip(*(table.rows[row].cells for row in rows), strict=True)
     lines = [Line(pair, difference(*pair)) for pair in pairs if all(cell.values for cell in pair)]
-    testable = [line for line in lines if all(cell.has_enough_seeds for cell in line.cells)]
+    testable = [line for line in lines if line.is_testable and all(cell.has_enough_seeds for cell in line.cells)]
     tested = [(line, line.difference.p_value) for line in testable if line.difference]
     for (line, _), adjusted in zip(tested, holm([p_value for _, p_value in tested]), strict=True):
         line.p_value = adjusted

@@ -16,6 +16,8 @@ ESCAPES = {
     "^": r"\textasciicircum{}",
     "−": r"\ensuremath{-}",
     "±": r"\ensuremath{\pm}",
+    "≤": r"\ensuremath{\leq}",
+    "≥": r"\ensuremath{\geq}",
     "–": "--",
     "×": r"\ensuremath{\times}",
     "²": r"\textsuperscript{2}",

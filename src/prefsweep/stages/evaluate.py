@@ -7,8 +7,9 @@ from typing import Any
 from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import EvaluateConfig
 from prefsweep.data.sources import load
-from prefsweep.evaluation import divergence, efficiency, judged, overlap, preference, text
-from prefsweep.evaluation.values import Values, joined, means
+from prefsweep.evaluation import by_group, divergence, efficiency, judged, overlap, preference, text
+from prefsweep.evaluation.by_group import Measured
+from prefsweep.evaluation.values import Values, joined
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.files import Row, read_jsonl, write_json, write_jsonl
 from prefsweep.pipeline.imports import import_object
@@ -32,7 +33,7 @@ def run(
     context: Context,
     **inputs: Path,
 ) -> dict[str, Any]:
-    """Return the metrics, and write the result's completions with their `values`, of which many metrics are the mean.
+    """Return the metrics; write their values by prompt group, and the result's completions with those of each.
 
     `inputs` are the scored samples `base`, `start` and `result`, and their policies, named in `POLICIES`; an absent one
     is the model's own weights. Optional are `pairs`, the judged test pairs, `frontier`, and `also_<dataset>`, the
@@ -47,19 +48,20 @@ def run(
     result = zip(rows["result"], values, strict=True)
     write_jsonl(folder / SAMPLES, (row | {"values": row_values} for row, row_values in result))
     write_json(folder / SIGNATURES, {"text/bleu": overlap.signature()})
-    metrics = sample_metrics(rows, pairs, values) | other_datasets(inputs)
+    measured = sample_metrics(rows, pairs, values) | other_datasets(inputs)
     if config.temperature == 1:
-        metrics |= divergence.start_to_base(policies["start"], policies["base"], rows["start"], forward)
+        measured |= divergence.start_to_base(policies["start"], policies["base"], rows["start"], forward)
     if "frontier" in inputs:
         axis = "kl/base" if config.frontier_of == "base" else "kl/start"
-        metrics |= efficiency.metrics(inputs["frontier"] / BY_PROMPT, rows["result"], values, axis, config.min_kl)
+        measured |= efficiency.metrics(inputs["frontier"] / BY_PROMPT, rows["result"], values, axis, config.min_kl)
     if dataset.pairs == "dataset":
         held_out = load(dataset, "test", tokenizer)[: config.pairs]
         subjects = policies["result"], policies["start"]
         lengths = config.max_length, config.prompt_tokens
-        metrics |= preference.metrics(*subjects, held_out, tokenizer, *lengths, forward, config.beta)
+        measured |= preference.metrics(*subjects, held_out, tokenizer, *lengths, forward, config.beta)
     context.cost.add(flops=forward.flops)
-    return metrics
+    write_jsonl(folder / by_group.FILE, measured.by_group)
+    return measured.metrics
 
 
 def load_policies(model: ModelConfig, inputs: dict[str, Path], where: Any) -> dict[str, Any]:
@@ -89,25 +91,30 @@ def completion_values(
     )
 
 
-def sample_metrics(rows: dict[str, list[Row]], pairs: judged.Pairs, values: Values) -> dict[str, float]:
-    """Return the metrics that follow from the samples and their values alone."""
-    averages = means(values)
-    return {
-        **averages,
-        **judged.metrics(rows["result"], rows["start"], rows["base"], averages, pairs),
-        **(judged.agreement(list(pairs.values())) if pairs else {}),
-        **text.metrics(rows["result"]),
-        **text.plain_means("start", rows["start"]),
-        **text.plain_means("base", rows["base"]),
-        **divergence.per_token(values, rows["result"]),
-    }
+def sample_metrics(rows: dict[str, list[Row]], pairs: judged.Pairs, values: Values) -> Measured:
+    """Measure what follows from the samples and their values alone."""
+    result, start, base = rows["result"], rows["start"], rows["base"]
+    return (
+        by_group.averaged([row["group"] for row in result], values)
+        | judged.metrics(result, start, base, values, pairs)
+        | Measured(judged.agreement(list(pairs.values())) if pairs else {})
+        | text.metrics(result)
+        | text.plain_means("start", start)
+        | text.plain_means("base", base)
+        | divergence.per_token(values, result)
+    )
 
 
-def other_datasets(inputs: dict[str, Path]) -> dict[str, float]:
+def other_datasets(inputs: dict[str, Path]) -> Measured:
     """Return the metrics on the prompts of other datasets: `judge/mean@imdb`."""
-    metrics: dict[str, float] = {}
+    measured = Measured()
     for name, folder in inputs.items():
         if name.startswith(OTHER):
-            record = json.loads((folder / RECORD).read_text())
-            metrics |= {f"{metric}@{name.removeprefix(OTHER)}": value for metric, value in record["metrics"].items()}
-    return metrics
+            dataset = name.removeprefix(OTHER)
+            metrics = json.loads((folder / RECORD).read_text())["metrics"]
+            rows = read_jsonl(folder / by_group.FILE)
+            measured |= Measured(
+                {f"{metric}@{dataset}": value for metric, value in metrics.items()},
+                [row | {"metric": f"{row['metric']}@{dataset}"} for row in rows],
+            )
+    return measured

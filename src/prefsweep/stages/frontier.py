@@ -27,20 +27,21 @@ def run(
     ids, groups, scores = read_scores(judged)
     rewards = {"judge": scores} | ({"reward": read_scores(rewarded)[2]} if rewarded else {})
     weights = frontier.resampled(groups, config.bootstrap_samples)
-    count, trusted = scores.shape[1], frontier.trusted_kl(scores.shape[1], config.trusted)
+    count = scores.shape[1]
     curves: dict[str, Any] = {}
     for name, tilting in rewards.items():
-        curve = frontier.tilted(tilting, scores)
+        curve, trusted = frontier.tilted(tilting, scores), frontier.trusted_kl(tilting, config.trusted)
         if name == "judge":
             np.savez(folder / BY_PROMPT, ids=ids, groups=groups, kl=curve.kl, value=curve.value, trusted=trusted)
         ns = [2**power for power in range(count.bit_length() - 1)]
         curves[name] = {
+            "trusted_kl": trusted,
             "optimal": list(points(curve, weights, trusted)),
             "best_of": [
                 {"n": n, "kl": frontier.best_of_kl(n), "value": frontier.best_of(tilting, scores, n)} for n in ns
             ],
         }
-    write_json(folder / CURVES, {"completions": count, "prompts": len(ids), "trusted_kl": trusted, "curves": curves})
+    write_json(folder / CURVES, {"completions": count, "prompts": len(ids), "curves": curves})
     end = curves["judge"]["optimal"][-1]
     return {"completions": count, "prompts": len(ids), "kl": end["kl"], "optimal": end["value"]}
 
