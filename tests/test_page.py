@@ -4,14 +4,14 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from prefsweep.report import figures, report
 from prefsweep.report.runs import read_runs
-from prefsweep.report.table import table
+from prefsweep.report.table import Table, table
 from recorded import write_completions, write_run
 
 
@@ -87,6 +87,23 @@ def test_one_or_two_numeric_keys_make_lines(tmp_path: Path) -> None:
     write_run(tmp_path / "none", "dpo", 1, {"judge/mean": 1.0})
     reported(tmp_path / "none")
     assert not (tmp_path / "none" / "effects.png").exists()
+
+
+def test_scores_are_drawn_by_the_rows_of_the_layout_whatever_its_metrics(tmp_path: Path, monkeypatch: Any) -> None:
+    """A colour is one row in all figures, and the effect of a setting needs no column of the score."""
+    for beta in (0.1, 1.0):
+        for size in (50, 100):
+            changes = {"stages.dpo.beta": beta, "dataset.size": size}
+            run = write_run(tmp_path / "s", "dpo", 1, {"judge/mean": beta, "text/length": 30}, **changes)
+    layout = {"metrics": ["text/length"], "rows": ["stages.dpo.beta", "dataset.size"]}
+    manifest = {"jobs": [path.name for path in run.parent.iterdir()], "report": layout}
+    (tmp_path / "s/sweep.json").write_text(json.dumps(manifest))
+    drawn: list[Table] = []
+    draw_runs = figures.draw_runs
+    monkeypatch.setattr(figures, "draw_runs", lambda scores: drawn.append(scores) or draw_runs(scores))
+    reported(tmp_path / "s")
+    assert [scores.keys for scores in drawn] == [("stages.dpo.beta", "dataset.size")]
+    assert (tmp_path / "s/effects.png").is_file()
 
 
 def test_every_metric_of_the_bars_has_its_panel_with_a_bar_a_row(tmp_path: Path) -> None:

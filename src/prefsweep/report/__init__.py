@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.text import Text
 
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_text
@@ -20,12 +20,11 @@ from prefsweep.report.curves import QUALITY
 from prefsweep.report.figures import draw_figures
 from prefsweep.report.page import to_html
 from prefsweep.report.runs import metric_names, read_runs, records
-from prefsweep.report.table import Table, comparable_sets, reason, table
+from prefsweep.report.table import Table, comparable_sets, default_metrics, reason, table
 from prefsweep.report.writers import print_lines, print_table, to_csv, to_latex, to_markdown
 
 BESIDE: dict[str, Callable[[Table], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}  # in a sweep's folder
 FORMATS = {**BESIDE, "html": lambda result: to_html([result], "prefsweep", Path())}
-PAGE = "report.html"
 
 
 def report(folder: Path, console: Console | None = None) -> list[Path]:
@@ -34,70 +33,70 @@ def report(folder: Path, console: Console | None = None) -> list[Path]:
     Runs that are not comparable have a table a set, table-2.md and so on. Returns what was written.
     """
     console = console or Console()
-    runs = read_runs([folder])
+    runs, manifest = read_runs([folder]), read_manifest(folder)
     completions = read_completions(runs)
     sets = comparable_sets(runs, completions)
     if len(sets) > 1:
-        say(console, f"the runs differ in {reason(sets, completions)}: a table each")
-    suffixes = ["", *(f"-{count}" for count in range(2, len(sets) + 1))]
-    parts = [report_set(*part, folder, completions, console) for part in zip(sets, suffixes, strict=True)]
-    tables, comparisons, files = map(list, zip(*parts, strict=True))
-    written = [path for of_set in files for path in of_set]
+        console.out(f"the runs differ in {reason(sets, completions)}: a table each")
+    tables, comparisons, written = [], [], []
+    for number, part in enumerate(sets, 1):
+        suffix = f"-{number}" if number > 1 else ""
+        result = laid_out(part, manifest, folder, completions, console)
+        texts = {folder / f"table{suffix}.{kind}": write(result) for kind, write in BESIDE.items()}
+        is_unchanged = all(path.is_file() and path.read_text() == text for path, text in texts.items())
+        has_scores = QUALITY in default_metrics(part)
+        scores = table(part, [QUALITY], result.keys, completions=completions) if has_scores else None
+        written += write_all(texts) + draw_figures(result, scores, folder, suffix, is_unchanged)
+        written += write_course(result, folder, suffix)
+        comparison = None
+        with printed_mistakes(console, "no versus.md"):
+            comparison = versus_rows.versus(result, names) if (names := manifest["report"].get("versus")) else None
+        if comparison:
+            print_lines(comparison.header, comparison.texts(), 1, comparison.note, console)
+            writers = {"md": versus_rows.to_markdown, "csv": versus_rows.to_csv}
+            written += write_all({folder / f"versus{suffix}.{kind}": to(comparison) for kind, to in writers.items()})
+        tables.append(result)
+        comparisons.append(comparison)
     figures = [path for path in written if path.suffix == ".png"]
-    title, command = folder.resolve().name, read_manifest(folder)["command"]
-    written += write_all({folder / PAGE: to_html(tables, title, folder, figures, command, comparisons)})
-    print_failures(runs, console)
+    page = to_html(tables, folder.resolve().name, folder, figures, manifest["command"], comparisons)
+    written += write_all({folder / "report.html": page})
+    for run in records(runs[runs["status"].isin(["failed", "diverged"])]):
+        console.out(run["status"], style="bold red", end=" ")
+        console.out(f"{run['name']}: {str(run['error']).strip().splitlines()[-1].strip()}")
     for path in written:
-        say(console, str(path))
+        console.out(path)
     return written
 
 
-def report_set(
-    runs: pd.DataFrame, suffix: str, folder: Path, completions: Completions, console: Console
-) -> tuple[Table, versus_rows.Versus | None, list[Path]]:
-    """Print and write the table of comparable runs, its figures, and two of its rows against each other."""
-    manifest = read_manifest(folder)
+def laid_out(
+    runs: pd.DataFrame, manifest: Mapping[str, Any], folder: Path, completions: Completions, console: Console
+) -> Table:
+    """Print and return the table of comparable runs as the experiment lays it out."""
     layout, published = manifest["report"], manifest["published"]
-    rows, metrics = layout.get("rows"), layout.get("metrics") or []
+    metrics = layout.get("metrics") or []
     if absent := [name for name in metrics if name not in metric_names(runs)]:
-        say(console, f"report: no run has {', '.join(absent)}: not in the table")
+        console.out(f"report: no run has {', '.join(absent)}: not in the table")
         metrics = [name for name in metrics if name not in absent]
-    try:
-        result = table(runs, metrics or None, rows, published=published, completions=completions)
-    except UserError as error:  # a layout that does not fit costs the layout, not the table
-        say(console, f"report: {error}; the table is the default one")
-        result = table(runs, published=published, completions=completions)
-    result = replace(result, caption=" ".join([result.caption, *extra_sentences(folder, layout, console)]))
-    print_table(result, console)
-    texts = {folder / f"table{suffix}.{kind}": write(result) for kind, write in BESIDE.items()}
-    is_unchanged = all(path.is_file() and path.read_text() == text for path, text in texts.items())
-    has_scores = QUALITY in runs and runs.loc[runs["has_result"], QUALITY].notna().any()
-    scores = table(runs, [QUALITY], completions=completions) if has_scores else None
-    files = write_all(texts) + draw_figures(result, scores, folder, suffix, is_unchanged)
-    files += write_course(result, folder, suffix)
-    try:
-        comparison = versus_rows.versus(result, layout["versus"]) if layout.get("versus") else None
-    except UserError as error:
-        say(console, str(error))
-        comparison = None
-    if comparison is not None:
-        print_lines(comparison.header, comparison.texts(), 1, console)
-        console.print(Text(comparison.note, style="dim"))
-        writers = {"md": versus_rows.to_markdown, "csv": versus_rows.to_csv}
-        files += write_all({folder / f"versus{suffix}.{kind}": write(comparison) for kind, write in writers.items()})
-    return result, comparison, files
-
-
-def extra_sentences(folder: Path, layout: Mapping[str, Any], console: Console) -> Iterator[str]:
-    """Yield the best configuration by a metric of validation, and a note, where the experiment has them."""
+    result, sentences = None, []
+    with printed_mistakes(console, "the table is the default one"):
+        result = table(runs, metrics or None, layout.get("rows"), published=published, completions=completions)
+    result = result or table(runs, published=published, completions=completions)
     if by := layout.get("best_by"):
-        try:
+        with printed_mistakes(console, "the caption names no best one"):
             choices = ranked(folder, by)
-            yield f"The best of {len(choices)} by {by} is {choices[0].words} ({choices[0].value_text})."
-        except UserError as error:  # costs the sentence alone
-            say(console, f"report: {error}; the caption names no best one")
-    if layout.get("note"):
-        yield layout["note"]
+            sentences = [f"The best of {len(choices)} by {by} is {choices[0].words} ({choices[0].value_text})."]
+    result = replace(result, caption=" ".join(filter(None, [result.caption, *sentences, layout.get("note")])))
+    print_table(result, console)
+    return result
+
+
+@contextmanager
+def printed_mistakes(console: Console, consequence: str) -> Iterator[None]:
+    """Print a mistake in the experiment's layout, which costs its part of the report and nothing else."""
+    try:
+        yield
+    except UserError as error:
+        console.out(f"report: {error}; {consequence}")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -129,14 +128,3 @@ def write_all(texts: Mapping[Path, str]) -> list[Path]:
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
-
-
-def print_failures(runs: pd.DataFrame, console: Console) -> None:
-    """Print a line for each run that failed or diverged: its name and the last line of its error."""
-    for run in records(runs[runs["status"].isin(["failed", "diverged"])]):
-        reason = str(run["error"]).strip().splitlines()[-1].strip()
-        console.print(Text.assemble((run["status"], "bold red"), f" {run['name']}: {reason}"), soft_wrap=True)
-
-
-def say(console: Console, line: str) -> None:
-    console.print(Text(line), soft_wrap=True)

@@ -115,7 +115,7 @@ def read_parquet(path: Path, metrics: Collection[str] | None) -> pd.DataFrame:
     """Return the parquet's columns of these metrics alone: there are many, and a table shows few of them."""
     if metrics is None:
         return pd.read_parquet(path)
-    from pyarrow.parquet import read_schema  # type: ignore[import-untyped]
+    from pyarrow.parquet import read_schema
 
     wanted = {"stage", "group", *ABOUT, *metrics, *(metric + COUNT for metric in metrics)}
     return pd.read_parquet(path, columns=[name for name in read_schema(path).names if name in wanted])

@@ -16,24 +16,12 @@ from prefsweep.pipeline.files import write_text
 from prefsweep.report.captions import INTERVALS, WILSON, judge_text
 from prefsweep.report.cells import Cell, common_prompts, interval_of
 from prefsweep.report.completions import Prompts
-from prefsweep.report.curves import QUALITY
-from prefsweep.report.figures import (
-    KINDS,
-    MOST_NAMED,
-    STYLE,
-    colour,
-    draw_frontiers,
-    draw_interval,
-    grid_of,
-    kl_axis,
-    label,
-    marker,
-    new_figure,
-    save,
-)
+from prefsweep.report.curves import MOST_NAMED, QUALITY
+from prefsweep.report.figures import KINDS, draw_frontiers, draw_interval, kl_axis
 from prefsweep.report.formatting import decimals_for
 from prefsweep.report.metrics import metric
 from prefsweep.report.runs import Run, input_identity, records, stage_rows
+from prefsweep.report.style import STYLE, colour, label, marker, new_figure, panels_of, save
 from prefsweep.report.table import Row, Table
 from prefsweep.report.writers import to_csv, to_markdown
 
@@ -59,7 +47,7 @@ def write_course(table: Table, folder: Path, suffix: str) -> list[Path]:
         write_text(path, text)
     figures = [folder / f"course{suffix}.{kind}" for kind in KINDS]
     with mpl.rc_context(STYLE):
-        save(draw_course(table, course), figures)
+        save(draw_course(table, course), NOTE, figures)
     return [*texts, *figures]
 
 
@@ -127,8 +115,8 @@ def draw_course(table: Table, course: Table) -> "Figure":
     divergence, start = kl_axis(runs)
     has_kl = any(cell.metric.name == divergence for cell in course.rows[0].cells)
     stages = list(dict.fromkeys(run["result"] for run in runs))
-    figure = new_figure(1.0 + 2.2 * ((has_kl + len(stages) + 1) // 2), NOTE)
-    panels = grid_of(figure, has_kl + len(stages), 2)
+    figure = new_figure(1.0 + 2.2 * ((has_kl + len(stages) + 1) // 2))
+    panels = panels_of(figure, has_kl + len(stages), 2)
     titles = [f"Against {metric(divergence).heading}"] * has_kl + [f"Course of {stage}" for stage in stages]
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, loc="left")

@@ -4,7 +4,7 @@ A function of a run yields points with `panel`, `x`, `xlabel`, `y`, and `line`, 
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -12,7 +12,11 @@ from prefsweep.pipeline.cost import TRACE
 from prefsweep.report.choice import HISTORY, JUDGED, VALIDATION, history
 from prefsweep.report.metrics import metric
 from prefsweep.report.runs import Run, is_number, records, stage_rows
+from prefsweep.report.style import colour, label, marker, new_figure, panels_of
 from prefsweep.report.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Point = dict[str, Any]
 TRAINING = {"loss": "loss", "margin": "reward margin", "score": "score"}  # of a history, each a panel
@@ -20,8 +24,38 @@ TRAINING = {"loss": "loss", "margin": "reward margin", "score": "score"}  # of a
 MEASURES = (JUDGED, *(VALIDATION + name for name in ("score", "accuracy", "loss")))
 COSTS = ("cost/labels", "cost/tokens_generated", "cost/flops", "cost/seconds", "cost/gpu_hours")
 QUALITY = "judge/mean"
+POWER = "GPU power in watts"
 MOST_RUNS = 60  # lines beyond that are a blot
+MOST_NAMED = 10  # rows in the legend
 MINUTE = 60
+
+
+def draw_panels(
+    table: Table, read: Callable[[Run], Iterator[Point]], ylabel: str = "", is_marked: bool = False
+) -> "Figure | None":
+    """Draw a panel for each `panel` and `xlabel` of the points, two a line, under a legend of the rows."""
+    points = points_of(table, read)
+    panels: list[Any] = list(points.groupby(["panel", "xlabel"], sort=False))
+    if not panels:
+        return None
+    figure = new_figure(0.9 + 1.9 * ((len(panels) + 1) // 2))
+    grid = panels_of(figure, len(panels), 2)
+    for axes, ((title, xlabel), part) in zip(grid, panels, strict=True):
+        for (row, _, line), of_run in part.groupby(["row", "run", "line"], sort=False):
+            shape, width = marker(row) if is_marked else "", 1.3 if line == "--" else 0.8
+            axes.plot(of_run["x"], of_run["y"], line + shape, markersize=3.5, color=colour(row), linewidth=width)
+        if is_marked:  # from 0, with room for a marker at either end
+            most = axes.dataLim.x1 or 1
+            axes.set_xlim(-0.03 * most, 1.04 * most)
+        axes.set_ylim(bottom=0 if ylabel == POWER else None)
+        axes.set_title(title, loc="left")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+    handles = []
+    for row in sorted(points["row"].unique())[:MOST_NAMED]:
+        name = label(table, table.rows[row])
+        handles += grid[0].plot([], [], marker(row) if is_marked else "-", color=colour(row), label=name)
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+    return figure
 
 
 def points_of(table: Table, read: Callable[[Run], Iterator[Point]]) -> pd.DataFrame:
@@ -30,17 +64,15 @@ def points_of(table: Table, read: Callable[[Run], Iterator[Point]]) -> pd.DataFr
     Seeds are read in turn, so that every row shows before any shows twice. Where a stage reads its data more than once,
     its points are by `epoch`.
     """
-    turns = [(turn, row, run) for row, of in enumerate(table.rows) for turn, run in enumerate(records(of.runs))]
-    shown = sorted(turns, key=lambda each: each[:2])[:MOST_RUNS]
-    rows = [point | {"row": row, "run": run["identity"]} for _, row, run in shown for point in read(run)]
+    runs = pd.concat([of.runs.assign(row=row, turn=range(len(of.runs))) for row, of in enumerate(table.rows)])
+    shown = records(runs.sort_values("turn", kind="stable").head(MOST_RUNS))
+    rows = [point | {"row": run["row"], "run": run["identity"]} for run in shown for point in read(run)]
     points = pd.DataFrame(rows, columns=["panel", "xlabel", "x", "y", "line", "row", "run", "epoch"])
     points = points[points.groupby(["panel", "xlabel"])["x"].transform("nunique") > 1]
     epochs = points["epoch"].astype(float).groupby(points["panel"])
     by_epoch = (epochs.transform("max") > 1) & (epochs.transform("count") == epochs.transform("size"))
-    points = points.assign(
-        x=points["x"].mask(by_epoch, points["epoch"]), xlabel=points["xlabel"].mask(by_epoch, "epoch")
-    )
-    return points.sort_values("panel", kind="stable")
+    x, xlabel = points["x"].mask(by_epoch, points["epoch"]), points["xlabel"].mask(by_epoch, "epoch")
+    return points.assign(x=x, xlabel=xlabel).sort_values("panel", kind="stable")
 
 
 def training(run: Run) -> Iterator[Point]:

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.text import Text
 
 from prefsweep.errors import UserError
 from prefsweep.report.cells import difference, make_cell
 from prefsweep.report.completions import Completions, first_samples, read_completions
 from prefsweep.report.formatting import decimals_for, number, value_text
 from prefsweep.report.metrics import metric
-from prefsweep.report.runs import NAMES, Run, metric_names, read_runs, records, run_files, setting_names
+from prefsweep.report.runs import NAMES, metric_names, read_runs, records, run_files, setting_names
 from prefsweep.report.table import comparable_sets, reason
 from prefsweep.report.writers import print_lines
 
@@ -30,34 +29,23 @@ def diff(first: Path, second: Path, console: Console) -> None:
         if len(files) > 1:
             raise UserError(f"diff: {folder} holds {len(files)} runs; name the folder of one, as {files[0].parent}")
     runs = read_runs([first, second]).iloc[[0, -1]]  # one row where both are one run
-    for letter, run in zip("AB", records(runs), strict=True):
-        console.print(Text(f"{letter}: {run['name']} ({run['status']})"), soft_wrap=True)
-    print_part(["config", "A", "B"], setting_lines(runs), "their configs are equal", console)
+    a, b = records(runs)
+    for letter, run in (("A", a), ("B", b)):
+        console.out(f"{letter}: {run['name']} ({run['status']})")
+    keys = [key for key in ["seed", *NAMES, *setting_names(runs)] if a[key] != b[key]]
+    settings = [[key, value_text(a[key]), value_text(b[key])] for key in keys]
+    print_lines(["config", "A", "B"], settings, 1, f"{len(keys)} settings differ", console)
     completions = read_completions(runs)
     sets = comparable_sets(runs, completions)
     if len(sets) > 1:
-        note = f"they differ in {reason(sets, completions)}: their metrics are not comparable"
-        console.print(Text(note), soft_wrap=True)
-    print_part(["metric", "A", "B", "difference"], metric_lines(runs, completions), "no metric in common", console)
-    console.print(Text(NOTE, style="dim"))
-    for prompt, *completed in islice(completed_by_both(*records(runs)), PROMPTS):
-        console.print(Text(f"\n{prompt}", style="italic"))
-        for letter, text in zip("AB", completed, strict=True):
-            console.print(Text.assemble((f"{letter} ", "bold"), text))
-
-
-def print_part(header: list[str], lines: Iterator[list[str]], otherwise: str, console: Console) -> None:
-    if rows := list(lines):
-        print_lines(header, rows, 1, console)
-    else:
-        console.print(Text(otherwise, style="dim"))
-
-
-def setting_lines(runs: pd.DataFrame) -> Iterator[list[str]]:
-    for key in ["seed", *NAMES, *setting_names(runs)]:
-        a, b = runs[key]
-        if a != b:
-            yield [key, value_text(a), value_text(b)]
+        console.out(f"they differ in {reason(sets, completions)}: their metrics are not comparable")
+    metrics = list(metric_lines(runs, completions))
+    print_lines(["metric", "A", "B", "difference"], metrics, 1, NOTE if metrics else "no metric in common", console)
+    samples, others = first_samples(a), first_samples(b)
+    for identity in islice((identity for identity in samples if identity in others), PROMPTS):
+        console.out(f"\n{samples[identity]['prompt']}", style="italic")
+        for letter, sample in (("A", samples[identity]), ("B", others[identity])):
+            console.out(f"{letter} [{number(sample['scores']['score'], 3)}]{sample['completion']}")
 
 
 def metric_lines(runs: pd.DataFrame, completions: Completions) -> Iterator[list[str]]:
@@ -69,12 +57,3 @@ def metric_lines(runs: pd.DataFrame, completions: Completions) -> Iterator[list[
             estimate = difference(*(make_cell(runs.iloc[[row]], metric(name), completions) for row in (1, 0)))
             interval = "" if estimate is None else f" ± {number(estimate.half_width, decimals)}"
             yield [name, number(a, decimals), number(b, decimals), number(b - a, decimals) + interval]
-
-
-def completed_by_both(a: Run, b: Run) -> Iterator[tuple[str, str, str]]:
-    """Yield the prompts that both completed, with the first completion of each after its score."""
-    others = first_samples(b)
-    for identity, row in first_samples(a).items():
-        if identity in others:
-            texts = (f"[{number(of['scores']['score'], 3)}]{of['completion']}" for of in (row, others[identity]))
-            yield row["prompt"], *texts

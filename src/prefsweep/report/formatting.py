@@ -24,6 +24,10 @@ def key_heading(key: str) -> str:
     return key.removeprefix("stages.")
 
 
+def setting_text(key: str, value: Any) -> str:
+    return f"{key_heading(key)} {value_text(value)}"
+
+
 def decimals_for(means: Iterable[float | None]) -> int:
     """Return how many decimals show three digits of the column's largest value; below 0 from a million on."""
     largest = max((abs(value) for value in means if value is not None), default=0.0)

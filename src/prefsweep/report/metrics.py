@@ -6,9 +6,9 @@ A metric is a function in `evaluation/` that computes it, and one entry here.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Better = Literal["higher", "lower", "neither"]
+HIGHER, LOWER = 1, -1  # which way is better
 # rate: the mean of completions that are each 0, ½ or 1. share: another number between 0 and 1. score: on any scale.
-Kind = Literal["score", "rate", "share", "kl", "length", "cost"]
+Kind = Literal["score", "rate", "share", "cost"]
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,11 @@ class Metric:
 
     name: str
     heading: str
-    better: Better = "neither"
+    sign: int = 0  # HIGHER, LOWER, or 0 where neither is better
     kind: Kind = "score"
     default: bool = False
     estimator: Literal["mean", "jackknife", "median"] = "mean"  # how its values by prompt group come about
     bound: Literal["", "≤", "≥"] = ""  # the truth is that much at most or at least: a bound has no interval, nor a mark
-
-    @property
-    def sign(self) -> int:
-        """1 where more is better, −1 where less is, 0 where neither."""
-        return {"higher": 1, "lower": -1, "neither": 0}[self.better]
 
 
 COSTS = {
@@ -44,67 +39,67 @@ TOTALS = {"method": ("cost/", ""), "whole": ("cost/whole/", " of all stages"), "
 
 # In the order in which a table lists them.
 ENTRIES = [
-    Metric("judge/mean", "judge score", "higher", default=True),
-    Metric("judge/win_rate", "win rate vs base", "higher", "rate", default=True),
-    Metric("judge/win_rate_chosen", "win rate vs chosen", "higher", "rate", default=True),
-    Metric("judge/mean_harmful", "judge score, harmful", "higher", default=True),
-    Metric("judge/mean_helpful", "judge score, helpful", "higher", default=True),
-    Metric("judge/hmr", "HmR", "higher", "rate", default=True),
-    Metric("judge/hpr", "HpR", "higher", "rate", default=True),
-    Metric("judge/cas", "CAS", "higher", "share", default=True, estimator="jackknife"),
-    Metric("kl/base", "KL to base", "neither", "kl", default=True),
-    Metric("kl/start", "KL to start", "neither", "kl", default=True),
+    Metric("judge/mean", "judge score", HIGHER, default=True),
+    Metric("judge/win_rate", "win rate vs base", HIGHER, "rate", default=True),
+    Metric("judge/win_rate_chosen", "win rate vs chosen", HIGHER, "rate", default=True),
+    Metric("judge/mean_harmful", "judge score, harmful", HIGHER, default=True),
+    Metric("judge/mean_helpful", "judge score, helpful", HIGHER, default=True),
+    Metric("judge/hmr", "HmR", HIGHER, "rate", default=True),
+    Metric("judge/hpr", "HpR", HIGHER, "rate", default=True),
+    Metric("judge/cas", "CAS", HIGHER, "share", default=True, estimator="jackknife"),
+    Metric("kl/base", "KL to base", default=True),
+    Metric("kl/start", "KL to start", default=True),
     Metric("frontier/optimal_gain", "optimal gain at same KL", default=True, bound="≥"),
-    Metric("frontier/efficiency", "share of optimal gain", "higher", default=True, bound="≤"),
-    Metric("preference/accuracy", "preference accuracy", "higher", "rate", default=True),
-    Metric("text/bleu", "BLEU", "higher", default=True, estimator="jackknife"),
-    Metric("text/bleu1", "BLEU-1", "higher", default=True, estimator="jackknife"),
-    Metric("text/rouge1", "ROUGE-1", "higher", default=True),
-    Metric("text/rouge2", "ROUGE-2", "higher", default=True),
-    Metric("text/rougeL", "ROUGE-L", "higher", default=True),
-    Metric("text/length", "completion length", "neither", "length", default=True),
-    Metric("text/ended", "ended with EOS", "neither", "rate", default=True),
-    Metric("judge/well_formed", "well-formed", "higher", "share", default=True),
-    Metric("judge/gain_per_1000_labels", "gain per 1,000 labels", "higher"),
-    Metric("judge/median", "judge score, median", "higher", estimator="median"),
+    Metric("frontier/efficiency", "share of optimal gain", HIGHER, default=True, bound="≤"),
+    Metric("preference/accuracy", "preference accuracy", HIGHER, "rate", default=True),
+    Metric("text/bleu", "BLEU", HIGHER, default=True, estimator="jackknife"),
+    Metric("text/bleu1", "BLEU-1", HIGHER, default=True, estimator="jackknife"),
+    Metric("text/rouge1", "ROUGE-1", HIGHER, default=True),
+    Metric("text/rouge2", "ROUGE-2", HIGHER, default=True),
+    Metric("text/rougeL", "ROUGE-L", HIGHER, default=True),
+    Metric("text/length", "completion length", default=True),
+    Metric("text/ended", "ended with EOS", kind="rate", default=True),
+    Metric("judge/well_formed", "well-formed", HIGHER, "share", default=True),
+    Metric("judge/gain_per_1000_labels", "gain per 1,000 labels", HIGHER),
+    Metric("judge/median", "judge score, median", HIGHER, estimator="median"),
     Metric("judge/std", "judge score, standard deviation", estimator="jackknife"),
     Metric("judge/start_mean", "judge score of the start"),
     Metric("judge/start_median", "judge score of the start, median", estimator="median"),
     Metric(
         "judge/win_rate_length_controlled",
         "win rate vs base, length-controlled",
-        "higher",
+        HIGHER,
         "share",
         estimator="jackknife",
     ),
     Metric(
         "judge/win_rate_chosen_length_controlled",
         "win rate vs chosen, length-controlled",
-        "higher",
+        HIGHER,
         "share",
         estimator="jackknife",
     ),
-    Metric("judge/ties", "ties with base", "neither", "rate"),
-    Metric("judge/ties_chosen", "ties with chosen", "neither", "rate"),
-    Metric("judge/truncated", "truncated for the judge", "neither", "rate"),
-    Metric("preference/margin", "preference margin", "higher"),
-    Metric("preference/loss", "preference loss", "lower"),
-    Metric("preference/perplexity_chosen", "perplexity of chosen", "lower", estimator="jackknife"),
-    Metric("text/rougeLsum", "ROUGE-Lsum", "higher"),
-    Metric("text/coherence", "coherence", "lower"),
-    Metric("text/repetition", "repetition", "lower"),
-    Metric("kl/base_per_token", "KL to base, per token", "neither", "kl", estimator="jackknife"),
-    Metric("kl/start_per_token", "KL to start, per token", "neither", "kl", estimator="jackknife"),
+    Metric("judge/ties", "ties with base", kind="rate"),
+    Metric("judge/ties_chosen", "ties with chosen", kind="rate"),
+    Metric("judge/truncated", "truncated for the judge", kind="rate"),
+    Metric("preference/margin", "preference margin", HIGHER),
+    Metric("preference/loss", "preference loss", LOWER),
+    Metric("preference/perplexity_chosen", "perplexity of chosen", LOWER, estimator="jackknife"),
+    Metric("text/rougeLsum", "ROUGE-Lsum", HIGHER),
+    Metric("text/coherence", "coherence", LOWER),
+    Metric("text/repetition", "repetition", LOWER),
+    Metric("kl/base_per_token", "KL to base, per token", estimator="jackknife"),
+    Metric("kl/start_per_token", "KL to start, per token", estimator="jackknife"),
     # Of training histories, by which `prefsweep best` may choose.
-    Metric("validation/loss", "validation loss", "lower"),
-    Metric("validation/score", "validation score", "higher"),
-    Metric("validation/margin", "validation margin", "higher"),
-    Metric("validation/margin_nats", "validation margin in nats", "higher"),
-    Metric("validation/accuracy", "validation accuracy", "higher"),
-    Metric("validation/judge", "judge score on validation", "higher"),
-    Metric("validation/calibration_error", "validation calibration error", "lower"),
+    Metric("validation/loss", "validation loss", LOWER),
+    Metric("validation/score", "validation score", HIGHER),
+    Metric("validation/margin", "validation margin", HIGHER),
+    Metric("validation/margin_nats", "validation margin in nats", HIGHER),
+    Metric("validation/accuracy", "validation accuracy", HIGHER),
+    Metric("validation/judge", "judge score on validation", HIGHER),
+    Metric("validation/calibration_error", "validation calibration error", LOWER),
     *(
-        Metric(prefix + name, heading + suffix, "lower", "cost")
+        Metric(prefix + name, heading + suffix, LOWER, "cost")
         for prefix, suffix in TOTALS.values()
         for name, heading in COSTS.items()
     ),

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prefsweep.pipeline.store import RECORD
 from prefsweep.report.cells import Cell
@@ -17,7 +16,6 @@ from prefsweep.report.versus import Versus
 
 PROMPTS = 12  # whose completions are shown
 ROWS = 8  # of the table, side by side
-LONGEST = 1200  # characters of a prompt or a completion
 LAST_LINES = 12  # of a failed job's log
 LOG = "job.log"
 
@@ -34,9 +32,9 @@ def to_html(
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    environment.filters |= {"source": source_of, "value_text": value_text}
+    environment.filters |= {"source": source_of, "value_text": value_text, "score": lambda score: number(score, 3)}
     rows = {f"t{at}-r{index}": row for at, table in enumerate(tables) for index, row in enumerate(table.rows)}
-    groups: list[Any] = [(anchor, row.name, described(row, folder)) for anchor, row in rows.items()]
+    groups = [(anchor, row.name, described(row, folder)) for anchor, row in rows.items()]
     runs = [run for _, _, of_row in groups for run in of_row]
     page = environment.get_template("page.html").render(
         title=title,
@@ -45,10 +43,10 @@ def to_html(
         comparisons=[(at, versus) for at, versus in enumerate(comparisons) if versus is not None],
         failures=[run for run in runs if run["status"] != "finished"],
         figures=[(path.stem, base64.b64encode(path.read_bytes()).decode()) for path in figures],
-        samples=side_by_side(list(rows.values())),
+        samples=side_by_side(list(rows.values())[:ROWS]),
         groups=groups,
         command=command,
-        versions=versions([run for row in rows.values() for run in records(row.runs)]),
+        versions=versions(runs),
     )
     return "\n".join(line for line in page.splitlines() if line.strip()) + "\n"
 
@@ -67,33 +65,21 @@ def described(row: Row, folder: Path) -> list[Run]:
         details["metrics"] = {name: run[name] for name in names if run[name] == run[name]}
         run["href"] = Path(os.path.relpath(run["folder"].resolve() / "run.json", folder.resolve())).as_posix()
         run["details"] = json.dumps(details, indent=1, ensure_ascii=False)
-        run["last_lines"] = last_lines(run)
+        log = run["folder"] / LOG
+        lines = ["", f"{LOG}:", *log.read_text(errors="replace").splitlines()[-LAST_LINES:]] if log.is_file() else []
+        error = (run["error"] or "nothing was recorded").strip().splitlines()[-LAST_LINES:]
+        run["last_lines"] = "\n".join([*error, *lines])
     return runs
 
 
-def last_lines(run: Run) -> str:
-    """Return the end of a run's error and of its log."""
-    error, log = (run["error"] or "nothing was recorded").strip(), run["folder"] / LOG
-    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
-    return "\n".join([*error.splitlines()[-LAST_LINES:], *(["", f"{LOG}:", *lines] if lines else [])])
-
-
-def side_by_side(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the first prompts, with the completions by each row's first run that left any."""
-    prompts: dict[str, dict[str, Any]] = {}
-    for row in rows[:ROWS]:
-        samples = next(filter(None, map(first_samples, records(row.runs))), {})
-        for identity, sample in samples.items():
-            if len(prompts) < PROMPTS:
-                prompts.setdefault(identity, {"prompt": cut(sample["prompt"]), "completions": []})
-            if identity in prompts:
-                score, text = number(sample["scores"]["score"], 3), cut(sample["completion"])
-                prompts[identity]["completions"].append({"row": row.name, "score": score, "text": text})
-    return list(prompts.values())
-
-
-def cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
+def side_by_side(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, Run]]]]:
+    """Return the first prompts, each with the name of every row and what its first run that left any completed."""
+    by_row = [(row.name, next(filter(None, map(first_samples, records(row.runs))), {})) for row in rows]
+    prompts = {identity: sample["prompt"] for _, samples in by_row for identity, sample in samples.items()}
+    return [
+        (prompt, [(name, samples[identity]) for name, samples in by_row if identity in samples])
+        for identity, prompt in list(prompts.items())[:PROMPTS]
+    ]
 
 
 def versions(runs: Sequence[Run]) -> str:

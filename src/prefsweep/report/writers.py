@@ -10,23 +10,22 @@ from rich.text import Text
 
 from prefsweep.report.table import Table
 
-ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "−": r"\ensuremath{-}",
-    "±": r"\ensuremath{\pm}",
-    "≤": r"\ensuremath{\leq}",
-    "≥": r"\ensuremath{\geq}",
-    "–": "--",
-    "×": r"\ensuremath{\times}",
-    "²": r"\textsuperscript{2}",
-    "<": r"\ensuremath{<}",
-    ">": r"\ensuremath{>}",
-    "|": r"\textbar{}",
-    **{character: "\\" + character for character in "&%$#_{}"},
-    **{"\ue000": r"\textbf{", "\ue001": "}", "\ue002": r"\textsuperscript{*}"},  # marks of cells, in no other text
-}
+ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+        "²": r"\textsuperscript{2}",
+        "|": r"\textbar{}",
+        **{
+            sign: rf"\ensuremath{{{code}}}"
+            for sign, code in zip("−±×≤≥<>", ("-", r"\pm", r"\times", r"\leq", r"\geq", "<", ">"), strict=True)
+        },
+        **{character: "\\" + character for character in "&%$#_{}"},
+        **{"\ue000": r"\textbf{", "\ue001": "}", "\ue002": r"\textsuperscript{*}"},  # marks of cells, in no other text
+    }
+)
 
 
 def to_markdown(table: Table) -> str:
@@ -51,7 +50,7 @@ def to_latex(table: Table) -> str:
 
 
 def latex(text: str) -> str:
-    escaped = "".join(ESCAPES.get(character, character) for character in text)
+    escaped = text.translate(ESCAPES)
     # In braces: a row that began with [ would be read as an argument of the line break before it.
     return f"{{{escaped}}}" if text.startswith("[") else escaped
 
@@ -64,21 +63,17 @@ def to_csv(table: Table) -> str:
     lines = []
     for row in table.rows:
         keys = dict(zip(table.keys, row.keys, strict=True)) | {"tally": row.tally}
-        for cell in row.cells:
-            low, high = cell.interval or (None, None)
-            values = {"metric": cell.metric.name, "mean": cell.mean, "low_95": low, "high_95": high}
-            values |= {"interval_over": cell.over, "sd": stdev(cell.values) if len(cell.values) > 1 else None}
-            published = cell.published._asdict() if cell.published else {}
-            left_out = row.runs.loc[~row.runs.index.isin(cell.runs.index), "folder"]
-            lines.append(
-                keys
-                | dict(zip(table.across, cell.across, strict=True))
-                | values
-                | {"n": len(cell.values), **cell.trail, "left_out": tuple(left_out)}
-                | {f"published_{name}": value for name, value in published.items()}
-            )
         if not row.cells:
             lines.append(keys | {"n": 0, "left_out": tuple(row.runs["folder"])})
+        for cell in row.cells:
+            low, high = cell.interval or (None, None)
+            line = keys | dict(zip(table.across, cell.across, strict=True))
+            line |= {"metric": cell.metric.name, "mean": cell.mean, "low_95": low, "high_95": high}
+            line |= {"interval_over": cell.over, "sd": stdev(cell.values) if len(cell.values) > 1 else None}
+            line |= {"n": len(cell.values), **cell.trail}
+            line["left_out"] = tuple(row.runs.loc[~row.runs.index.isin(cell.runs.index), "folder"])
+            published = cell.published._asdict() if cell.published else {}
+            lines.append(line | {f"published_{name}": value for name, value in published.items()})
     return csv_text(lines)
 
 
@@ -92,13 +87,14 @@ def csv_text(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def print_table(table: Table, console: Console) -> None:
-    print_lines(table.header, table.lines("**{}**", "{}*"), len(table.keys), console)
-    console.print(Text(f"{table.caption} {table.provenance}", style="dim"))
+    note = f"{table.caption} {table.provenance}"
+    print_lines(table.header, table.lines("**{}**", "{}*"), len(table.keys), note, console)
 
 
-def print_lines(header: Sequence[str], lines: Sequence[Sequence[str]], keys: int, console: Console) -> None:
+def print_lines(header: Sequence[str], lines: Sequence[Sequence[str]], keys: int, note: str, console: Console) -> None:
     """Print in as many blocks as the console's width asks for, the first `keys` columns in each: nothing is cut."""
-    frame = pd.DataFrame(lines, columns=list(header))
-    frame = frame.set_index(list(header[:keys])).rename_axis(columns=None) if keys else frame
-    text = frame.to_string(index=bool(keys), sparsify=False, line_width=max(console.width, 1))
-    console.print(Text(text), soft_wrap=True)
+    if lines:
+        frame = pd.DataFrame(lines, columns=list(header))
+        frame = frame.set_index(list(header[:keys])).rename_axis(columns=None) if keys else frame
+        console.out(frame.to_string(index=bool(keys), sparsify=False, line_width=max(console.width, 1)))
+    console.print(Text(note, style="dim"))
