@@ -77,7 +77,8 @@ def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Pa
 @pytest.mark.slow
 def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
-    assert place.run("-m", "method=base,dpo", "sweep=first", "tracking=off").returncode == 0
+    half = "dataset.share=[0,0.5]"  # the rest is the later judge's
+    assert place.run("-m", "method=base,dpo", "sweep=first", "tracking=off", half).returncode == 0
     trained = {name: place.stages(name) for name in ("pretrain", "dpo", "generate")}
 
     done = place.command("rescore", "multirun_sweeps/first", "scorer@judge=trained")
@@ -103,6 +104,7 @@ def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
     for asked, message in (
         (["multirun_sweeps/first", "scorer@judge=trained", "judge.code_version=99"], "dpo would be built again"),
         (["multirun_sweeps/first", "stages.dpo.beta=0.3"], "dpo would be built again"),
+        (["multirun_sweeps/first", "scorer@judge=trained", "dataset.share=null"], "set dataset.share=[0,0.5]"),
         (["multirun_sweeps/first"], "rescore: needs key=value"),
         (["nowhere", "scorer@judge=trained"], "no such folder"),
     ):

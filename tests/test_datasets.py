@@ -55,9 +55,9 @@ def configured(name: str, folder: Path, *words: str) -> Any:
 
 
 def splits(name: str, folder: Path, *words: str) -> dict[str, Examples]:
-    """Read anew: what another test has read of the same folder is released first."""
+    """All rows, read anew: what another test has read of the same folder is released first."""
     release_splits()
-    dataset = configured(name, folder, *words)
+    dataset = configured(name, folder, "dataset.share=null", *words)
     return {split: load(dataset, split) for split in SPLITS}
 
 

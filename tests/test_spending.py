@@ -63,6 +63,21 @@ def test_a_run_adds_up_what_its_stages_cost_and_what_it_paid(composed: Callable[
     assert roles["reward_model"].identity in method_stages(job)
 
 
+@pytest.mark.parametrize("method", ["sft", "dpo", "sft+dpo", "ppo", "sft+ppo"])
+def test_a_method_that_learns_its_labels_in_two_stages_has_them_once(
+    method: str, composed: Callable[..., Any], tmp_path: Path
+) -> None:
+    job = job_of(composed(f"method={method}", "scorer@judge=trained", "dataset.share=[0,0.5]"))
+    state = RunFile(job, tmp_path)
+    labels = {"sft": 24, "dpo": 24, "reward_model": 20, "judge_model": 9}  # the reward's training ended early
+    for stage in job.plan.stages:
+        counts = dict.fromkeys(COUNTS, 0) | {"labels": labels.get(stage.name, 0)}
+        state.built(stage, tmp_path, {"cost": counts | {"seconds": 1.0, "gpu_hours": 0.0}})
+    found = state.totals()
+    assert found["method"]["labels"] == (20 if method == "ppo" else 24)
+    assert found["whole"]["labels"] == found["paid"]["labels"] == found["method"]["labels"] + 9  # of other questions
+
+
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
@@ -139,6 +154,17 @@ def trained(folder: Path, method: str, seed: int, metric: str, watts: float | No
     told += [{"seconds": 60.0 * at, "watts": watts} for at in steps] if watts else []
     (stage / TRACE).write_text("".join(json.dumps(row) + "\n" for row in told))
     return run
+
+
+def test_a_stage_that_learns_the_labels_of_the_one_before_adds_none_to_its_curve(tmp_path: Path) -> None:
+    run = trained(tmp_path / "s", "dpo", 1, "judge")
+    record = json.loads((run / "run.json").read_text())
+    record["cost"]["method"]["labels"] = 60
+    record["cost"]["stages"] |= {"sft": {"labels": 60}, "judge_model": {"labels": 50}}
+    record["judging"] = ["judge_model"]
+    (run / "run.json").write_text(json.dumps(record))
+    (row,) = records(read_runs([tmp_path / "s"]))
+    assert [point["x"] for point in efficiency(row) if point["xlabel"] == "labels"] == [60, 60, 60]
 
 
 def test_a_curve_begins_where_the_stages_before_it_end(tmp_path: Path) -> None:

@@ -390,7 +390,7 @@ def test_what_a_training_reads_is_counted(
     looked_up = model.transformer.wpe.weight.numel()
     size = sum(each.numel() for each in model.parameters()) - looked_up
     assert context.cost.counts == {
-        "labels": 48 if stage == "dpo" else 0,
+        "labels": 48,
         "tokens_generated": 0,
         "tokens_trained": 2 * tokens,
         "episodes": 0,
@@ -439,7 +439,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     assert resumed_context.cost.counts == context.cost.counts
     completions = [(tmp_path / f"{name}-artifact/validation.jsonl").read_text() for name in ("killed", "undisturbed")]
     assert completions[0] == completions[1] and completions[0].count("\n") == 3 * 16
-    assert context.cost.counts["labels"] == (6 * 8 if stage == "dpo" else 0)
+    assert context.cost.counts["labels"] == 6 * 8
     assert sorted(kept.name for kept in (tmp_path / "killed-artifact/steps").iterdir()) == ["3", "6"]
     for folder in (".", "steps/3", "steps/6"):
         ours, theirs = (weights(tmp_path / f"{name}-artifact" / folder) for name in ("killed", "undisturbed"))

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from prefsweep.config.schema import RuntimeConfig
+from prefsweep.config.stage import TrainingConfig
 from prefsweep.errors import DivergedError
 from prefsweep.hub import check_models
 from prefsweep.jobs import console, dataset_summary
@@ -20,6 +21,7 @@ from prefsweep.jobs.tracking import JobCard, tracking
 from prefsweep.pipeline import runner
 from prefsweep.pipeline.cost import total
 from prefsweep.pipeline.files import read_jsonl, write_json, write_text
+from prefsweep.pipeline.fingerprint import fingerprint
 from prefsweep.pipeline.plan import with_ancestors
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Record, Store, commit
@@ -110,6 +112,18 @@ def share_threads(runtime: RuntimeConfig, share: int) -> None:
     torch.set_num_threads(runtime.threads or max(1, (os.cpu_count() or 1) // share))
 
 
+def total_of(stages: list[tuple[Stage, dict[str, Any]]]) -> dict[str, float]:
+    """Return the total of the costs of stages; labels of the same rows count once, however many stages learn them."""
+    read: dict[str, int] = {}
+    sums = total(cost for _, cost in stages)
+    for stage, cost in stages:
+        if "labels" in sums and isinstance(stage.config, TrainingConfig):
+            rows = fingerprint(stage.payload["sections"]["dataset"])
+            sums["labels"] -= min(read.get(rows, 0), cost["labels"])
+            read[rows] = max(read.get(rows, 0), cost["labels"])
+    return sums
+
+
 class RunFile(runner.Listener):
     """Writes `run.json`; as a listener of the runner it collects the cost and the warnings of each stage."""
 
@@ -151,11 +165,11 @@ class RunFile(runner.Listener):
         The first two count stages whichever run built them, and are left out where a stage is not built.
         """
         stages = self.job.plan.stages
-        known = {stage.identity: self.cost[stage.role] for stage in stages if stage.role in self.cost}
-        totals = {"paid": total(cost for cost in known.values() if cost["paid"])}
+        known = {stage.identity: (stage, self.cost[stage.role]) for stage in stages if stage.role in self.cost}
+        totals = {"paid": total_of([(stage, cost) for stage, cost in known.values() if cost["paid"]])}
         for name, identities in (("method", method_stages(self.job)), ("whole", {stage.identity for stage in stages})):
             if identities <= known.keys():
-                totals[name] = total(known[identity] for identity in identities)
+                totals[name] = total_of([known[identity] for identity in identities])
         return totals
 
     def reused(self, stage: Stage, folder: Path, record: Record) -> None:

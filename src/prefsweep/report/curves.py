@@ -22,7 +22,8 @@ Point = dict[str, Any]
 TRAINING = {"loss": "loss", "margin": "reward margin", "score": "score"}  # of a history, each a panel
 # What a method is judged by on validation: the judge, or where it saw none, what the stage measures first of these.
 MEASURES = (JUDGED, *(VALIDATION + name for name in ("score", "accuracy", "loss")))
-COSTS = ("cost/labels", "cost/tokens_generated", "cost/flops", "cost/seconds", "cost/gpu_hours")
+LABELS = "cost/labels"
+COSTS = (LABELS, "cost/tokens_generated", "cost/flops", "cost/seconds", "cost/gpu_hours")
 QUALITY = "judge/mean"
 POWER = "GPU power in watts"
 MOST_RUNS = 60  # lines beyond that are a blot
@@ -122,9 +123,17 @@ def efficiency(run: Run) -> Iterator[Point]:
     for name in COSTS:
         if is_number(run.get(name)) and all(row.get(name) is not None for row in rows):
             before = run[name] - run["stage_costs"][role][name.removeprefix("cost/")]
+            if name == LABELS:  # this stage may learn the same rows as one before it
+                before = max(before, labels_before(run, role))
             for row in rows:
-                axis = on_axis(name, before + row[name])
+                axis = on_axis(name, min(before + row[name], run[name]))
                 yield {"panel": measured_as(run, role, measure), "line": "-", **axis, "y": row[measure]}
+
+
+def labels_before(run: Run, role: str) -> float:
+    """Return the labels that the stages before `role` took, those of a judge aside."""
+    costs = {name: cost for name, cost in run["stage_costs"].items() if name.partition("/")[0] not in run["judging"]}
+    return float(sum(cost.get("labels", 0) for name, cost in costs.items() if name != role))
 
 
 def measured_as(run: Run, role: str, measure: str) -> str:

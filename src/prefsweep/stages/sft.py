@@ -33,5 +33,6 @@ def run(
     view = partial(completion_rows, completion_only_loss=config.completion_only_loss)
     rows, data_metrics = load_rows(view, dataset, tokenizer, config, context.runtime)
     trainer = TokenTrainer.build(config, load_learner(config, model, policy), tokenizer, rows, context)
+    trainer.labels_per_row = 0.0 if dataset.pairs == "generated" else 1.0  # somebody chose the completion
     completions = GenerateCompletionsCallback(config, dataset, tokenizer, context)
     return train(trainer, config, folder, context, completions) | data_metrics
