@@ -26,7 +26,7 @@ from prefsweep.data.truncation import Truncation
 from prefsweep.pipeline.files import FileHashes, atomic, write_json
 from prefsweep.pipeline.fingerprint import fingerprint
 
-CODE_VERSION = 2  # raised when equal texts come to give other rows
+CODE_VERSION = 3  # raised when equal texts come to give other rows
 BATCH_SIZE = 1_000  # items of one call of a tokenizer: what it returns is small
 ROWS, RECORD = "rows.arrow", "record.json"
 LABEL = "label"  # the column of booleans; every other one is of token ids

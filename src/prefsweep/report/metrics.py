@@ -86,6 +86,9 @@ ENTRIES = [
     Metric("validation/accuracy", "validation accuracy", "higher"),
     Metric("validation/judge", "judge score on validation", "higher"),
     Metric("validation/calibration_error", "validation calibration error", "lower"),
+    Metric("validation/calibration_error_scaled", "validation calibration error, scaled", "lower"),
+    Metric("validation/temperature", "validation temperature"),
+    Metric("validation/reward", "validation reward"),
     *(
         Metric(prefix + name, heading + suffix, "lower", "cost")
         for prefix, suffix in TOTALS.values()
