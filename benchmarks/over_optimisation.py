@@ -42,7 +42,7 @@ def curve(run: dict[str, Any], other: Scorer) -> Curve:
     measures: dict[str, list[float]] = {}
     for step in steps:
         at = [row for row in rows if row["step"] == step]
-        measured = other.score([row["prompt"] for row in at], [row["completion"] for row in at])
+        measured = other.score(*([row[name] for row in at] for name in ("prompt", "completion", "ended")))
         (kl,) = (row["validation/kl"] for row in history if row["step"] == step and "validation/kl" in row)
         values = {"learned": [row["score"] for row in at], **measured, "KL": [kl]}
         for name, each in values.items():

@@ -70,7 +70,7 @@ def make_task(
 ) -> Task:
     """With `lora` the reference is the policy itself, its adapters off. `score` gives one number a completion."""
 
-    def measured(prompts: list[str], completions: list[str]) -> Measures:
+    def measured(prompts: list[str], completions: list[str], ended: list[bool]) -> Measures:
         return {"score": score(prompts, completions)}
 
     policy, reference = tiny(name), tiny(name).eval()

@@ -182,7 +182,7 @@ def logprobs_of_words(model: Any) -> torch.Tensor:
 
 
 class Vowels:
-    def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
+    def score(self, prompts: list[str], completions: list[str], ended: Any = None) -> dict[str, list[float]]:
         return {
             "score": [
                 sum(letter in "aeiou" for letter in completion) / (1 + len(completion)) for completion in completions

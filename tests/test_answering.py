@@ -62,6 +62,7 @@ def test_they_are_the_policys_own_to_the_first_validation_prompts(
         (drawn,) = decoding.sample(policy, prompts, uniform, tokenizer.eos_token_id, tokenizer.pad_token_id, 1.0)
         assert row["completion"] == tokenizer.decode(drawn, skip_special_tokens=True)
         assert row["prompt"] == example.prompt
+        assert row["ended"] == (drawn[-1] == tokenizer.eos_token_id)
 
 
 def test_a_training_goes_as_it_would_unasked(config: Any, new_context: Any, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_the_judges_mean_by_step(config: Any, new_context: Any, tmp_path: Path) 
     rows = [(4, texts[0]), (4, texts[1]), (8, texts[0]), (8, texts[0]), (12, texts[2]), (12, texts[1])]
     for place in (trained, folder):
         place.mkdir()
-    told = [{"step": step, "prompt": pair.prompt, "completion": completion} for step, completion in rows]
+    told = [{"step": step, "prompt": pair.prompt, "completion": completion, "ended": True} for step, completion in rows]
     (trained / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
     context = new_context("checkpoints")
     context.history.append(4, {"validation/judge": 9.0})  # of an attempt that was killed

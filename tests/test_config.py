@@ -267,6 +267,32 @@ SAID = [
     ("model.from_scratch=false", "model.id", "path"),
     ("model.architecture=null", "model.architecture", "model.from_scratch=true"),
     ("model.architecture.n_embd=64 model.architecture.n_head=5", "model.architecture.n_head=5", "n_embd=64"),
+    (
+        "debug=smoke method=ppo stages.reward_model.backbone=encoder stages.reward_model.encoder.small.hidden_sise=8",
+        "stages.reward_model.encoder.small.hidden_sise",
+        "nearest: stages.reward_model.encoder.small.hidden_size)",
+    ),
+    (
+        "debug=smoke method=ppo stages.reward_model.backbone=encoder stages.reward_model.encoder.small.n_heads=2",
+        "stages.reward_model.encoder.small.n_heads",
+        "of another model_type",
+    ),
+    (
+        "debug=smoke method=ppo stages.reward_model.backbone=encoder stages.reward_model.encoder.small.hidden_size=big",
+        "stages.reward_model.encoder.small.hidden_size",
+        "Integer",
+    ),
+    (
+        "debug=smoke method=ppo stages.reward_model.backbone=encoder stages.reward_model.encoder.small.hidden_size=33",
+        "stages.reward_model.encoder.architecture.num_attention_heads=2",
+        "hidden_size=33",
+    ),
+    (
+        "debug=smoke scorer@judge=deberta-v3 judge.small.pos_att_type=[c2c]",
+        "judge.architecture.pos_att_type=c2c",
+        "p2c",
+    ),
+    ("debug=smoke scorer@judge=distilbert-imdb judge.small.hidden_size=8", "judge.small.hidden_size", "model_type"),
     ("stages.sft.max_length=9999", "stages.sft.max_length=9999", "positions"),
     (
         "stages.generate.protocol={harmful:50,helpful:50,words:[kill],whole_words:false,seed:100}",

@@ -59,7 +59,7 @@ class Reader:
 
     flops = 0
 
-    def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
+    def score(self, prompts: list[str], completions: list[str], ended: Any = None) -> dict[str, list[float]]:
         self.flops += 1000 * len(completions)
         return {"score": ppo_toy.threes(prompts, completions)}
 
@@ -96,17 +96,17 @@ def test_what_an_iteration_costs_is_the_sum_of_its_parts(buys_labels: bool, ppo_
 
 def test_what_an_earlier_attempt_scored_is_in_the_cost(new_context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Reader):
-        def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
+        def score(self, prompts: list[str], completions: list[str], ended: Any = None) -> dict[str, list[float]]:
             if self.flops:
                 raise RuntimeError
-            return super().score(prompts, completions)
+            return super().score(prompts, completions, ended)
 
     monkeypatch.setattr(judging, "PART", 2)
     texts = ["5"] * 5, ["3", "3 3", "4", "3", "2"]
     with pytest.raises(RuntimeError):
-        judging.measures(Failing(), *texts, "some", new_context("killed"))
+        judging.measures(Failing(), *texts, [True] * 5, "some", new_context("killed"))
     context = new_context("killed")
-    found = judging.measures(Reader(), *texts, "some", context)
+    found = judging.measures(Reader(), *texts, [True] * 5, "some", context)
     assert found == {"score": ppo_toy.threes(*texts)}
     assert context.cost.counts["flops"] == 5000
 

@@ -58,7 +58,7 @@ def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatc
         def __init__(self) -> None:
             self.read: list[str] = []
 
-        def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
+        def score(self, prompts: list[str], completions: list[str], ended: Any = None) -> dict[str, list[float]]:
             if len(self.read) >= 4 and not self.read.count("whole"):
                 raise KeyboardInterrupt
             self.read += completions
@@ -71,9 +71,9 @@ def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatc
     completions = ["a" * number for number in range(7)]
     scorer = Counting()
     with pytest.raises(KeyboardInterrupt):
-        judging.measures(scorer, [""] * 7, completions, "completions", new_context())
+        judging.measures(scorer, [""] * 7, completions, [True] * 7, "completions", new_context())
     scorer.read.append("whole")
-    found = judging.measures(scorer, [""] * 7, completions, "completions", new_context())
+    found = judging.measures(scorer, [""] * 7, completions, [True] * 7, "completions", new_context())
     assert found == {"score": [float(number) for number in range(7)], "truncated": [0.0] * 7}
     assert scorer.read == [*completions[:4], "whole", *completions[4:]]
 
@@ -81,9 +81,8 @@ def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatc
 def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context: Any, tmp_path: Path) -> None:
     made = config()
     run(made, tmp_path / "trained", new_context())
-    write_jsonl(
-        tmp_path / SAMPLES, [{"prompt": "The plot", "completion": f" was {word}."} for word in ("witty", "dull")]
-    )
+    rows = [{"prompt": "The plot", "completion": f" was {word}.", "ended": True} for word in ("witty", "dull")]
+    write_jsonl(tmp_path / SAMPLES, rows)
     (tmp_path / "scored").mkdir()
     given = {"completions": tmp_path, "judge_model": tmp_path / "trained"}
     judging.judge_completions(

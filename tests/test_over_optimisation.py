@@ -21,7 +21,7 @@ def test_the_answers_of_each_validation_are_read_by_another_scorer(tmp_path: Pat
         told = {"status": "finished", "config": config, "stages": {"ppo": name}}
         (run / "run.json").write_text(json.dumps(told))
         rows = [
-            {"step": step, "prompt": PROMPT, "completion": completion, "score": step + kl_coef}
+            {"step": step, "prompt": PROMPT, "completion": completion, "ended": True, "score": step + kl_coef}
             for step, completions in COMPLETIONS.items()
             for completion in completions
         ]

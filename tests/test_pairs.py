@@ -76,6 +76,19 @@ def test_the_reward_prefers_each_chosen_answer(config: Any, new_context: Any, tm
     assert all(high > low for high, low in zip(better, worse, strict=True))
 
 
+def test_the_reward_is_passed_which_answers_ended(
+    config: Any, new_context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ends:
+        def score(self, prompts: list[str], completions: list[str], ended: list[bool]) -> dict[str, list[float]]:
+            return {"score": list(map(float, ended))}
+
+    monkeypatch.setattr(generate_pairs, "load_scorer", lambda *rest: Ends())
+    run(config("stages.generate_pairs.max_new_tokens=40"), tmp_path / "pairs", new_context("pairs"))
+    rows = list(read_jsonl(tmp_path / "pairs/train.jsonl"))
+    assert rows and all(row["chosen_ended"] and not row["rejected_ended"] for row in rows)
+
+
 def test_a_killed_build_goes_on_and_ends_the_same(config: Any, new_context: Any, tmp_path: Path) -> None:
     made = config()
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from ppo_toy import CODEC, EOS, PAD, QUERIES, make_task, make_trainer, threes, tiny
 from prefsweep.config.stages import PPOConfig
 from prefsweep.models.logprobs import completion_batch, completion_logits
+from prefsweep.models.scorers import Measures
 from prefsweep.ppo import trainer, update
 from prefsweep.ppo.batches import Split
 from prefsweep.ppo.guards import TrippedError, check_rollouts
@@ -204,6 +206,15 @@ def test_the_scorer_reads_query_and_answer_as_text_and_each_row_gets_its_own_sco
         assert (found.prompts[row], found.completions[row]) == (prompt, completion)
         assert found.scores[row].item() == pytest.approx(threes([prompt], [completion])[0])
     assert len(set(found.scores.tolist())) > 4
+
+
+def test_the_scorer_is_passed_which_completions_ended(ppo_config: Config) -> None:
+    def ends(prompts: list[str], completions: list[str], ended: list[bool]) -> Measures:
+        return {"score": list(map(float, ended))}
+
+    _, found = make_trainer(ppo_config(), replace(make_task(), score=ends)).iterate()
+    assert found.scores.tolist() == [float(response[-1] == EOS) for response in found.responses]
+    assert 0 < found.scores.sum() < len(found.scores)
 
 
 def test_an_answer_does_not_depend_on_the_batch_it_is_drawn_in(ppo_config: Config) -> None:

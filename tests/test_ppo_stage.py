@@ -46,7 +46,7 @@ MODELS = {"gpt2": "gpt2", "opt": "opt-350m"}
 class Vowels:
     """A reward that is somewhere else than the start."""
 
-    def score(self, prompts: list[str], completions: list[str]) -> dict[str, list[float]]:
+    def score(self, prompts: list[str], completions: list[str], ended: Any = None) -> dict[str, list[float]]:
         scores = [sum(letter in "aeiou" for letter in completion) / (1 + len(completion)) for completion in completions]
         return {"score": scores, "truncated": [float(place % 4 == 0) for place in range(len(completions))]}
 

@@ -5,6 +5,7 @@ import math
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,11 @@ def test_the_head_is_as_wide_as_the_state_and_not_as_the_config_says(config: Any
     assert trainer.model.head.in_features == 16 != trainer.model.backbone.config.hidden_size
 
 
-@pytest.mark.parametrize("backbone", ["gpt2", "bert"])
-def test_the_split_of_a_batch_changes_nothing(backbone: str, config: Any, new_context: Any) -> None:
+@pytest.mark.parametrize(("backbone", "center"), [("gpt2", 0.0), ("gpt2", 0.5), ("bert", 0.0)])
+def test_the_split_of_a_batch_changes_nothing(backbone: str, center: float, config: Any, new_context: Any) -> None:
     def gradients(part: int) -> dict[str, Any]:
-        trainer, inputs = trainer_of(config(backbone=backbone), new_context(), rows=7, micro_batch=part)
+        made = config(f"center_rewards_coefficient={center}", backbone=backbone)
+        trainer, inputs = trainer_of(made, new_context(), rows=7, micro_batch=part)
         loss = trainer.training_step(trainer.model, inputs)
         named = {name: weight.grad for name, weight in trainer.model.named_parameters() if weight.grad is not None}
         return {"loss": loss, **named}
@@ -130,6 +132,64 @@ def test_the_split_of_a_batch_changes_nothing(backbone: str, config: Any, new_co
     for part in (1, 2):
         for name, found in gradients(part).items():
             assert torch.allclose(found, whole[name], rtol=1e-4, atol=4e-6 * scale), name
+
+
+def test_centring_adds_the_mean_squared_sum_of_both_rewards(config: Any, new_context: Any) -> None:
+    losses = []
+    for coefficient in (0.0, 0.25):
+        made = config(f"center_rewards_coefficient={coefficient}")
+        trainer, inputs = trainer_of(made, new_context())
+        losses.append(float(trainer.compute_loss(trainer.model.eval(), inputs).detach()))
+    with torch.no_grad():
+        rewards = trainer.model(**inputs).tolist()
+    sums = [better + worse for better, worse in zip(rewards[:8], rewards[8:], strict=True)]
+    assert losses[1] - losses[0] == pytest.approx(0.25 * sum(value**2 for value in sums) / 8, abs=1e-5)
+    assert losses[1] - losses[0] > 0.01
+
+
+@pytest.mark.parametrize(("rate", "expected"), [("0.02", 0.02), ("null", 1e-3)])
+def test_the_head_has_a_learning_rate_of_its_own(rate: str, expected: float, config: Any, new_context: Any) -> None:
+    """Adam's first step is as long as the rate; the schedule scales both rates alike."""
+    trainer, inputs = trainer_of(config(f"head_learning_rate={rate}", "weight_decay=0.5"), new_context())
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    optimizer = trainer.create_optimizer()
+    assert {group["weight_decay"] for group in optimizer.param_groups if group["lr"] == expected} == {0.0, 0.5}
+    for group in optimizer.param_groups:
+        group["weight_decay"] = 0.0
+    trainer.training_step(trainer.model, inputs)
+    optimizer.step()
+    steps = {name: float((weight - before[name]).abs().max()) for name, weight in trainer.model.named_parameters()}
+    assert steps["head.weight"] == pytest.approx(expected, rel=1e-3)
+    assert max(step for name, step in steps.items() if name.startswith("backbone")) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_text_that_did_not_end_is_learned_without_eos(config: Any, tokenizer: Any) -> None:
+    (pair,) = preferences(1, seed=1, coherence=0.7, noise=0.0)
+    pairs = [pair, replace(pair, rejected_ended=False)]
+    rows, _ = reward_model.pair_rows(pairs, tokenizer, config().stages.reward_model)
+    assert rows[0]["chosen"] == rows[1]["chosen"] and rows[1]["chosen"][-1] == tokenizer.eos_token_id
+    assert rows[0]["rejected"] == [*rows[1]["rejected"], tokenizer.eos_token_id]
+
+
+def test_the_temperature_is_where_the_loss_has_no_slope() -> None:
+    torch.manual_seed(0)
+    margin = torch.randn(4000).double() * 3
+    margin = torch.where(torch.rand(4000) < (margin / 2.5).sigmoid(), margin, -margin)  # labels of temperature 2.5
+    fitted = ranking.fitted_temperature(margin)
+    assert fitted == pytest.approx(2.5, rel=0.1)
+    assert float((margin * (-margin / fitted).sigmoid()).mean()) == pytest.approx(0.0, abs=1e-4)
+    assert ranking.fitted_temperature(margin / 100) == pytest.approx(fitted / 100, rel=1e-3)
+    found = ranking.metrics(margin, torch.zeros(4000))
+    assert found["temperature"] == fitted
+    assert found["calibration_error_scaled"] == ranking.calibration_error(margin / fitted)
+    assert found["calibration_error_scaled"] < found["calibration_error"] / 3
+
+
+def test_margins_without_a_best_temperature_get_an_end_of_the_range() -> None:
+    low, high = ranking.TEMPERATURES
+    assert low <= ranking.fitted_temperature(torch.full((9,), 0.01)) < 10 * low
+    for margin in (torch.full((9,), -2.0), torch.zeros(9), torch.tensor([40.0, -40.0])):
+        assert high / 10 < ranking.fitted_temperature(margin) <= high
 
 
 def test_calibration_is_confidence_against_accuracy_by_bins() -> None:
@@ -148,7 +208,7 @@ def test_calibration_is_confidence_against_accuracy_by_bins() -> None:
 
 
 def test_ties_count_half_and_length_is_judged_both_ways() -> None:
-    assert ranking.metrics(torch.tensor([1.0, 0.0, -1.0, 2.0]))["accuracy"] == 0.625
+    assert ranking.metrics(torch.tensor([1.0, 0.0, -1.0, 2.0]), torch.zeros(4))["accuracy"] == 0.625
     assert ranking.length_accuracy([5, 5, 5, 5], [1, 5, 1, 9]) == 0.625
     assert ranking.length_accuracy([1, 1, 9], [5, 5, 5]) == pytest.approx(2 / 3)
 
@@ -183,7 +243,7 @@ def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_con
         torch.tensor(scorer.score(prompts, [getattr(pair, side) for pair in pairs])["score"])
         for side in ("chosen", "rejected")
     )
-    measured = ranking.metrics(chosen - rejected)
+    measured = ranking.metrics(chosen, rejected)
     for name, value in measured.items():
         assert found[f"validation/{name}"] == pytest.approx(value, abs=1e-5)
     asked = json.loads((tmp_path / "artifact" / REWARD).read_text())

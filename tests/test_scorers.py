@@ -264,6 +264,66 @@ def test_a_completion_that_was_cut_has_no_end(tokenizer: Any) -> None:
     assert (rows.cut.prompts, rows.cut.completions) == (0, 1)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "bert"])
+def test_a_trained_reward_reads_eos_exactly_where_a_completion_ended(
+    kind: str, hub: Callable[..., Path], tmp_path: Path
+) -> None:
+    """An encoder's own end is no sign of one: it stands after every text."""
+    scorer = trained(trained_folder(hub(kind, LABELS), tmp_path))
+    ended, tokenizer = [index % 2 == 0 for index in range(len(PROMPTS))], scorer.tokenizer
+
+    def score(text: str, has_end: bool) -> float:
+        ids = tokenizer(text)["input_ids"]
+        ids += [tokenizer.eos_token_id] if has_end and kind != "bert" else []
+        with torch.no_grad():
+            return float(scorer.model(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)))
+
+    texts = [prompt + completion for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)]
+    found = scorer.score(PROMPTS, COMPLETIONS, ended)["score"]
+    assert found == pytest.approx([score(*row) for row in zip(texts, ended, strict=True)], abs=1e-5)
+    whole = scorer.score(PROMPTS, COMPLETIONS)["score"]
+    assert whole == pytest.approx([score(text, True) for text in texts], abs=1e-5)
+    differs = [abs(one - other) > 1e-3 for one, other in zip(found, whole, strict=True)]
+    assert differs == [not has_end and kind != "bert" for has_end in ended]
+
+
+def test_a_stage_that_scores_passes_on_which_completions_ended(
+    composed: Callable[..., Any], new_context: Any, hub: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Also where two completions have one text, and only one of them ended."""
+    reward = trained_folder(hub("gpt2", LABELS), tmp_path / "reward")
+    made = composed("method=dpo", "scorer@judge=trained", f"judge.path={reward}")
+    texts, ended = [(PROMPTS[0], COMPLETIONS[0])] * 2 + [(PROMPTS[2], COMPLETIONS[2])], [True, False, False]
+    rows = [
+        {"step": 1, "prompt": prompt, "completion": completion, "ended": has_end}
+        for (prompt, completion), has_end in zip(texts, ended, strict=True)
+    ]
+    expected = trained(reward).score(*map(list, zip(*texts, strict=True)), ended)["score"]
+    assert len(set(expected)) == 3
+    for name in ("generated", "completions", "validation"):
+        (tmp_path / name).mkdir()
+    for name in (SAMPLES, judging.COMPLETIONS):
+        write_jsonl(tmp_path / "generated" / name, rows)
+    folders = {name: tmp_path / name for name in ("completions", "validation")}
+    judging.judge_completions(
+        made.stages.judge_completions,
+        judge=made.judge,
+        folder=folders["completions"],
+        context=new_context("completions-work"),
+        completions=tmp_path / "generated",
+    )
+    judging.judge_validation(
+        made.stages.judge_validation,
+        judge=made.judge,
+        folder=folders["validation"],
+        context=new_context("validation-work"),
+        trained=tmp_path / "generated",
+    )
+    judged = [row["scores"]["score"] for row in read_jsonl(folders["completions"] / SAMPLES)]
+    validated = [row["judge"] for row in read_jsonl(folders["validation"] / judging.COMPLETIONS)]
+    assert judged == pytest.approx(expected, abs=1e-5) and validated == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("completion", [" Yes.", 9 * " It was witty.", 90 * " It was witty."])
 def test_a_scorer_reads_the_same_prompt_beside_every_completion(completion: str, tokenizer: Any) -> None:
     prompt = 20 * "The script was witty. "
@@ -305,9 +365,10 @@ def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, c
     """Through the stage: every sample scored by the judge, in its order, and what could not be read whole is told."""
     judge = composed("scorer@judge=deberta-v3", f"judge.path={hub('deberta', ('LABEL_0',))}").judge
     rows = [
-        {"prompt": prompt, "completion": completion} for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)
+        {"prompt": prompt, "completion": completion, "ended": True}
+        for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)
     ]
-    write_jsonl(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "completion": " No."}])
+    write_jsonl(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "completion": " No.", "ended": True}])
     (tmp_path / "scored").mkdir()
     settings = composed().stages.judge_completions
     found = judging.judge_completions(

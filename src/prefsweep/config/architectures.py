@@ -36,15 +36,37 @@ class OPTArchitecture(Architecture):
 
 @dataclass
 class EncoderArchitecture(Architecture):
-    """A bidirectional model whose vocabulary is bytes. `labels` names its outputs in order; a backbone has none.
-
-    `options` are the keys of its own kind, which go to transformers as they are.
-    """
+    """A bidirectional model whose vocabulary is bytes. `labels` names its outputs in order; a backbone has none."""
 
     labels: list[str] = config_field()
     max_position_embeddings: int = config_field(at_least=8)
     initializer_range: float = config_field(above=0)
-    options: dict[str, Any] = config_field()
+
+
+@dataclass
+class BERTArchitecture(EncoderArchitecture):
+    hidden_size: int = config_field(at_least=1)
+    intermediate_size: int = config_field(at_least=1)
+    num_hidden_layers: int = config_field(at_least=1)
+    num_attention_heads: int = config_field(at_least=1)
+
+
+@dataclass
+class DistilBERTArchitecture(EncoderArchitecture):
+    dim: int = config_field(at_least=1)
+    hidden_dim: int = config_field(at_least=1)
+    n_layers: int = config_field(at_least=1)
+    n_heads: int = config_field(at_least=1)
+
+
+@dataclass
+class DeBERTaArchitecture(BERTArchitecture):
+    relative_attention: bool = config_field()
+    pos_att_type: list[str] = config_field(choices=("p2c", "c2p"))
+    position_buckets: int = config_field(at_least=1)
+    share_att_key: bool = config_field()
+    norm_rel_ebd: str = config_field(choices=("layer_norm", "none"))
+    position_biased_input: bool = config_field()
 
 
 def positions(architecture: Any) -> int:
@@ -57,5 +79,8 @@ def positions(architecture: Any) -> int:
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "gpt2": GPT2Architecture,
     "opt": OPTArchitecture,
-    **dict.fromkeys(("bert", "roberta", "distilbert", "deberta-v2"), EncoderArchitecture),
+    "bert": BERTArchitecture,
+    "roberta": BERTArchitecture,
+    "distilbert": DistilBERTArchitecture,
+    "deberta-v2": DeBERTaArchitecture,
 }

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.architectures import EncoderArchitecture, GPT2Architecture, OPTArchitecture
+from prefsweep.config.architectures import Architecture, EncoderArchitecture, GPT2Architecture, OPTArchitecture
 from prefsweep.config.schema import (
     DatasetConfig,
     HubScorerConfig,
@@ -24,6 +24,8 @@ LAYERS = {
     "gpt2": ("c_attn", "c_fc", "c_proj"),
     "opt": ("fc1", "fc2", "k_proj", "out_proj", "project_in", "project_out", "q_proj", "v_proj"),
 }
+# The names of the number of attention heads and of the width.
+HEADS = (("n_head", "n_embd"), ("num_attention_heads", "hidden_size"), ("n_heads", "dim"))
 
 
 def check_model(model: ModelConfig) -> None:
@@ -35,28 +37,30 @@ def check_model(model: ModelConfig) -> None:
         if not isinstance(model.architecture, (GPT2Architecture, OPTArchitecture)):
             kind = f"model.architecture.model_type={model.architecture.model_type}"
             raise UserError(f"{kind}: not a language model; set gpt2 or opt")
-        check_heads(model.architecture)
+        check_heads("model.architecture", model.architecture)
         if model.path is not None:
             raise UserError(f"model.path={model.path}: set model.from_scratch=false too, to start from these weights")
     elif model.path is None and model.id is None:
         raise UserError("model.id=null: a model needs an id, a path, or from_scratch=true with an architecture")
 
 
-def check_heads(architecture: GPT2Architecture | OPTArchitecture) -> None:
+def check_heads(key: str, architecture: Architecture) -> None:
     """Check that the number of attention heads divides the width; each architecture has its own names for the two."""
-    is_gpt2 = isinstance(architecture, GPT2Architecture)
-    heads, width = ("n_head", "n_embd") if is_gpt2 else ("num_attention_heads", "hidden_size")
+    heads, width = next(names for names in HEADS if hasattr(architecture, names[0]))
     number, size = getattr(architecture, heads), getattr(architecture, width)
     if size % number:
-        raise UserError(f"model.architecture.{heads}={number}: must divide {width}={size}")
+        raise UserError(f"{key}.{heads}={number}: must divide {width}={size}")
 
 
 def check_encoder(key: str, encoder: WeightsConfig) -> None:
     """Check where the weights of a scorer or of a reward model's encoder come from."""
     check_model_folder(f"{key}.path", encoder.path)
     shape = encoder.architecture
-    if not (shape is None or isinstance(shape, EncoderArchitecture)):
+    if shape is None:
+        return
+    if not isinstance(shape, EncoderArchitecture):
         raise UserError(f"{key}.architecture.model_type={shape.model_type}: not an encoder; set bert or deberta-v2")
+    check_heads(f"{key}.architecture", shape)
 
 
 def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:

@@ -131,6 +131,8 @@ class RewardModelConfig(TrainingConfig):
     trains_scorer = "reward"
     needs_pairs = True
 
+    head_learning_rate: float | None = config_field(above=0)
+    center_rewards_coefficient: float = config_field(at_least=0)
     best_by: str = config_field(choices=("loss", "accuracy", "margin"))
     backbone: str = config_field(choices=("policy", "encoder"))
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)

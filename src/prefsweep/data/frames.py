@@ -3,6 +3,7 @@
 A scorer compares completions of one prompt, so it must read the same prompt beside each of them: how much of a prompt
 it keeps does not depend on the completion."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,9 +77,11 @@ def templated_rows(
     template: str,
     max_length: int,
     prompt_tokens: int | None = None,
+    ended: Sequence[bool] | None = None,
 ) -> Rows:
     """Return the rows that our reward model is trained on and scores: the template up to the completion, the
-    completion, and an end: an encoder's own, or EOS, which a completion that was cut does not have.
+    completion, and an end: an encoder's own, or EOS, which a completion that was cut here or in generation (`ended`;
+    None: all ended) does not have.
 
     Prompt and completion are tokenised apart, as a policy reads the one and generates the other; as one text where
     the tokenizer puts a space of its own before a text that stands alone.
@@ -94,8 +97,8 @@ def templated_rows(
         shared = [common_length(head, whole) for head, whole in zip(head_ids, wholes, strict=True)]
         head_ids = [head[:length] for head, length in zip(head_ids, shared, strict=True)]
         tail_ids = [whole[length:] for whole, length in zip(wholes, shared, strict=True)]
-    for head, tail in zip(head_ids, tail_ids, strict=True):
-        rows.add(frame, head, tail, max_length, prompt_tokens, eos)
+    for head, tail, has_end in zip(head_ids, tail_ids, ended or [True] * len(prompts), strict=True):
+        rows.add(frame, head, tail, max_length, prompt_tokens, eos if has_end else None)
     return rows
 
 

@@ -144,7 +144,7 @@ def init_from_scratch(
     architecture: Architecture, tokenizer: Any, kind: Any = AutoModelForCausalLM, **more: Any
 ) -> PreTrainedModel:
     """Return a model of this architecture with random weights; the tokenizer decides the size of its vocabulary."""
-    shape = {key: value for key, value in vars(architecture).items() if key not in ("vocab_size", "labels", "options")}
+    shape = {key: value for key, value in vars(architecture).items() if key not in ("vocab_size", "labels")}
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     if architecture.model_type == "gpt2":
         # the same function as GPT-2's in one kernel: three times as fast
@@ -166,7 +166,7 @@ def random_encoder(kind: Any, architecture: EncoderArchitecture) -> tuple[PreTra
     labels = {"id2label": dict(enumerate(architecture.labels))} if architecture.labels else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return init_from_scratch(architecture, tokenizer, kind, **labels, **architecture.options), tokenizer
+        return init_from_scratch(architecture, tokenizer, kind, **labels), tokenizer
 
 
 def from_pretrained(kind: Any, source: str, options: dict[str, Any], key: str = "model.path") -> Any:

@@ -6,6 +6,7 @@ the texts of its batch.
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,11 +35,15 @@ from prefsweep.pipeline.imports import import_object
 BATCH_TOKENS = 8192  # of one forward, padding included, for example 16 texts of 512
 NOT_A_TOKEN = -1
 Measures = dict[str, list[float]]
+Ended = Sequence[bool] | None
 
 
 class Scorer(Protocol):
-    def score(self, prompts: list[str], completions: list[str]) -> Measures:
-        """Return a list of values for each measure; one is `score`, higher is better, others are reported beside it."""
+    def score(self, prompts: list[str], completions: list[str], ended: Ended = None) -> Measures:
+        """Return a list of values for each measure; one is `score`, higher is better, others are reported beside it.
+
+        `ended` says of each completion whether it came to its end; None: all of them did.
+        """
         ...
 
 
@@ -59,7 +64,7 @@ class Oracle:
     def __init__(self, config: OracleConfig, device: torch.device, trained: Path | None):
         pass
 
-    def score(self, prompts: list[str], completions: list[str]) -> Measures:
+    def score(self, prompts: list[str], completions: list[str], ended: Ended = None) -> Measures:
         texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
         return {
             "score": [synthetic.true_reward(text) for text in texts],
@@ -76,15 +81,15 @@ class ModelScorer(ABC):
     flops = 0  # of all that was scored
 
     @abstractmethod
-    def rows(self, prompts: list[str], completions: list[str]) -> Rows: ...
+    def rows(self, prompts: list[str], completions: list[str], ended: Ended) -> Rows: ...
 
     @abstractmethod
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the scores [B]."""
 
     @torch.inference_mode()
-    def score(self, prompts: list[str], completions: list[str]) -> Measures:
-        rows = self.rows(prompts, completions)
+    def score(self, prompts: list[str], completions: list[str], ended: Ended = None) -> Measures:
+        rows = self.rows(prompts, completions, ended)
         device = next(self.model.parameters()).device
         scores = [0.0] * len(rows.ids)
         lengths = list(map(len, rows.ids))
@@ -104,7 +109,7 @@ class ModelScorer(ABC):
 
 
 class Trained(ModelScorer):
-    """The reward model of a finished reward_model stage."""
+    """The reward model of a finished reward_model stage. It reads EOS only where a completion ended, as in training."""
 
     def __init__(self, config: TrainedConfig, device: torch.device, trained: Path | None):
         folder = trained or (Path(config.path) if config.path else None)
@@ -116,9 +121,9 @@ class Trained(ModelScorer):
         self.tokenizer = from_pretrained(AutoTokenizer, str(folder), {})
         self.model = RewardModel.load(folder).to(device).eval()
 
-    def rows(self, prompts: list[str], completions: list[str]) -> Rows:
+    def rows(self, prompts: list[str], completions: list[str], ended: Ended) -> Rows:
         lengths = self.settings["max_length"], self.settings["prompt_tokens"]
-        return templated_rows(prompts, completions, self.tokenizer, self.settings["template"], *lengths)
+        return templated_rows(prompts, completions, self.tokenizer, self.settings["template"], *lengths, ended)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         rewards: Tensor = self.model(inputs["input_ids"], inputs["attention_mask"])
@@ -175,7 +180,7 @@ class Classifier(HubScorer):
             )
         self.label = labels[config.label.lower()]
 
-    def rows(self, prompts: list[str], completions: list[str]) -> Rows:
+    def rows(self, prompts: list[str], completions: list[str], ended: Ended) -> Rows:
         return joined_rows(prompts, completions, self.tokenizer, self.max_length, self.config.prompt_tokens)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -192,7 +197,7 @@ class PairInput(HubScorer):
             names = ", ".join(map(str, self.model.config.id2label.values()))
             raise UserError(f"scorer {config.name}: gives several logits ({names}), not one; it is a classifier")
 
-    def rows(self, prompts: list[str], completions: list[str]) -> Rows:
+    def rows(self, prompts: list[str], completions: list[str], ended: Ended) -> Rows:
         return paired_rows(prompts, completions, self.tokenizer, self.max_length, self.config.prompt_tokens)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:

@@ -24,7 +24,7 @@ from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import CompletionBatch, Ids, completion_batch
 from prefsweep.models.scorers import Measures
 
-Score = Callable[[list[str], list[str]], Measures]
+Score = Callable[[list[str], list[str], list[bool]], Measures]  # prompts, completions, whether each ended
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Rollouts:
     completions: list[str]
     scores: Tensor  # [N] as the scorer gave them
     truncated: Tensor  # [N] whether the scorer had to cut what it read
-    ended: Tensor  # [N] whether the response closes with EOS
+    ended: Tensor  # [N] whether the response ends, with EOS or at a stop string
 
     def batch(self, rows: list[int], pad: int) -> CompletionBatch:
         queries, responses = [self.queries[row] for row in rows], [self.responses[row] for row in rows]
@@ -94,17 +94,18 @@ class Sampler:
         responses = [by_row[row] for row in share]
         shared_queries = [queries[row] for row in share]
         prompts, completions = self.codec.prompts(shared_queries), self.codec.completions(shared_queries, responses)
-        measures = self.score(prompts, completions) if share else {"score": []}
+        ended = [self.codec.has_ended(response) for response in responses]
+        measures = self.score(prompts, completions, ended) if share else {"score": []}
         scores, truncated = measures["score"], measures.get("truncated", [0.0] * len(share))
         # 3. every process's, in the order of the rows
-        local = list(zip(share, responses, prompts, completions, scores, truncated, strict=True))
+        local = list(zip(share, responses, prompts, completions, ended, scores, truncated, strict=True))
         gathered = sorted(gather_object(local) if world > 1 else local, key=lambda item: item[0])
-        _, responses, prompts, completions, scores, truncated = (list(part) for part in zip(*gathered, strict=True))
+        columns = [list(column) for column in zip(*gathered, strict=True)]
+        _, responses, prompts, completions, ended, scores, truncated = columns
         generated = sum(map(len, responses))
         self.completions += len(queries)
         self.tokens_generated += generated
         self.tokens_read += sum(map(len, queries)) + generated
-        ended = [self.codec.has_ended(response) for response in responses]
         return Rollouts(
             queries,
             responses,

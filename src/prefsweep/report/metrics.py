@@ -98,6 +98,9 @@ ENTRIES = [
     Metric("validation/accuracy", "validation accuracy", HIGHER),
     Metric("validation/judge", "judge score on validation", HIGHER),
     Metric("validation/calibration_error", "validation calibration error", LOWER),
+    Metric("validation/calibration_error_scaled", "validation calibration error, scaled", LOWER),
+    Metric("validation/temperature", "validation temperature"),
+    Metric("validation/reward", "validation reward"),
     *(
         Metric(prefix + name, heading + suffix, LOWER, "cost")
         for prefix, suffix in TOTALS.values()

@@ -20,7 +20,7 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.pipeline.store import RECORD
 from prefsweep.stages.callbacks import STEPS
 from prefsweep.stages.generate import SAMPLES, completion_requests, evaluation_examples, generate_completions
-from prefsweep.stages.judging import measures_by_text
+from prefsweep.stages.judging import measures_of_rows
 
 COURSE = "course.jsonl"
 SHOWN = ("id", "group", "sample", "prompt", "completion")  # of each row beside its step and values
@@ -92,10 +92,10 @@ def judge_states(
 ) -> dict[str, Any]:
     """Write a row a state into `course.jsonl`: the mean of every value over completions, and over each prompt group."""
     rows = list(read_jsonl(completions / SAMPLES))
-    measures = measures_by_text(load_scorer(judge, device(context.runtime), judge_model), rows, context)
+    measures = measures_of_rows(load_scorer(judge, device(context.runtime), judge_model), rows, context)
     by_step: dict[int, list[Row]] = {}
-    for row in rows:
-        scores = {f"judge/{name}": value for name, value in measures[row["prompt"], row["completion"]].items()}
+    for row, measured in zip(rows, measures, strict=True):
+        scores = {f"judge/{name}": value for name, value in measured.items()}
         row["values"] = {"judge/mean": scores.pop("judge/score"), **scores, **row["values"]}
         by_step.setdefault(row["step"], []).append(row)
     for step, of_step in by_step.items():

@@ -20,7 +20,7 @@ from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.files import Row, read_jsonl, write_jsonl
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import completion_requests, generate_completions
-from prefsweep.stages.judging import measures
+from prefsweep.stages.judging import columns_of, measures
 
 COLUMNS = ("id", "group", "prompt", "chosen", "rejected", "kind", "chosen_ended", "rejected_ended")
 
@@ -47,8 +47,7 @@ def run(
         rows = generate_completions(
             config, lambda: load_policy(model, policy).to(where).eval(), tokenizer, requests, dataset, split, context
         )
-        texts = [row["prompt"] for row in rows], [row["completion"] for row in rows]
-        scores = measures(scorer, *texts, split, context)["score"]
+        scores = measures(scorer, *columns_of(rows), split, context)["score"]
         pairs = ranked_pairs(rows, scores, {example.id: example.group for example in examples[:prompts]}, counts)
         write_jsonl(folder / f"{split}.jsonl", pairs)
         metrics |= {f"{split}/prompts": len(requests) // config.completions_per_prompt, f"{split}/pairs": len(pairs)}

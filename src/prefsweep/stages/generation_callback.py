@@ -19,6 +19,7 @@ from prefsweep.models import decoding
 from prefsweep.models.batching import batches_by_length
 from prefsweep.models.codec import TextCodec, stop_strings
 from prefsweep.models.loading import autocast
+from prefsweep.pipeline.files import Row
 from prefsweep.pipeline.history import History
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generate import distinct_prompts
@@ -45,7 +46,7 @@ class GenerateCompletionsCallback(TrainerCallback):
         shown = [{"step": state.global_step, **row} for row in rows[:SHOWN]]
         self.context.history.announce(state.global_step, {"completions": shown} if shown else {})
 
-    def completions(self, model: Any) -> list[dict[str, str]]:
+    def completions(self, model: Any) -> list[Row]:
         """Return a row a prompt; a prompt that is too long for the model loses its beginning.
 
         The validation before has left the model in evaluation mode: without dropout, and without gradient
@@ -54,15 +55,16 @@ class GenerateCompletionsCallback(TrainerCallback):
         cap = self.config.validation_max_new_tokens
         room = model.config.max_position_embeddings - cap
         prompts = [prompt[-room:] for prompt in self.prompts]
-        rows: list[dict[str, str]] = [{} for _ in prompts]
+        rows: list[Row] = [{} for _ in prompts]
         for indices in batches_by_length(list(map(len, prompts)), self.context.runtime.forward_batch):
             numbers = decoding.uniforms([f"validation/{index}" for index in indices], cap, self.config.seed)
             batch = [prompts[index] for index in indices]
             with autocast(self.config.precision, model.device):
                 completions = decoding.sample(model, batch, numbers, temperature=1, **self.codec.sampling)
             decoded = self.codec.prompts(batch), self.codec.completions(batch, completions)
-            for index, prompt, completion in zip(indices, *decoded, strict=True):
-                rows[index] = {"prompt": prompt, "completion": completion}
+            ended = map(self.codec.has_ended, completions)
+            for index, prompt, completion, has_end in zip(indices, *decoded, ended, strict=True):
+                rows[index] = {"prompt": prompt, "completion": completion, "ended": has_end}
         return rows
 
     def export_to(self, folder: Path) -> None:

@@ -24,6 +24,7 @@ from prefsweep.stages.generation_callback import COMPLETIONS
 
 PAIRS = "pairs.jsonl"
 SIDES = ("chosen", "rejected")
+SCORED = ("prompt", "completion", "ended")  # what a scorer reads of a row
 FLOPS = "flops"  # a text's share of its part, stored with its scores so that a later attempt can count it
 PART = 512  # texts scored between two saves: enough that texts of similar length share a batch
 
@@ -47,8 +48,7 @@ def judge_completions(
     section = judge or reward
     assert section is not None  # one of them is in the stage's `reads`
     scorer = load_scorer(section, device(context.runtime), judge_model or reward_model)
-    texts = [row["prompt"] for row in rows], [row["completion"] for row in rows]
-    columns = measures(scorer, *texts, "completions", context)
+    columns = measures(scorer, *columns_of(rows), "completions", context)
     scored = [
         row | {"scores": {name: values[index] for name, values in columns.items()}} for index, row in enumerate(rows)
     ]
@@ -71,10 +71,9 @@ def judge_validation(
     """
     rows = list(read_jsonl(trained / COMPLETIONS))
     scorer = load_scorer(judge, device(context.runtime), judge_model)
-    measured = measures_by_text(scorer, rows, context)
     by_step: dict[int, list[float]] = {}
-    for row in rows:
-        row["judge"] = measured[row["prompt"], row["completion"]]["score"]
+    for row, values in zip(rows, measures_of_rows(scorer, rows, context), strict=True):
+        row["judge"] = values["score"]
         by_step.setdefault(row["step"], []).append(row["judge"])
     context.history.rewind(-1)  # a killed build may have written part of it
     for step, step_scores in sorted(by_step.items()):
@@ -83,12 +82,13 @@ def judge_validation(
     return {"completions": len(rows), "validations": len(by_step)}
 
 
-def measures_by_text(scorer: Scorer, rows: Sequence[Row], context: Context) -> dict[tuple[str, str], dict[str, float]]:
-    """Return the measures of each prompt and completion, scored once: a policy that hardly moves repeats itself."""
-    texts = list(dict.fromkeys((row["prompt"], row["completion"]) for row in rows))
-    prompts, completions = [prompt for prompt, _ in texts], [completion for _, completion in texts]
-    columns = measures(scorer, prompts, completions, "completions", context)
-    return {text: {name: column[index] for name, column in columns.items()} for index, text in enumerate(texts)}
+def measures_of_rows(scorer: Scorer, rows: Sequence[Row], context: Context) -> list[dict[str, float]]:
+    """Return the measures of each row; equal ones are scored once: a policy that hardly moves repeats itself."""
+    texts = [tuple(row[name] for name in SCORED) for row in rows]
+    distinct = dict(zip(texts, rows, strict=True))
+    columns = measures(scorer, *columns_of(list(distinct.values())), "completions", context)
+    indices = {text: index for index, text in enumerate(distinct)}
+    return [{name: column[indices[text]] for name, column in columns.items()} for text in texts]
 
 
 def judge_accuracy(
@@ -110,7 +110,8 @@ def judge_accuracy(
     scorer = load_scorer(judge, device(context.runtime), judge_model)
     prompts = [pair.prompt for pair in pairs]
     texts = {side: [pair.completion(side) for pair in pairs] for side in SIDES}
-    measured = {side: measures(scorer, prompts, texts[side], side, context) for side in SIDES}
+    ended = {side: [getattr(pair, f"{side}_ended") for pair in pairs] for side in SIDES}
+    measured = {side: measures(scorer, prompts, texts[side], ended[side], side, context) for side in SIDES}
     rows = [
         {
             "id": pair.id,
@@ -133,10 +134,21 @@ def truncation(measured: dict[str, Measures]) -> dict[str, float]:
     }
 
 
+def columns_of(rows: Sequence[Row]) -> tuple[list[str], list[str], list[bool]]:
+    """Return what a scorer reads of generated completions: prompts, completions, and whether each ended."""
+    prompts, completions, ended = ([row[name] for row in rows] for name in SCORED)
+    return prompts, completions, ended
+
+
 def measures(
-    scorer: Scorer, prompts: Sequence[str], completions: Sequence[str], name: str, context: Context
+    scorer: Scorer,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    ended: Sequence[bool],
+    name: str,
+    context: Context,
 ) -> Measures:
-    """Return `scorer.score(prompts, completions)`, in parts: a text's score does not depend on the other texts."""
+    """Return `scorer.score(prompts, completions, ended)`, in parts: a text's score does not depend on the others."""
     path = context.checkpoints / f"{name}-scores.jsonl"
     rows = recover_jsonl(path)
     bar = tqdm(total=len(completions), desc=f"score {name}", unit="text", disable=not context.runtime.progress or None)
@@ -144,7 +156,7 @@ def measures(
     for first in range(len(rows), len(completions), PART):
         part = slice(first, first + PART)
         before = flops_of(scorer)
-        columns = scorer.score(list(prompts[part]), list(completions[part]))
+        columns = scorer.score(list(prompts[part]), list(completions[part]), ended[part])
         new = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         flops = (flops_of(scorer) - before) / len(new)
         new = [row | {FLOPS: flops} for row in new]

@@ -152,11 +152,10 @@ class Loop:
     def tabulate(self, table: str, rollouts: Rollouts, count: int) -> list[Row]:
         """Append the first rollouts to a table; return the rows."""
         step = self.trainer.iteration
-        columns = zip(rollouts.prompts, rollouts.completions, rollouts.scores.tolist(), strict=True)
-        rows = [
-            {"prompt": prompt, "completion": completion, "score": score}
-            for prompt, completion, score in islice(columns, count)
-        ]
+        values = rollouts.ended.tolist(), rollouts.scores.tolist()
+        columns = zip(rollouts.prompts, rollouts.completions, *values, strict=True)
+        names = ("prompt", "completion", "ended", "score")
+        rows = [dict(zip(names, row, strict=True)) for row in islice(columns, count)]
         for row in rows:
             self.tables[table].append(step, row)
         return [{"step": step, **row} for row in rows]

@@ -1,5 +1,8 @@
 """reward_model and judge_model: a reward model from pairs, −log σ(r(x, y_w) − r(x, y_l)) (Bradley and Terry 1952).
 
+The loss leaves a constant in all rewards free; `center_rewards_coefficient` times the mean of (r_w + r_l)² draws it to
+0 (Eisenstein et al. 2023, eq. 2).
+
 transformers' Trainer, not TRL's RewardTrainer: that one drops rows that are too long, needs an EOS that encoders lack,
 and pools by the pad token's id. Each text here is read alone, truncated as it will be when it is scored.
 """
@@ -92,7 +95,9 @@ def pair_rows(
     def make(part: Sequence[PreferenceExample], truncation: Truncation) -> Columns:
         completions = [example.completion(side) for side in SIDES for example in part]
         prompts = [example.prompt for example in part] * 2
-        rows = templated_rows(prompts, completions, tokenizer, config.template, config.max_length, config.prompt_tokens)
+        ended = [getattr(example, f"{side}_ended") for side in SIDES for example in part]
+        lengths = config.max_length, config.prompt_tokens
+        rows = templated_rows(prompts, completions, tokenizer, config.template, *lengths, ended)
         truncation.add(rows.cut)
         return {"chosen": rows.ids[: len(part)], "rejected": rows.ids[len(part) :]}
 
@@ -109,13 +114,29 @@ def collate(rows: list[dict[str, Any]], pad: int | None) -> Batch:
 class RewardTrainer(MicroBatchTrainerMixin):
     own_arguments = {"remove_unused_columns": False}
     labels_per_row = 1.0
+    config: RewardModelConfig
     length_accuracy: float  # on the validation pairs: the baseline of its accuracy
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         return pair_parts(inputs, self.micro_batch)
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Give the head, which starts at zero, a learning rate of its own."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        head = set(self.model.head.parameters())
+        rate = self.config.head_learning_rate or self.config.learning_rate
+        for group in list(optimizer.param_groups):  # weights that decay, and biases
+            own = [weight for weight in group["params"] if weight in head]
+            group["params"] = [weight for weight in group["params"] if weight not in head]
+            optimizer.add_param_group({**group, "params": own, "lr": rate})
+        return optimizer
+
     def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Tensor:
-        return -logsigmoid(margins(model, inputs)).mean()
+        chosen, rejected = model(**inputs).chunk(2)
+        loss = -logsigmoid(chosen - rejected).mean()
+        if self.config.center_rewards_coefficient:
+            loss = loss + self.config.center_rewards_coefficient * (chosen + rejected).square().mean()
+        return loss
 
     @torch.no_grad()
     def evaluate(self, *rest: Any, **options: Any) -> dict[str, float]:
@@ -124,19 +145,15 @@ class RewardTrainer(MicroBatchTrainerMixin):
         batches = []
         for batch in self.get_eval_dataloader():
             with self.compute_loss_context_manager():
-                batches.append(margins(self.model, self._prepare_inputs(batch)).cpu())
-        ranked = ranking.metrics(torch.cat(batches)) | {"length_accuracy": self.length_accuracy}
+                batches.append(self.model(**self._prepare_inputs(batch)).cpu().view(2, -1))
+        ranked = ranking.metrics(*torch.cat(batches, dim=1)) | {"length_accuracy": self.length_accuracy}
         return self.report_validation(ranked)
-
-
-def margins(model: Any, inputs: Batch) -> Tensor:
-    """Return [pairs] r(chosen) − r(rejected)."""
-    chosen, rejected = model(**inputs).chunk(2)
-    margin: Tensor = chosen - rejected
-    return margin
 
 
 def reward_trainer(
     config: RewardModelConfig, model: RewardModel, tokenizer: Any, rows: dict[str, Dataset], context: Context
 ) -> RewardTrainer:
-    return RewardTrainer.build(config, model, tokenizer, rows, context, partial(collate, pad=tokenizer.pad_token_id))
+    collator = partial(collate, pad=tokenizer.pad_token_id)
+    trainer = RewardTrainer.build(config, model, tokenizer, rows, context, collator)
+    trainer.config = config
+    return trainer
