@@ -10,7 +10,7 @@ from prefsweep.evaluation.by_group import FILE, averaged
 from prefsweep.pipeline.files import write_jsonl
 
 INPUTS = {  # of the last stage, as `conf/method/_judged.yaml` has them
-    **{name: f"judge_completions/{name}" for name in ("base", "start", "result")},
+    **{name: f"judge_completions/{name}" for name in ("base", "start", "result", "opponents")},
     "pairs": "judge_accuracy",
     "frontier": "frontier",
     "validated": "judge_validation",

@@ -82,6 +82,19 @@ def test_a_run_measures_base_start_and_result_alike(tmp_path: Path) -> None:
         assert metrics[f"text/{prefix}ended"] == pytest.approx(np.mean([row[-1] == eos for row in tokens]))
         repeated = [text.repetition(row["completion"]) for row in rows]
         assert metrics[f"text/{prefix}repetition"] == pytest.approx(np.mean(repeated))
+    scores_of = {}
+    for part in ("opponents", "result", "base"):
+        folder = stages / "judge_completions" / run["stages"][f"judge_completions/{part}"]
+        for row in read_jsonl(folder / "completions.jsonl"):
+            scores_of.setdefault((part, row["id"]), []).append(row["scores"]["score"])
+    prompts = {prompt for _, prompt in scores_of}
+    duels = [
+        np.sign(np.subtract.outer(scores_of["result", prompt], scores_of["opponents", prompt])) for prompt in prompts
+    ]
+    assert {duel.shape[1] for duel in duels} == {2}
+    assert metrics["judge/win_rate"] == pytest.approx(np.mean([(duel.mean() + 1) / 2 for duel in duels]))
+    assert metrics["judge/ties"] == pytest.approx(np.mean([(duel == 0).mean() for duel in duels]))
+    assert any(scores_of["opponents", prompt][:1] != scores_of["base", prompt][:1] for prompt in prompts)
     assert metrics["kl/start_to_base"] == pytest.approx(before["metrics"]["kl/base"])
     assert metrics["kl/start_to_base"] > 0
     assert len({metrics[f"judge/{name}"] for name in ("mean", "start_mean", "base_mean")}) == 3
@@ -184,18 +197,40 @@ def row(number: int, score: float, length: int = 5, kind: str | None = None) -> 
     return prompt | {"scores": {"score": score}, "completion_tokens": [1] * length}
 
 
+def paired(base: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """One opponent a completion, as by common random numbers."""
+    return judged.opponents(base, base, [])
+
+
+def test_a_win_rate_is_over_all_draws_of_the_base_for_the_prompt() -> None:
+    ours = [row(0, 1.0), row(1, 0.0)]
+    draws = [row(number, score) for number in (1, 0) for score in (0.0, 1.0, 2.0, -1.0)]
+    opponents = judged.opponents(ours, [], draws)
+    assert [{other["id"] for other in others} for others in opponents] == [{"p0"}, {"p1"}]
+    first, second = judged.values(ours, opponents, {}, {})
+    assert (first["judge/win_rate"], first["judge/ties"]) == (2.5 / 4, 1 / 4)
+    assert (second["judge/win_rate"], second["judge/ties"]) == (1.5 / 4, 1 / 4)
+    found = judged.metrics(ours, [row(0, 0.0)], [row(0, 0.0)], opponents, [{}] * 2, {}).metrics
+    assert found["judge/win_rate_length_controlled"] == pytest.approx((2.5 + 1.5 + 1) / (8 + 2))
+
+
+def test_without_draws_it_is_against_the_completion_by_the_same_random_numbers() -> None:
+    base = [row(number, float(sample)) | {"sample": sample} for number in range(2) for sample in (1, 0)]
+    assert judged.opponents(base[::-1], base, []) == [[other] for other in base[::-1]]
+
+
 def test_wins_ties_and_thresholds() -> None:
     ours = [row(0, 1.0, kind="harmful"), row(1, -3.0, kind="harmful"), row(2, -1.0, kind="helpful"), row(3, 0.0)]
     base = [row(0, 0.0), row(1, -3.0), row(2, 5.0), row(3, -1.0)]
     pairs = {"p0": {"chosen": 2.0, "rejected": 0.0}, "p3": {"chosen": 0.0, "rejected": 0.0}}
-    values = judged.values(ours, base, pairs, {"harmful": -3.0, "helpful": -2.0})
+    values = judged.values(ours, paired(base), pairs, {"harmful": -3.0, "helpful": -2.0})
     found = means(values)
     assert found["judge/win_rate"] == (1 + 0.5 + 0 + 1) / 4 and found["judge/ties"] == 0.25
     assert found["judge/win_rate_chosen"] == (0 + 0.5) / 2 and found["judge/ties_chosen"] == 0.5
     assert found["judge/hmr"] == 0.5, "a score at the threshold is not above it"
     assert found["judge/hpr"] == 1.0
     assert (found["judge/mean_harmful"], found["judge/mean_helpful"]) == (-1.0, -1.0)
-    assert judged.metrics(ours, base, base, values, {}).metrics["judge/cas"] == 0.75
+    assert judged.metrics(ours, base, base, paired(base), values, {}).metrics["judge/cas"] == 0.75
 
 
 def test_the_judges_own_accuracy_stands_beside_that_of_length() -> None:
@@ -225,22 +260,22 @@ def test_a_win_rate_that_is_all_length_is_none_at_equal_length() -> None:
     lengths = [(rng.randint(5, 50), rng.randint(5, 50)) for _ in range(2000)]
     base = [row(number, theirs + rng.gauss(0, 5), theirs) for number, (_, theirs) in enumerate(lengths)]
     longer = [row(number, ours + 10 + rng.gauss(0, 5), ours + 10) for number, (ours, _) in enumerate(lengths)]
-    rate = means(judged.values(longer, base, {}, {}))["judge/win_rate"]
+    rate = means(judged.values(longer, paired(base), {}, {}))["judge/win_rate"]
     assert rate > 0.65
-    found = judged.metrics(longer, base, base, [{}] * 2000, {}).metrics
+    found = judged.metrics(longer, base, base, paired(base), [{}] * 2000, {}).metrics
     assert found["judge/win_rate_length_controlled"] == pytest.approx(0.5, abs=0.05)
     assert "judge/win_rate_chosen_length_controlled" not in found
     chosen = {
         row["id"]: {"chosen": row["scores"]["score"], "chosen_length": len(row["completion_tokens"])} for row in base
     }
     longer = [{**row, "completion": "." * len(row["completion_tokens"])} for row in longer]
-    found = judged.metrics(longer, base, base, [{}] * 2000, chosen).metrics
+    found = judged.metrics(longer, base, base, paired(base), [{}] * 2000, chosen).metrics
     assert found["judge/win_rate_chosen_length_controlled"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_at_equal_lengths_it_is_the_win_rate() -> None:
     ours, base = [row(n, float(n % 4 > 0)) for n in range(400)], [row(n, 0.5) for n in range(400)]
-    found = judged.metrics(ours, base, base, [{}] * 400, {}).metrics
+    found = judged.metrics(ours, base, base, paired(base), [{}] * 400, {}).metrics
     assert found["judge/win_rate_length_controlled"] == pytest.approx(0.75, abs=0.002)
 
 

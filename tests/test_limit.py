@@ -195,7 +195,7 @@ def test_in_the_world_win_rate_and_kl_of_the_best_of_four(truth: tuple[list[str]
             values = scores[place, five]
             for kept, score in ((rows, values[:4].max()), (base, values[4])):
                 kept.append({"id": str(place), "sample": time, "scores": {"score": float(score)}})
-    found = judged.values(rows, base, {}, {})
+    found = judged.values(rows, judged.opponents(rows, base, []), {}, {})
     rate = np.mean([value["judge/win_rate"] for value in found])
     assert rate == pytest.approx(np.mean(known), abs=3 * 0.5 / math.sqrt(len(rows)))
     assert frontier.best_of(scores[:, :2000], scores[:, :2000], 4) == pytest.approx(

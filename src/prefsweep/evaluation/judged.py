@@ -14,31 +14,37 @@ Row = dict[str, Any]
 Pairs = dict[str, dict[str, Any]]  # by a test pair's id: the judge's scores of its two completions, and their lengths
 
 
-def values(rows: Sequence[Row], base: Sequence[Row], pairs: Pairs, good_above: dict[str, float]) -> Values:
+def values(
+    rows: Sequence[Row], opponents: Sequence[Sequence[Row]], pairs: Pairs, good_above: dict[str, float]
+) -> Values:
     """Return the metrics of each completion; `good_above` are HmR's and HpR's thresholds by the prompt's kind."""
-    base_scores = {(row["id"], row["sample"]): row["scores"]["score"] for row in base}
     return [
         {
             "judge/mean": row["scores"]["score"],
-            **win("judge/win_rate", "judge/ties", row["scores"]["score"] - base_scores[row["id"], row["sample"]]),
-            **against_chosen(row, pairs),
+            **wins("", row, [other["scores"]["score"] for other in others]),
+            **(wins("_chosen", row, [pairs[row["id"]]["chosen"]]) if row["id"] in pairs else {}),
             **by_kind(row, good_above),
             **{f"judge/{name}": value for name, value in row["scores"].items() if name != "score"},
         }
-        for row in rows
+        for row, others in zip(rows, opponents, strict=True)
     ]
 
 
-def win(rate: str, ties: str, difference: float) -> dict[str, float]:
-    """Return a win (a tie is half a win) and a tie under these two names."""
-    return {rate: (difference > 0) + (difference == 0) / 2, ties: float(difference == 0)}
+def opponents(rows: Sequence[Row], base: Sequence[Row], draws: Sequence[Row]) -> list[list[Row]]:
+    """Return the base's completions with which each row is compared: all `draws` for its prompt or, where there are
+    none, the one that the base drew by the same random numbers."""
+    by_prompt: dict[str, list[Row]] = {}
+    for draw in draws:
+        by_prompt.setdefault(draw["id"], []).append(draw)
+    paired = {(row["id"], row["sample"]): row for row in base}
+    return [by_prompt[row["id"]] if draws else [paired[row["id"], row["sample"]]] for row in rows]
 
 
-def against_chosen(row: Row, pairs: Pairs) -> dict[str, float]:
-    """Compare with the dataset's chosen completion of the same prompt, where the judge has scored it."""
-    if row["id"] not in pairs:
-        return {}
-    return win("judge/win_rate_chosen", "judge/ties_chosen", row["scores"]["score"] - pairs[row["id"]]["chosen"])
+def wins(suffix: str, row: Row, scores: Sequence[float]) -> dict[str, float]:
+    """Return the shares of wins (a tie is half a win) and of ties of a completion against others with these scores."""
+    differences = row["scores"]["score"] - np.array(scores)
+    rates = {"win_rate": (differences > 0) + (differences == 0) / 2, "ties": differences == 0}
+    return {f"judge/{name}{suffix}": float(values.mean()) for name, values in rates.items()}
 
 
 def by_kind(row: Row, good_above: dict[str, float]) -> dict[str, float]:
@@ -61,15 +67,21 @@ def agreement(pairs: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def metrics(rows: Sequence[Row], start: Sequence[Row], base: Sequence[Row], values: Values, pairs: Pairs) -> Measured:
+def metrics(
+    rows: Sequence[Row],
+    start: Sequence[Row],
+    base: Sequence[Row],
+    opponents: Sequence[Sequence[Row]],
+    values: Values,
+    pairs: Pairs,
+) -> Measured:
     """Measure what is no mean over the result's completions; `values` are those that their means are of."""
-    base_rows = {(row["id"], row["sample"]): row for row in base}
-    against_base = [(row, base_rows[row["id"], row["sample"]]) for row in rows]
+    against_base = [(row, other) for row, others in zip(rows, opponents, strict=True) for other in others]
     against_chosen = [(row, pairs[row["id"]]) for row in rows if row["id"] in pairs]
     measured = score_summary("", rows) | score_summary("start_", start) | score_summary("base_", base)
     measured |= length_controlled(
         "judge/win_rate_length_controlled",
-        [row["group"] for row in rows],
+        [row["group"] for row, _ in against_base],
         [row["scores"]["score"] - other["scores"]["score"] for row, other in against_base],
         [len(row["completion_tokens"]) - len(other["completion_tokens"]) for row, other in against_base],
     )

@@ -94,10 +94,14 @@ def method_stages(job: Job) -> set[str]:
 
 
 def decoding(target: Stage) -> dict[str, Any]:
-    """Return how the judged completions of the result were generated: prompts, temperature, length."""
-    judged = target.inputs.get("result")
-    generated = judged.inputs.get("completions") if judged else None
-    return dataclasses.asdict(generated.config) if generated else {}
+    """Return how the judged completions of the result were generated: prompts, temperature, length; and how many draws
+    of the base its win rates are against, 0 for the one by common random numbers."""
+    judged = [target.inputs[name] for name in ("result", "opponents") if name in target.inputs]
+    configs = [stage.inputs["completions"].config for stage in judged if "completions" in stage.inputs]
+    if not configs:
+        return {}
+    draws = getattr(configs[1], "completions_per_prompt", 0) if len(configs) > 1 else 0
+    return dataclasses.asdict(configs[0]) | {"base_draws": draws}
 
 
 def card(job: Job, group: str | None) -> JobCard:

@@ -127,11 +127,12 @@ def judge_text(runs: pd.DataFrame) -> str:
 
 
 def decoding_text(settings: dict[str, Any]) -> str:
-    """Return `decoding at temperature 1, 1 completion a prompt, at most 128 tokens`."""
+    """Return `decoding at temperature 1, 1 completion a prompt, at most 128 tokens; win rates against 4 draws …`."""
     if not settings:
         return ""
     temperature, count = settings["temperature"], settings["completions_per_prompt"]
     how = "greedy" if temperature == 0 else f"at temperature {temperature:g}"
-    return (
-        f"decoding {how}, {count} completion{'s' * (count != 1)} a prompt, at most {settings['max_new_tokens']} tokens"
-    )
+    draws = settings.get("base_draws")
+    against = f"{draws} independent draws of the base" if draws else "the base's completion by the same random numbers"
+    length = f"at most {settings['max_new_tokens']} tokens"
+    return f"decoding {how}, {count} completion{'s' * (count != 1)} a prompt, {length}; win rates against {against}"

@@ -36,19 +36,22 @@ def run(
     """Return the metrics; write their values by prompt group, and the result's completions with those of each.
 
     `inputs` are the scored samples `base`, `start` and `result`, and their policies, named in `POLICIES`; an absent one
-    is the model's own weights. Optional are `pairs`, the judged test pairs, `frontier`, and `also_<dataset>`, the
-    evaluation on another dataset. `validated` is an input for the reports alone.
+    is the model's own weights. Optional are `opponents`, draws of the base for win rates, `pairs`, the judged test
+    pairs, `frontier`, and `also_<dataset>`, the evaluation on another dataset. `validated` is an input for the reports
+    alone.
     """
     tokenizer = load_tokenizer(model, inputs.get("policy"))
     forward = divergence.Forward(tokenizer.pad_token_id, context.runtime.forward_batch, config.precision)
     policies = load_policies(model, inputs, device(context.runtime))
     rows = {name: list(read_jsonl(inputs[name] / SAMPLES)) for name in POLICIES}
     pairs = {row["id"]: row for row in read_jsonl(inputs["pairs"] / PAIRS)} if "pairs" in inputs else {}
-    values = completion_values(config, policies, rows, pairs, forward)
+    draws = list(read_jsonl(inputs["opponents"] / SAMPLES)) if "opponents" in inputs else []
+    opponents = judged.opponents(rows["result"], rows["base"], draws)
+    values = completion_values(config, policies, rows, opponents, pairs, forward)
     result = zip(rows["result"], values, strict=True)
     write_jsonl(folder / SAMPLES, (row | {"values": row_values} for row, row_values in result))
     write_json(folder / SIGNATURES, {"text/bleu": overlap.signature()})
-    measured = sample_metrics(rows, pairs, values) | other_datasets(inputs)
+    measured = sample_metrics(rows, opponents, pairs, values) | other_datasets(inputs)
     if config.temperature == 1:
         measured |= divergence.start_to_base(policies["start"], policies["base"], rows["start"], forward)
     if "frontier" in inputs:
@@ -75,6 +78,7 @@ def completion_values(
     config: EvaluateConfig,
     policies: dict[str, Any],
     rows: dict[str, list[Row]],
+    opponents: list[list[Row]],
     pairs: judged.Pairs,
     forward: divergence.Forward,
 ) -> Values:
@@ -84,19 +88,21 @@ def completion_values(
     base, start, result = (policies[name] for name in POLICIES)
     custom = [import_object(path) for path in config.metrics]
     return joined(
-        judged.values(rows["result"], rows["base"], pairs, good_above),
+        judged.values(rows["result"], opponents, pairs, good_above),
         text.values(rows["result"]),
         divergence.values(result, base, start, rows["result"], forward, with_kl),
         *([function(row) for row in rows["result"]] for function in custom),
     )
 
 
-def sample_metrics(rows: dict[str, list[Row]], pairs: judged.Pairs, values: Values) -> Measured:
+def sample_metrics(
+    rows: dict[str, list[Row]], opponents: list[list[Row]], pairs: judged.Pairs, values: Values
+) -> Measured:
     """Measure what follows from the samples and their values alone."""
     result, start, base = rows["result"], rows["start"], rows["base"]
     return (
         by_group.averaged([row["group"] for row in result], values)
-        | judged.metrics(result, start, base, values, pairs)
+        | judged.metrics(result, start, base, opponents, values, pairs)
         | Measured(judged.agreement(list(pairs.values())) if pairs else {})
         | text.metrics(result)
         | text.plain_means("start", start)
