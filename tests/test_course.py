@@ -44,13 +44,11 @@ def check_last_state(place: Workplace, run: dict[str, Any]) -> None:
     assert last["kl/start"] > 0
 
 
+@pytest.mark.slow
 def test_the_states_of_a_training_are_judged_like_its_result(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     words: tuple[str, ...] = ("stages.dpo.save_every=3", "stages.dpo.learning_rate=1e-2", "stages.ppo.save_every=1")
-    words += (
-        "tracking=off",
-        "stages.reward_model.share=[0,0.5]",
-    )  # what the judge of the second rescoring does not learn
+    words += ("tracking=off", "dataset.share=[0,0.5]")  # the judge of the second rescoring learns the others
     sweep = ("-m", "method=base,dpo,sft+ppo", "sweep=states", *words)
     assert place.run(*sweep).returncode == 0
     assert place.stages("judge_course") == []

@@ -167,7 +167,7 @@ def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_cont
         json.loads(line) for line in tables["rollouts"]
     ]
     assert len(tables["validation"]) == 2 * 4
-    assert set(json.loads(tables["validation"][0])) == {"step", "prompt", "completion", "score"}
+    assert set(json.loads(tables["validation"][0])) == {"step", "prompt", "completion", "ended", "score"}
     head = load_file(tmp_path / "done/value_head.safetensors")
     assert head["weight"].shape == (1, 32)
     assert (head["weight"] != 0).any()
