@@ -324,7 +324,12 @@ def test_the_metrics_do_not_depend_on_what_fits_in_memory(
         assert last["validation/margin_nats"] == pytest.approx(nats)
     for history in histories[1:]:
         for row, expected in zip(history, histories[0], strict=True):
-            assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            # at the first step the policy is the reference, and which side is ahead is rounding
+            known = expected.keys() - ({"accuracy"} if row["step"] == 1 else set())
+            assert row.keys() == expected.keys()
+            assert {name: row[name] for name in known} == pytest.approx(
+                {name: expected[name] for name in known}, rel=1e-4, abs=1e-5
+            )
 
 
 def test_the_warm_up_is_a_share_of_the_steps_or_their_number(config: Any) -> None:

@@ -345,7 +345,7 @@ class GenerateConfig(EvaluationConfig):
 class BaseDrawsConfig(GenerateConfig):
     def check(self, key: str, config: Config) -> None:
         others = [stage for stage in config.stages.values() if stage is not self]
-        if all(getattr(stage, "base_draws", "common") == "common" for stage in others):
+        if all(getattr(stage, "opponents", "common") == "common" for stage in others):
             return  # they are not drawn
         super().check(key, config)
         if any(isinstance(stage, GenerateConfig) and stage.seed == self.seed for stage in others):
@@ -397,9 +397,7 @@ class EvaluateConfig(EvaluationConfig):
     repeated_per_dataset = True
     inputs_of_own_dataset = ("frontier", "validated", "course")
 
-    base_draws: str = config_field(
-        hashed=False, choices=("independent", "common")
-    )  # an input, which is in the identity
+    opponents: str = config_field(hashed=False, choices=("independent", "common"))  # an input, which is in the identity
     frontier: bool = config_field(hashed=False)  # likewise
     course: bool = config_field(hashed=False)  # likewise
     frontier_of: str = config_field(only_with="frontier")
@@ -415,8 +413,8 @@ class EvaluateConfig(EvaluationConfig):
     metrics: list[str] = config_field()
 
     def check(self, key: str, config: Config) -> None:
-        if self.base_draws == "independent" and self.temperature == 0:
-            raise UserError(f"{key}.base_draws=independent: greedy draws are all equal; set {key}.base_draws=common")
+        if self.opponents == "independent" and self.temperature == 0:
+            raise UserError(f"{key}.opponents=independent: greedy draws are all equal; set {key}.opponents=common")
         trained = config.method.result.partition("/")[0]
         if self.course and getattr(config.stages.get(trained), "save_every", 1) is None:
             reason = f"judges the states that stages.{trained} keeps, and it keeps none"

@@ -101,7 +101,7 @@ def decoding(target: Stage) -> dict[str, Any]:
     if not configs:
         return {}
     draws = getattr(configs[1], "completions_per_prompt", 0) if len(configs) > 1 else 0
-    return dataclasses.asdict(configs[0]) | {"base_draws": draws}
+    return dataclasses.asdict(configs[0]) | {"opponents": draws}
 
 
 def card(job: Job, group: str | None) -> JobCard:

@@ -132,7 +132,7 @@ def decoding_text(settings: dict[str, Any]) -> str:
         return ""
     temperature, count = settings["temperature"], settings["completions_per_prompt"]
     how = "greedy" if temperature == 0 else f"at temperature {temperature:g}"
-    draws = settings.get("base_draws")
+    draws = settings.get("opponents")
     against = f"{draws} independent draws of the base" if draws else "the base's completion by the same random numbers"
     length = f"at most {settings['max_new_tokens']} tokens"
     return f"decoding {how}, {count} completion{'s' * (count != 1)} a prompt, {length}; win rates against {against}"

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from prefsweep.evaluation.by_group import FILE
 from prefsweep.pipeline.files import atomic, read_jsonl
 from prefsweep.pipeline.store import RECORD
 from prefsweep.report.runs import Run, records, stage_file, stage_rows
@@ -23,6 +22,7 @@ from prefsweep.report.statistics import Array
 
 PARQUET = "completions.parquet"
 SAMPLES = "completions.jsonl"
+FILE = "by_group.jsonl"  # which the target of a run left, a row a metric
 COUNT = " rows"  # after a metric's name: the column that says how many completions or pairs are behind its value
 # Columns with one value a stage: the size and time of the file when it was read, how many prompts were completed and
 # which, the commit of the code, and the fingerprint of the data.
