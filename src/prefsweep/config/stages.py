@@ -397,9 +397,10 @@ class EvaluateConfig(EvaluationConfig):
     repeated_per_dataset = True
     inputs_of_own_dataset = ("frontier", "validated", "course")
 
-    opponents: str = config_field(hashed=False, choices=("independent", "common"))  # an input, which is in the identity
-    frontier: bool = config_field(hashed=False)  # likewise
-    course: bool = config_field(hashed=False)  # likewise
+    # Each of these three decides an input, which is in the identity.
+    opponents: str = config_field(hashed=False, choices=("independent", "common"))
+    frontier: bool = config_field(hashed=False)
+    course: bool = config_field(hashed=False)
     frontier_of: str = config_field(only_with="frontier")
     min_kl: float = config_field(above=0, only_with="frontier")
     beta: float = config_field(above=0)
