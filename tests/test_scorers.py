@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 from architectures import DECODERS, ENCODERS, save_classifier
 from prefsweep import __main__
 from prefsweep.config.schema import ClassifierConfig, PairInputConfig, TrainedConfig
+from prefsweep.data.dialogue import HH, KALEIDOSCOPE, bare_question
 from prefsweep.data.frames import joined_rows, paired_rows, templated_rows
 from prefsweep.errors import UserError
 from prefsweep.models import scorers
@@ -60,9 +61,9 @@ def classifier(folder: Path, label: str = "positive", output: str = "logit", max
     return load_scorer(ClassifierConfig(_target_=target, label=label, output=output, **at(folder, max_length)), CPU)
 
 
-def pair_input(folder: Path, max_length: int = 64) -> Any:
+def pair_input(folder: Path, max_length: int = 64, question: str = "prompt") -> Any:
     target = "prefsweep.models.scorers.PairInput"
-    return load_scorer(PairInputConfig(_target_=target, **at(folder, max_length)), CPU)
+    return load_scorer(PairInputConfig(_target_=target, question=question, **at(folder, max_length)), CPU)
 
 
 def trained_folder(folder: Path, to: Path, **metrics: float) -> Path:
@@ -124,6 +125,37 @@ def test_a_probability_is_the_softmax_of_the_logits(hub: Callable[..., Path]) ->
 def test_a_classifier_is_refused_as_a_pair_scorer(hub: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="NEGATIVE, POSITIVE"):
         pair_input(hub("bert", LABELS))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        HH.prompt([("user", "Is it witty?")]),
+        KALEIDOSCOPE.prompt([("user", "Is it witty?")]),
+    ],
+)
+def test_a_pair_scorer_reads_the_bare_question_and_the_bare_answer(prompt: str, hub: Callable[..., Path]) -> None:
+    """As the model's card has it: tokenizer(question, answer)."""
+    folder = hub("deberta", ("LABEL_0",))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        card = model(**tokenizer("Is it witty?", "Very.", return_tensors="pt")).logits.item()
+    assert pair_input(folder, question="bare").score([prompt], [" Very."])["score"] == [pytest.approx(card, abs=1e-5)]
+    assert pair_input(folder).score([prompt], [" Very."])["score"] != [pytest.approx(card, abs=1e-5)]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        HH.prompt([("user", "Hello."), ("assistant", "Hello."), ("user", "Is it witty?")]),
+        HH.prompt([("system", "Be brief."), ("user", "Is it witty?")]),
+        HH.prompt([("user", "Is it witty?")])[3:],  # its beginning was cut
+        "The plot",
+    ],
+)
+def test_a_prompt_that_is_no_single_question_is_read_as_it_is(prompt: str) -> None:
+    assert bare_question(prompt) == prompt
 
 
 # -------------------------------------------------------------------------------- the numbers are transformers' own

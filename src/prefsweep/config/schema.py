@@ -192,7 +192,7 @@ class ClassifierConfig(HubScorerConfig):
 
 @dataclass
 class PairInputConfig(HubScorerConfig):
-    pass
+    question: str = config_field(choices=("bare", "prompt"))
 
 
 @dataclass

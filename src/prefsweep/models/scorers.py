@@ -24,6 +24,7 @@ from prefsweep.config.schema import (
     TrainedConfig,
 )
 from prefsweep.data.datasets import synthetic
+from prefsweep.data.dialogue import bare_question
 from prefsweep.data.frames import Rows, joined_rows, paired_rows, templated_rows
 from prefsweep.errors import UserError, nearest
 from prefsweep.models.batching import batches_by_length
@@ -189,15 +190,18 @@ class Classifier(HubScorer):
 
 
 class PairInput(HubScorer):
-    """A reward model that reads (prompt, completion) as two texts and gives one logit."""
+    """A reward model that reads (question, answer) as two texts and gives one logit."""
 
     def __init__(self, config: PairInputConfig, device: torch.device, trained: Path | None):
         super().__init__(config, device, trained)
+        self.is_bare = config.question == "bare"
         if self.model.config.num_labels != 1:
             names = ", ".join(map(str, self.model.config.id2label.values()))
             raise UserError(f"scorer {config.name}: gives several logits ({names}), not one; it is a classifier")
 
     def rows(self, prompts: list[str], completions: list[str], ended: Ended) -> Rows:
+        if self.is_bare:
+            prompts, completions = list(map(bare_question, prompts)), [text.removeprefix(" ") for text in completions]
         return paired_rows(prompts, completions, self.tokenizer, self.max_length, self.config.prompt_tokens)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:

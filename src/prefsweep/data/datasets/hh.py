@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prefsweep.config.schema import HH_SUBSETS, HHConfig
+from prefsweep.data.dialogue import HH
 from prefsweep.data.files import Row, read
 from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.splits import FileSplits, Splits
 from prefsweep.errors import UserError
 
-HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+HUMAN, ASSISTANT = HH.user, HH.assistant
 
 
 def subsets(dataset: HHConfig) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from prefsweep.config.schema import KaleidoscopeConfig
+from prefsweep.data.dialogue import KALEIDOSCOPE
 from prefsweep.data.files import Row, read
 from prefsweep.data.layout import ANY, files
 from prefsweep.data.schema import PreferenceExample
@@ -40,7 +41,7 @@ def to_example(row: Row, name: str) -> PreferenceExample | str:
         return "empty completions"
     if more == less:
         return "equal completions"
-    return PreferenceExample(name, question, f"User: {question}\nAssistant:", f" {more}", f" {less}")
+    return PreferenceExample(name, question, KALEIDOSCOPE.prompt([("user", question)]), f" {more}", f" {less}")
 
 
 def spelling(row: Row, column: str) -> str:

@@ -7,13 +7,14 @@ no chat template of their own: `\\n\\nHuman: …\\n\\nAssistant:` and the comple
 from collections.abc import Iterator
 
 from prefsweep.config.schema import UltraFeedbackConfig
+from prefsweep.data.dialogue import HH
 from prefsweep.data.files import Row, read, shorten
 from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.splits import FileSplits, Splits
 from prefsweep.errors import UserError
 
-SPEAKERS = {"system": "\n\nSystem:", "user": "\n\nHuman:", "assistant": "\n\nAssistant:"}
+ROLES = ("system", "user", "assistant")
 Messages = list[dict[str, str]]
 
 
@@ -42,8 +43,7 @@ def to_example(row: Row, name: str, margin: float) -> PreferenceExample | str:
         return "equal completions"
     if row.real("score_chosen") - row.real("score_rejected") <= margin:
         return "ties"
-    turns = (f"{SPEAKERS[turn['role']]} {turn['content'].strip()}" for turn in prompt)
-    text = "".join(turns) + SPEAKERS["assistant"]
+    text = HH.prompt((turn["role"], turn["content"]) for turn in prompt)
     return PreferenceExample(name, text, text, completion(chosen), completion(rejected))
 
 
@@ -52,7 +52,7 @@ def messages(row: Row, column: str) -> Messages:
     value = row.value(column)
     turns = value if isinstance(value, list) else []
     complete = all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns)
-    if not turns or not complete or any(turn.get("role") not in SPEAKERS for turn in turns):
+    if not turns or not complete or any(turn.get("role") not in ROLES for turn in turns):
         raise UserError(f"{row.location}: its {column} must be messages with role and content, not {shorten(value)}")
     if turns[-1]["role"] != "assistant":
         raise UserError(f"{row.location}: its {column} must end with the assistant's message")
