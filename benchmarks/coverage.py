@@ -40,6 +40,12 @@ def rate(rng: Generator, quality: Array) -> Measured:
     return by_group.averaged(GROUPS, [{"x": float(value > -1)} for value in quality])
 
 
+def win_rate(rng: Generator, quality: Array) -> Measured:
+    """Against four draws of the base."""
+    base = rng.normal(size=(4, PROMPTS))
+    return by_group.averaged(GROUPS, [{"x": float(value)} for value in (quality > base).mean(axis=0)])
+
+
 def median(rng: Generator, quality: Array) -> Measured:
     return by_group.median(GROUPS, "x", quality)
 
@@ -82,6 +88,7 @@ def bleu(rng: Generator, quality: Array) -> Measured:
 KINDS: dict[str, tuple[Kind, str]] = {  # each with the name of the metric in what it measures
     "mean of completions": (score, "x"),
     "rate": (rate, "x"),
+    "win rate over four draws": (win_rate, "x"),
     "median": (median, "x"),
     "standard deviation": (deviation, "x"),
     "length-controlled win rate": (length_controlled, "x"),
@@ -89,6 +96,7 @@ KINDS: dict[str, tuple[Kind, str]] = {  # each with the name of the metric in wh
     "perplexity": (perplexities, "x"),
     "BLEU": (bleu, "text/bleu"),
 }
+RATES = ("rate", "win rate over four draws")
 
 
 def qualities(rng: Generator, seeds: int, spread: float) -> Array:
@@ -112,7 +120,7 @@ def simulate(kind: str, seeds: int, spread: float, draws: int) -> tuple[float, f
         methods = [[measure(rng, quality) for quality in qualities(rng, seeds, spread)] for _ in range(2)]
         one, other = (by_prompt(measured, name) for measured in methods)
         values = [of_seed.metrics[name] for of_seed in methods[0]]
-        interval, _ = interval_of(values, one, kind == "rate")
+        interval, _ = interval_of(values, one, kind in RATES)
         gap = crossed(one.means - other.means, one.sizes)
         assert gap is not None
         means.append(np.mean(values))

@@ -106,6 +106,22 @@ def test_the_split_of_a_batch_changes_nothing(config: Any, new_context: Any, tok
             assert torch.allclose(gradient, whole[name], rtol=1e-4, atol=1e-6 * scale), name
 
 
+def test_the_metrics_do_not_depend_on_what_fits_in_memory(config: Any, new_context: Any, tokenizer: Any) -> None:
+    """In double precision, so that nothing but the weights of the means could differ."""
+    trainer = unpaired_trainer(config("beta=0.3"), tokenizer, new_context())
+    trainer.model.double()
+    validations, steps = [], []
+    for micro_batch in (4, 1, 3):
+        trainer.micro_batch = micro_batch
+        validations.append(trainer.evaluate())
+        trainer._metrics["train"].clear()
+        trainer.training_step(trainer.model, batch_of(trainer))
+        steps.append({name: mean for name, [mean] in trainer._metrics["train"].items()})
+    assert {"rewards/margins", "rewards/margins_nats", "entropy", "logits/rejected"} <= steps[0].keys()
+    for found in (validations, steps):
+        assert found[1] == pytest.approx(found[0], rel=1e-6) == found[2]
+
+
 @pytest.mark.parametrize("lora", [False, True])
 def test_at_first_the_policy_is_its_reference(lora: bool, config: Any, new_context: Any, tmp_path: Path) -> None:
     """Rewards and KL are 0, so every completion loses λ/2."""

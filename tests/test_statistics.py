@@ -107,7 +107,7 @@ def test_new_seeds_and_new_prompts_are_covered_by_a_rate_s_interval_too(seeds: i
         chance = 1 / (1 + np.exp(-(1.5 + of_seed + rng.standard_normal((1, prompts)))))
         found = crossed((rng.random((seeds, prompts)) < chance).astype(float), one_each(prompts))
         assert found is not None
-        low, high = wilson(found.mean, effective_size(found, seeds * prompts, prompts), found.degrees)
+        low, high = wilson(found.mean, effective_size(found, prompts), found.degrees)
         hits += low <= truth <= high
     assert 0.92 <= hits / times <= 0.97
 
@@ -121,6 +121,15 @@ def test_intervals_hold_the_truth_and_tests_their_level_at_five_seeds(kind: str,
     coverage, level = simulate(kind, 5, spread, draws)
     error = 3 * math.sqrt(0.95 * 0.05 / draws)
     assert 0.92 - error <= coverage <= 0.97 + error and level <= 0.06 + error
+
+
+def test_a_win_rate_over_several_draws_is_as_sure_as_its_variance() -> None:
+    """Each completion's value is the mean of four comparisons: it is worth more than one comparison."""
+    wins = RNG.binomial(4, 0.6, (3, 200)) / 4
+    found = crossed(wins, one_each(200))
+    assert found is not None and effective_size(found, 200) > 1.5 * wins.size
+    low, high = wilson(found.mean, effective_size(found, 200), found.degrees)
+    assert high - low == pytest.approx(2 * found.half_width, rel=0.05)
 
 
 def test_wilsons_interval_is_scipys() -> None:

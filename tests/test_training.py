@@ -285,23 +285,39 @@ def gradients(trainer: Any, inputs: Any, part: int) -> dict[str, Any]:
     return {"loss": loss} | {name: weight.grad.clone() for name, weight in trainer.model.named_parameters()}
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_the_split_of_a_batch_changes_nothing(
-    stage: str, config: Any, new_context: Any, tmp_path: Path, tokenizer: Any, model_folders: dict[str, Path]
-) -> None:
-    """Rows of unequal lengths at once and one or two at a time: equal but for the order in which floats are added."""
-    if stage == "dpo":
+@pytest.fixture(params=["sft", "dpo"])
+def small_trainer(
+    request: Any, config: Any, new_context: Any, tmp_path: Path, tokenizer: Any, model_folders: dict[str, Path]
+) -> Any:
+    """A trainer over a few rows of unequal lengths."""
+    if request.param == "dpo":
         trainer = pair_trainer(model_folders["gpt2"], tmp_path, tokenizer, beta=0.3)
-    else:
-        rows, _ = completion_rows(preferences(8, seed=1, coherence=0.7, noise=0.0), tokenizer, 96, True)
-        model = load_policy(config("sft").model, None)
-        trainer = trainers.TokenTrainer.build(
-            config("sft").stages.sft, model, tokenizer, {"train": rows, "validation": rows}, new_context()
-        )
-    inputs = batch_of(trainer)
-    whole = gradients(trainer, inputs, 8)
+        trainer.eval_dataset = trainer.train_dataset
+        return trainer
+    rows, _ = completion_rows(preferences(8, seed=1, coherence=0.7, noise=0.0), tokenizer, 96, True)
+    made = config("sft")
+    model = load_policy(made.model, None)
+    by_split = {"train": rows, "validation": rows}
+    return trainers.TokenTrainer.build(made.stages.sft, model, tokenizer, by_split, new_context())
+
+
+def test_validation_is_the_same_to_six_digits_at_any_size_of_batch(small_trainer: Any) -> None:
+    """In double precision, so that nothing but the weights of the means could differ."""
+    small_trainer.model.double()
+    validations = []
+    for size in (1, 2, 8):
+        small_trainer.args.per_device_eval_batch_size = size
+        validations.append(small_trainer.evaluate())
+    assert len(validations[0]) > 2
+    assert validations[1] == pytest.approx(validations[0], rel=1e-6) == validations[2]
+
+
+def test_the_split_of_a_batch_changes_nothing(small_trainer: Any) -> None:
+    """Rows of unequal lengths at once and one or two at a time: equal but for the order in which floats are added."""
+    inputs = batch_of(small_trainer)
+    whole = gradients(small_trainer, inputs, 8)
     for part in (1, 2):
-        parts = gradients(trainer, inputs, part)
+        parts = gradients(small_trainer, inputs, part)
         for name, expected in whole.items():
             assert torch.allclose(parts[name], expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max())), name
 

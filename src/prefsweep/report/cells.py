@@ -122,8 +122,8 @@ def interval_of(values: Sequence[float], prompts: Prompts | None, is_rate: bool)
     over = "seeds" if groups == 1 else "prompts" if seeds == 1 else "seeds and prompts"
     if not is_rate:
         return estimate.around(fmean(values)), over
-    size = effective_size(estimate, float(prompts.sizes.sum()) * seeds, groups)
-    return wilson(min(max(fmean(values), 0.0), 1.0), size, estimate.degrees), over
+    rate = min(max(fmean(values), 0.0), 1.0)
+    return wilson(rate, effective_size(estimate, groups), estimate.degrees), over
 
 
 def is_constant(estimate: Estimate) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 HIGHER, LOWER = 1, -1  # which way is better
-# rate: the mean of completions that are each 0, ½ or 1. share: another number between 0 and 1. score: on any scale.
+# rate: the mean of comparisons that are each 0, ½ or 1. share: another number between 0 and 1. score: on any scale.
 Kind = Literal["score", "rate", "share", "cost"]
 
 

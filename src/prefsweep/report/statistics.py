@@ -94,14 +94,14 @@ def wilson(rate: float, n: float, degrees: float = math.inf) -> tuple[float, flo
     return (0.0 if rate == 0 else max(low, 0.0)), (1.0 if rate == 1 else min(high, 1.0))
 
 
-def effective_size(estimate: Estimate, completions: float, units: float) -> float:
-    """Return how many independent completions would give a rate this variance, never more than there are.
+def effective_size(estimate: Estimate, units: float) -> float:
+    """Return how many independent completions, each of value 0 or 1, would give a rate this variance.
 
     A rate of 0 or 1 shows no variance, so that only its independent `units` count.
     """
     if not 0 < estimate.mean < 1 or estimate.variance == 0:
         return units
-    return min(estimate.mean * (1 - estimate.mean) / estimate.variance, completions)
+    return estimate.mean * (1 - estimate.mean) / estimate.variance
 
 
 @lru_cache(maxsize=100_000)

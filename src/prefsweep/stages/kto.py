@@ -13,7 +13,7 @@ Departures from TRL:
   log-probabilities of every row, in chunks that survive a kill.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +51,30 @@ class UnpairedTrainer(TokenisedTrainerMixin, trl.KTOTrainer):
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         """Split by rows. TRL would estimate z_0 from each part: `ref_KL_logps` carries the batch's estimate instead."""
         rows, kl = len(inputs["label"]), self.batch_kl(inputs)
-        for part in self.parts(rows):
+        for part in self.slices(rows):
             batch = {name: value[part] for name, value in inputs.items() if not name.startswith("KL_")}
             batch["ref_KL_logps"] = -kl.expand(len(batch["label"]))
             yield trimmed(batch), len(batch["label"]) / rows
 
-    def parts(self, rows: int) -> list[slice]:
+    def validation_parts(self, inputs: Batch) -> Iterable[Batch]:
+        return (part for part, _ in self.micro_batches(inputs))
+
+    def weights(self, inputs: Batch) -> Mapping[str, float]:
+        tokens, is_chosen = inputs["completion_mask"].sum(-1), inputs["label"].bool()
+        weights = {"": float(len(tokens)), "entropy": float(tokens.sum())}
+        for side, rows in (("chosen", is_chosen), ("rejected", ~is_chosen)):
+            number = float(rows.sum())
+            weights |= {f"rewards/{side}": number, f"logps/{side}": number, f"logits/{side}": float(tokens[rows].sum())}
+        return weights
+
+    def slices(self, rows: int) -> list[slice]:
         return [slice(first, first + self.micro_batch) for first in range(0, rows, self.micro_batch)]
 
     def batch_kl(self, inputs: Batch) -> Tensor:
         """Return [] the mean log-ratio of a batch's mismatched completions: z_0 before it is clamped at 0."""
         logps = []
         mismatched = {name: value for name, value in inputs.items() if name.startswith("KL_")}
-        for part in self.parts(len(inputs["label"])):
+        for part in self.slices(len(inputs["label"])):
             batch = trimmed({name.removeprefix("KL_"): value[part] for name, value in mismatched.items()})
             with self.compute_loss_context_manager():
                 logps.append(self._compute_kl_logps(self.model, {f"KL_{name}": batch[name] for name in batch}))

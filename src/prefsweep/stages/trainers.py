@@ -1,6 +1,7 @@
 """TRL's trainers over rows that are tokenised already, and how their batches split."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +46,65 @@ def load_rows(
 
 
 class TokenisedTrainerMixin(MicroBatchTrainerMixin):
-    """Mixed in before one of TRL's trainers, which then takes its rows as they are.
+    """Mixed in before one of TRL's trainers, which then takes its rows as they are, tokenised, and logs exact means.
 
-    They are tokenised, and carry the reference's log-probabilities where the loss needs them.
+    The rows carry the reference's log-probabilities where the loss needs them. TRL averages its metrics over batches,
+    and here over their parts, so that a smaller last one would count as much as any. These are means over rows or
+    tokens, the same however many fit in memory.
     """
 
     beta: float
+    parts: list[tuple[dict[str, float], Mapping[str, float]]]  # each part's metrics, and the weights of their means
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         replace_fused_head(self.model)
+        self.parts = []
+
+    def weights(self, inputs: Batch) -> Mapping[str, float]:
+        """Return by TRL's names what each metric is the mean of in these inputs: so many tokens or, as "", rows."""
+        raise NotImplementedError
+
+    def validation_parts(self, inputs: Batch) -> Iterable[Batch]:
+        return [inputs]
 
     def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Any:
+        mode = "train" if self.model.training else "eval"
+        logged, self._metrics[mode] = self._metrics[mode], defaultdict(list)
         loss = super().compute_loss(model, inputs, *rest, **options)
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        if margins := metrics.get("rewards/margins"):
-            metrics["rewards/margins_nats"].append(margins[-1] / self.beta)
+        of_part, self._metrics[mode] = self._metrics[mode], logged
+        of_part.pop("num_tokens", None)  # a count, which `count` keeps
+        self.parts.append(({name: values[-1] for name, values in of_part.items()}, self.weights(inputs)))
         return loss
+
+    def means(self) -> dict[str, float]:
+        """Return the means over the parts since the last call."""
+        values: dict[str, list[tuple[float, float]]] = {}
+        for metrics, weights in self.parts:
+            for name, value in metrics.items():
+                values.setdefault(name, []).append((value, weights.get(name, weights[""])))
+        self.parts = []
+        means = {name: weighted_mean(*zip(*of_parts, strict=True)) for name, of_parts in values.items()}
+        if {"rewards/chosen", "rewards/rejected"} <= means.keys():
+            means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+            means["rewards/margins_nats"] = means["rewards/margins"] / self.beta
+        return means
+
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        for name, mean in self.means().items():
+            self._metrics["train"][name].append(mean)
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self, *rest: Any, **options: Any) -> dict[str, float]:
+        self.model.eval()
+        for batch in self.get_eval_dataloader():
+            for part in self.validation_parts(self._prepare_inputs(batch)):
+                with self.compute_loss_context_manager():
+                    loss = float(self.compute_loss(self.model, part))
+                self.parts[-1][0]["loss"] = loss
+        return self.report_validation(self.means())
 
     def _prepare_dataset(self, dataset: Dataset, *rest: Any, **options: Any) -> Dataset:
         return dataset
@@ -70,52 +113,7 @@ class TokenisedTrainerMixin(MicroBatchTrainerMixin):
         return dataset
 
 
-class ExactMeansMixin(TokenisedTrainerMixin):
-    """Mixed in likewise, for metrics that are means over rows or tokens, the same however many fit in memory.
-
-    TRL averages over batches, and here over their parts, so that a smaller last one would count as much as any.
-    """
-
-    part_weights: list[Mapping[str, float]]  # of each part of the step's batch
-
-    def weights(self, inputs: Batch) -> Mapping[str, float]:
-        """Return by TRL's names what each metric is the mean of in these inputs: so many tokens or, as "", rows."""
-        raise NotImplementedError
-
-    def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Any:
-        loss = super().compute_loss(model, inputs, *rest, **options)
-        if self.model.training:
-            self.part_weights.append(self.weights(inputs))
-        return loss
-
-    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
-        before = {name: len(values) for name, values in self._metrics["train"].items()}
-        self.part_weights = []
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        for name, values in self._metrics["train"].items():
-            of_parts = values[before.get(name, 0) :]
-            if len(of_parts) == len(self.part_weights):  # not the running count of tokens
-                counts = [weights.get(name, weights[""]) for weights in self.part_weights]
-                values[before.get(name, 0) :] = [weighted_mean(of_parts, counts)]
-        return loss
-
-    @torch.no_grad()
-    def evaluate(self, *rest: Any, **options: Any) -> dict[str, float]:
-        self.model.eval()
-        values: dict[str, list[tuple[float, float]]] = {}
-        for batch in self.get_eval_dataloader():
-            inputs = self._prepare_inputs(batch)
-            with self.compute_loss_context_manager():
-                means = {"loss": float(self.compute_loss(self.model, inputs))}
-            means |= {name: of_batch[-1] for name, of_batch in self._metrics["eval"].items() if of_batch}
-            self._metrics["eval"].clear()
-            weights = self.weights(inputs)
-            for name, value in means.items():
-                values.setdefault(name, []).append((value, weights.get(name, weights[""])))
-        return self.report_validation({name: weighted_mean(*zip(*each, strict=True)) for name, each in values.items()})
-
-
-class TokenTrainer(ExactMeansMixin, trl.SFTTrainer):
+class TokenTrainer(TokenisedTrainerMixin, trl.SFTTrainer):
     """SFTTrainer over rows of `input_ids` and `labels`."""
 
     arguments_class = trl.SFTConfig
@@ -132,7 +130,7 @@ class TokenTrainer(ExactMeansMixin, trl.SFTTrainer):
             yield trimmed(part), float(share)
 
 
-class PairTrainer(ExactMeansMixin, trl.DPOTrainer):
+class PairTrainer(TokenisedTrainerMixin, trl.DPOTrainer):
     """DPOTrainer over pairs, each of which is one sequence in the model."""
 
     arguments_class = trl.DPOConfig
