@@ -10,6 +10,7 @@ import pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the tests are of a CPU, and fork; set it for those marked gpu
 for key in ("WANDB_API_KEY", "WANDB_RUN_ID"):
     os.environ.pop(key, None)
 

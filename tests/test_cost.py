@@ -352,6 +352,7 @@ def test_the_stand_in_has_the_librarys_words() -> None:
     assert [name for name in vars(Card().nvml()) if not callable(getattr(pynvml, name, None))] == []
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 def test_a_real_card_tells_its_memory_and_its_power_or_why_not(tmp_path: Path) -> None:
     gpu.library.cache_clear()
