@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 
 from prefsweep import __main__
@@ -52,6 +53,20 @@ def identities(grid: Grid, role: str) -> dict[tuple[str, int], str]:
 def test_a_key_of_a_stage_multiplies_only_the_jobs_that_run_it(sweep: Sweep) -> None:
     grid = sweep("method=sft,dpo", "stages.dpo.beta=.1,.25")
     assert [said(job) for job in grid.jobs] == [("sft", 1, None), ("dpo", 1, 0.1), ("dpo", 1, 0.25)]
+
+
+def test_each_override_is_parsed_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = list[str]()
+    original = OverridesParser.parse_rule
+
+    def counted(self: OverridesParser, override: str, rule: str) -> Any:
+        parsed.append(override)
+        return original(self, override, rule)
+
+    monkeypatch.setattr(OverridesParser, "parse_rule", counted)
+    sweep("method=sft,dpo", "seed=1,2", "stages.dpo.beta=.1,.25")
+    assert len(parsed) == len(set(parsed))
+    assert {"method=sft,dpo", "seed=1,2", "method=sft", "seed=1"} <= set(parsed)
 
 
 def test_a_learning_curve_has_its_base_answered_and_its_judge_tried_once(sweep: Sweep) -> None:

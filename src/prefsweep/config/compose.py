@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose as hydra_compose, initialize_config_dir
+from hydra import initialize_config_dir
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -99,10 +101,18 @@ def composed_files(files: tuple[str, ...], config_dir: Path | None) -> DictConfi
     """Compose the files alone, once for all jobs of a grid that choose the same.
 
     Reading them is most of the work. Hydra sets values after it has merged the files, so setting them on a copy of the
-    result is the same at a fifth of the time.
+    result is the same at a fifth of the time. These are the steps of `hydra.compose`, from overrides that are parsed.
     """
-    own_folder = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
-    return hydra_compose("config", overrides=[*files, *own_folder])
+    loader = overrides.loader()
+    repository = CachingConfigRepository(loader.repository)
+    if config_dir is not None:
+        own_folder = overrides.parse([f"hydra.searchpath=[file://{config_dir.resolve()}]"])
+        loader._process_config_searchpath(None, own_folder, repository)
+    choices = overrides.parse(list(files))
+    defaults = create_defaults_list(repository, "config", choices, prepend_hydra=False, skip_missing=False).defaults
+    composed = loader._compose_config_from_defaults_list(defaults, repository)
+    OmegaConf.set_struct(composed, True)
+    return composed
 
 
 def apply(composed: DictConfig, values: list[Override]) -> None:
