@@ -69,15 +69,15 @@ class StagePrinter(Listener):
     """Prints a line for each stage of a run."""
 
     def reused(self, stage: Stage, folder: Path, record: Record) -> None:
-        print_line(f"  {stage.role:<16}built      {folder.name}")
+        print_line(f"  {stage.role:<28}built      {folder.name}")
 
     def started(self, stage: Stage) -> None:
-        print_line(f"  {stage.role:<16}building   {stage.identity}")
+        print_line(f"  {stage.role:<28}building   {stage.identity}")
 
     def built(self, stage: Stage, folder: Path, record: Record) -> None:
-        print_line(f"  {stage.role:<16}done       {folder.name}  {record['cost']['seconds']:.1f} s")
+        print_line(f"  {stage.role:<28}done       {folder.name}  {record['cost']['seconds']:.1f} s")
         for note in filter(None, (sentence(record["metrics"]), record["metrics"].get("warning"))):
-            print_line(f"  {'':<16}{note}")
+            print_line(f"  {'':<28}{note}")
 
 
 def show_metrics_of(folder: Path) -> None:
