@@ -30,6 +30,27 @@ def test_tokens_are_drawn_with_their_probabilities() -> None:
     assert ((shares - expected).abs() < 4 * error).all()
 
 
+@pytest.mark.parametrize("vocabulary", [3, 256, 257, 50_257])
+@pytest.mark.parametrize("spread", [0.01, 3.0, 30.0])
+def test_a_draw_is_that_of_the_plain_formula(vocabulary: int, spread: float) -> None:
+    """They add in another order, so they may differ at a number within 1e-13 of a boundary: none of these is."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(203, vocabulary, generator=generator) * spread
+    logits[:40, ::2] = float("-inf")
+    uniform = torch.rand(203, generator=generator, dtype=torch.float64)
+    uniform[:4] = torch.tensor([0.0, 1e-300, 1 - 1e-9, 1 - 1e-12], dtype=torch.float64)
+    cumulative = (logits.double() / 0.7).softmax(-1).cumsum(-1)
+    expected = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True).squeeze(-1)
+    assert torch.equal(draw(logits, uniform, 0.7), expected)
+
+
+def test_the_largest_number_draws_a_token_that_can_be_drawn() -> None:
+    logits = torch.full((64, 1000), float("-inf"))
+    logits[:, 300:310] = torch.randn(64, 10, generator=torch.Generator().manual_seed(0))
+    tokens = draw(logits, torch.full((64,), 1 - 2**-53, dtype=torch.float64), 1.0)
+    assert ((tokens >= 300) & (tokens < 310)).all()
+
+
 def test_the_ends_of_the_interval_draw_real_tokens() -> None:
     logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]]).expand(2, -1)
     assert draw(logits, torch.tensor([0.0, 1.0 - 1e-16], dtype=torch.float64), 1.0).tolist() == [1, 2]

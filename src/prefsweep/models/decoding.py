@@ -15,6 +15,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from prefsweep.models.logprobs import Ids, pad_left, positions
 
+ROWS = 8  # of logits in one piece of a draw: in double precision they fit into a CPU core's cache
+BLOCK = 256  # tokens whose probabilities are summed before any is looked at alone
+
 
 def uniforms(names: list[str], length: int, seed: int) -> Tensor:
     """Return numbers in [0, 1), [B, length]: row i depends on `seed` and `names[i]` alone."""
@@ -34,10 +37,33 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
     """
     if temperature == 0:
         return logits.argmax(-1)
+    # A few rows at a time where memory is a cache, all rows where a kernel's launch is what costs.
+    rows = len(logits) if logits.is_cuda else ROWS
+    size = logits.shape[-1]
     # In double precision: over 50,000 tokens, a sum in single would misplace the boundaries of the rare ones.
-    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    target = uniform[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+    weights = torch.zeros(min(rows, len(logits)), -(-size // BLOCK) * BLOCK, dtype=torch.double, device=logits.device)
+    drawn = list[Tensor]()
+    for piece, number in zip(logits.split(rows), uniform.split(rows), strict=True):
+        filled = weights[: len(piece)]
+        head = filled[:, :size].copy_(piece).div_(temperature)
+        head.sub_(head.amax(-1, keepdim=True)).exp_()
+        drawn.append(inverted(filled.unflatten(-1, (-1, BLOCK)), number))
+    return torch.cat(drawn).clamp(max=size - 1)
+
+
+def inverted(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Return the place [B] at which the cumulative sum of weights [B, N, BLOCK] passes `uniform` of its total.
+
+    First the block is found by the sums of blocks, then the place inside: only one block is summed up place by place.
+    """
+    sums = weights.sum(-1).cumsum(-1)
+    target = uniform[:, None] * sums[:, -1:]
+    block = torch.searchsorted(sums, target, right=True)
+    before = sums.gather(-1, (block - 1).clamp(min=0)).where(block > 0, 0)
+    inside = weights.gather(1, block[..., None].expand(-1, 1, weights.shape[-1])).squeeze(1).cumsum(-1)
+    # The two sums of a block differ in their last bits: never pass its end, where tokens of no probability may lie.
+    target = torch.minimum(target - before, inside[:, -1:] * (1 - 2**-53))
+    return (block * weights.shape[-1] + torch.searchsorted(inside, target, right=True)).squeeze(-1)
 
 
 @torch.inference_mode()
