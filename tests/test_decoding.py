@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from prefsweep.models.decoding import draw, sample, uniforms
+from prefsweep.models.decoding import draw, sample, uniforms, weights_cast_once
 
 EOS, PAD = 0, 1
 
@@ -72,6 +72,20 @@ def test_each_token_is_the_one_its_number_points_at(model: Any) -> None:
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + completion[:step]])).logits[:, -1]
             assert token == int(draw(logits, row[[step]], 1.0))
+
+
+def test_weights_that_are_cast_once_give_the_numbers_of_autocast(model: Any) -> None:
+    batch = torch.tensor([[7, 8, 9, 10]])
+    weights = [(name, id(weight)) for name, weight in model.named_parameters(remove_duplicate=False)]
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = model(batch).logits
+        with weights_cast_once(model):
+            assert model.get_output_embeddings().weight.dtype == torch.bfloat16
+            assert model.get_input_embeddings().weight.dtype == torch.float32
+            assert torch.equal(model(batch).logits, expected)
+    assert [(name, id(weight)) for name, weight in model.named_parameters(remove_duplicate=False)] == weights
+    with weights_cast_once(model):
+        assert model.get_output_embeddings().weight.dtype == torch.float32
 
 
 def test_answers_end_at_the_first_eos_or_at_the_cap(model: Any) -> None:

@@ -6,15 +6,19 @@ generate the same where they agree: their comparison is paired.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from prefsweep.models.logprobs import Ids, pad_left, positions
 
+LINEAR = (nn.Linear, Conv1D)  # the layers whose weights autocast casts
 ROWS = 8  # of logits in one piece of a draw: in double precision they fit into a CPU core's cache
 BLOCK = 256  # tokens whose probabilities are summed before any is looked at alone
 
@@ -66,6 +70,29 @@ def inverted(weights: Tensor, uniform: Tensor) -> Tensor:
     return (block * weights.shape[-1] + torch.searchsorted(inside, target, right=True)).squeeze(-1)
 
 
+@contextmanager
+def weights_cast_once(model: nn.Module) -> Iterator[None]:
+    """Let autocast find the weights of linear layers in its own dtype inside the `with` block; without it do nothing.
+
+    Otherwise it casts each of them again at every step. Every number stays: it is the cast that autocast makes. A layer
+    that shares its weight with the embeddings gets a copy of its own, so that embeddings are read as they are.
+    """
+    device = next(model.parameters()).device.type
+    casts: dict[nn.Module, dict[str, Any]] = {}
+    if torch.is_autocast_enabled(device):
+        casts = {module: dict(module._parameters) for module in model.modules() if isinstance(module, LINEAR)}
+    try:
+        for module, weights in casts.items():
+            for name, weight in weights.items():
+                if weight is not None:
+                    cast = weight.detach().to(torch.get_autocast_dtype(device))
+                    module._parameters[name] = nn.Parameter(cast, requires_grad=False)
+        yield
+    finally:
+        for module, weights in casts.items():
+            module._parameters.update(weights)
+
+
 @torch.inference_mode()
 def sample(
     model: PreTrainedModel,
@@ -82,6 +109,20 @@ def sample(
 
     Temperature is the only warping: no top-k, no top-p.
     """
+    with weights_cast_once(model):
+        return decode(model, prompts, uniform, eos, pad, temperature, at_stop)
+
+
+def decode(
+    model: PreTrainedModel,
+    prompts: list[Ids],
+    uniform: Tensor,
+    eos: int,
+    pad: int,
+    temperature: float,
+    at_stop: Callable[[Ids], bool] | None,
+) -> list[Ids]:
+    """Do what `sample` does, with the weights as they are."""
     completions: list[Ids] = [[] for _ in prompts]
     ids, attention = pad_left(prompts, pad, model.device)
     uniform = uniform.to(model.device)
