@@ -94,3 +94,25 @@ def test_the_trainers_use_it(model_folders: dict[str, Path], tmp_path: Path, tok
     (theirs, _), (ours, forward) = loss(trl.SFTTrainer), loss(TokenTrainer)
     assert ours == pytest.approx(theirs, abs=1e-6)
     assert forward.__code__.co_filename == learned_head.__file__
+
+
+def test_its_gradient_is_that_of_the_log_softmax_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At probabilities near 1 too, and over several blocks."""
+    monkeypatch.setattr(learned_head, "BLOCK", 200)
+    torch.manual_seed(0)
+    logits, targets = torch.randn(5, 100, dtype=torch.double), torch.tensor([3, 0, 7, 99, 9])
+    logits[1, 0] = logits[4, 9] = 10.0
+    weight, plain = torch.tensor([1.0, -2.0, 0.5, 3.0, 1e3], dtype=torch.double), logits.clone().requires_grad_()
+    expected = plain.log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
+    (expected * weight).sum().backward()
+    ours = logits.float().requires_grad_()
+    log_probs = learned_head.TokenStatistics.apply(ours * 1, targets)[0]
+    (log_probs * weight.float()).sum().backward()
+    torch.testing.assert_close(log_probs.double(), expected.detach(), rtol=1e-6, atol=1e-6)
+    assert plain.grad is not None and ours.grad is not None
+    torch.testing.assert_close(ours.grad.double(), plain.grad, rtol=1e-3, atol=1e-7)
+
+
+def test_of_equal_logits_the_first_is_the_top_one() -> None:
+    logits = torch.tensor([[1.0, 1.0, 0.0]]).repeat(3, 1)
+    assert learned_head.block_statistics(logits, torch.arange(3), overwrite=False)[-1].tolist() == [True, False, False]

@@ -3,8 +3,7 @@
 TRL's is made for a GPU's kernel. On a CPU it scores every position, prompts and padding too, folds the softmax piece
 by piece, and computes the logits again in the backward pass. Here a CPU computes the logits of the tokens that are
 learned, once: the same numbers (1e-6) at a fraction of the time. Where they would be more than `PIECE`, they are
-computed a piece of the tokens at a time, each again in the backward pass, so that memory stays bounded whatever the
-vocabulary.
+computed a piece of the tokens at a time, each again in the backward pass, so that memory stays bounded.
 """
 
 import functools
@@ -12,12 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from trl.trainer.utils import FusedCausalLMOutput
 
 from prefsweep.data.views import IGNORED
 
-PIECE = 2**25  # logits in memory at once: 128 MiB in fp32, about four times that while they are differentiated
+PIECE = 2**27  # logits in memory at once: 512 MiB in fp32
+BLOCK = 2**20  # logits that a CPU's cache holds
 # What TRL's head reads of a config beside the weights; a model without them has logits that are the head's output.
 SCALED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
@@ -74,10 +75,56 @@ def learned_output(states: Tensor, head: Any, labels: Tensor) -> FusedCausalLMOu
 def token_statistics(states: Tensor, targets: Tensor, head: Any) -> tuple[Tensor, ...]:
     """Return log p of the targets, and without a gradient entropy, log Σ p², the mean logit and whether the target is
     the likeliest token; each [N] for states [N, H]."""
-    logits = head(states).float()
-    logprobs = logits.log_softmax(-1)
-    with torch.no_grad():
-        p = logprobs.exp()
-        entropy, log_squares = -torch.linalg.vecdot(p, logprobs), torch.linalg.vecdot(p, p).log()
-        mean_logit, is_top1 = logits.mean(-1), logits.argmax(-1) == targets
-    return logprobs.gather(-1, targets[:, None]).squeeze(-1), entropy, log_squares, mean_logit, is_top1
+    statistics: tuple[Tensor, ...] = TokenStatistics.apply(head(states), targets)
+    return statistics
+
+
+class TokenStatistics(torch.autograd.Function):
+    """The statistics of logits [N, V], which are overwritten: by p for the backward pass, and there by the gradient.
+
+    Computed a block of tokens at a time in fp32, each while it is in the cache; no other tensor has the vocabulary's
+    width.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        logits = logits.detach()
+        size = max(1, BLOCK // logits.shape[-1])
+        blocks = [
+            block_statistics(*block, overwrite=ctx.needs_input_grad[0])
+            for block in zip(logits.split(size), targets.split(size), strict=True)
+        ]
+        statistics = tuple(torch.cat(column) for column in zip(*blocks, strict=True))
+        ctx.mark_non_differentiable(*statistics[1:])
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(targets, statistics[0])
+            ctx.p = logits
+        return statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """∂ log p_t / ∂ logit_v = [v = t] − p_v; at the target it is −expm1(log p_t), exact where p_t is near 1."""
+        gradient, ctx.p = ctx.p, None  # which no second backward pass may read
+        targets, log_probs = ctx.saved_tensors
+        weight = gradients[0]
+        size = max(1, BLOCK // gradient.shape[-1])
+        for block, scale in zip(gradient.split(size), weight.split(size), strict=True):
+            block.mul_(-scale[:, None])
+        at_target = (-torch.expm1(log_probs) * weight).to(gradient.dtype)
+        return gradient.scatter_(-1, targets[:, None], at_target[:, None]), None
+
+
+def block_statistics(logits: Tensor, targets: Tensor, overwrite: bool) -> tuple[Tensor, ...]:
+    """Return the statistics of a few tokens' logits, and overwrite these by p."""
+    scores = logits.float()  # the logits themselves where those are fp32
+    mean_logit = scores.mean(-1)
+    is_top1 = scores.gather(-1, targets[:, None]).squeeze(-1) == scores.amax(-1)
+    is_top1[is_top1.clone()] = scores[is_top1].argmax(-1) == targets[is_top1]  # slow; the first of equals counts
+    logprobs = scores.log_softmax(-1)
+    p = logprobs.exp()
+    entropy, log_squares = -torch.linalg.vecdot(p, logprobs), torch.linalg.vecdot(p, p).log()
+    if overwrite:
+        logits.copy_(p)
+    log_p = logprobs.gather(-1, targets[:, None]).squeeze(-1)
+    return log_p, entropy, log_squares, mean_logit, is_top1

@@ -21,6 +21,7 @@ from prefsweep.errors import UserError
 from prefsweep.hub import Repository, hub_is_reachable, unreachable
 from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters
 from prefsweep.models.tokenizers import CONVENTIONS, train_tokenizer
+from prefsweep.pipeline.memory import keep_freed_memory
 
 # Each architecture's own names for dropout. Off everywhere: two forwards of one model must agree.
 DROPOUT_FIELDS = (
@@ -44,10 +45,11 @@ transformers_logging.disable_progress_bar()
 
 
 def device(runtime: RuntimeConfig) -> torch.device:
-    """Return the device that a stage works on; on a GPU, prepare it for batches of ever new shapes."""
+    """Return the device that a stage works on, prepared: a CPU's memory is kept, a GPU takes batches of any shape."""
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise UserError("runtime.device=cuda: no GPU is visible here; set runtime=cpu or runtime=auto")
     if runtime.device == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
         return torch.device("cpu")
     # cuDNN's attention, which torch prefers for bf16 on a Hopper GPU, plans anew for every shape: half a second a step.
     torch.backends.cuda.enable_cudnn_sdp(False)
