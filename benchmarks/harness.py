@@ -221,7 +221,7 @@ class Bench:
         print(f"{self.script} {name}: {line_of(result)}", flush=True)
 
     def in_turn(
-        self, folder: Path, ours: Callable[[Path], Run], peer: Callable[[Path], Run] | None
+        self, folder: Path, ours: Callable[[Path], Run] | None, peer: Callable[[Path], Run] | None
     ) -> tuple[list[Run], list[Run]]:
         """Run both sides alternately, each time from nothing, so that a busy minute of the machine meets both."""
         runs: tuple[list[Run], list[Run]] = ([], [])

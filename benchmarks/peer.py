@@ -85,6 +85,12 @@ def dpo(spec: Spec, now: Callable[[], float]) -> Curves:
     return {"begun": begun} | (trained(trainer, now, built) if spec["steps"] else {"built": built})
 
 
+def sft_then_dpo(spec: Spec, now: Callable[[], float]) -> Curves:
+    saved = str(Path(spec["folder"]) / "sft")
+    sft(spec | {"save": saved}, now)
+    return dpo(spec | {"model": saved}, now)
+
+
 def sft(spec: Spec, now: Callable[[], float]) -> Curves:
     import trl
 
@@ -93,7 +99,10 @@ def sft(spec: Spec, now: Callable[[], float]) -> Curves:
     trainer = trl.SFTTrainer(
         model=load(spec), args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer_of(spec)
     )
-    return trained(trainer, now, now())
+    curves = trained(trainer, now, now())
+    if "save" in spec:
+        trainer.save_model(spec["save"])
+    return curves
 
 
 def kto(spec: Spec, now: Callable[[], float]) -> Curves:
@@ -200,6 +209,6 @@ def generate(spec: Spec, now: Callable[[], float]) -> Curves:
 
 
 METHODS: dict[str, Callable[[Spec, Callable[[], float]], Curves]] = {
-    "dpo": dpo, "sft": sft, "kto": kto, "reward": reward, "rloo": on_policy, "grpo": on_policy, "ppo": ppo,
-    "generate": generate,
+    "dpo": dpo, "sft": sft, "sft+dpo": sft_then_dpo, "kto": kto, "reward": reward,
+    "rloo": on_policy, "grpo": on_policy, "ppo": ppo, "generate": generate,
 }  # fmt: skip

@@ -24,6 +24,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "small": {"model_type": "gpt2", "n_embd": 96, "n_layer": 3, "n_head": 3, "vocab_size": 2048, "n_positions": 512},
 }  # fmt: skip
+VOCABULARY = 50_272  # of the scorer: no model here draws a token beyond
 DROPOUT = {"gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "opt": ("dropout", "attention_dropout")}
 
 # Mean and deviation of the logarithm of the number of tokens, of a prompt and of a completion.
@@ -107,7 +108,8 @@ def make_scorer(tokenizer: Any, folder: Path) -> Path:
     torch.manual_seed(1)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=64, n_layer=2, n_head=2, pad_token_id=pad, num_labels=1,
+        vocab_size=VOCABULARY, n_embd=64, n_layer=2, n_head=2, pad_token_id=pad, num_labels=1,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         id2label={0: "POSITIVE"}, label2id={"POSITIVE": 0}, initializer_range=0.3,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     )  # fmt: skip
