@@ -17,9 +17,8 @@ from harness import Bench, Run
 MAX_DIFFERENCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 2e-2}
 
 
-def main(argv: list[str] | None = None) -> None:
-    bench = harness.bench("dpo", __doc__, ["gpt2", "opt-350m"], ["hh", "ultrafeedback"], argv)
-    harness.work(bench, measure_all)
+def arguments(argv: list[str] | None = None) -> Bench:
+    return harness.bench("dpo", __doc__, ["gpt2", "opt-350m"], ["hh", "ultrafeedback"], argv)
 
 
 def measure_all(bench: Bench) -> None:
@@ -28,7 +27,7 @@ def measure_all(bench: Bench) -> None:
 
 
 def measure(bench: Bench, model: str, shape: str, precision: str) -> None:
-    steps = bench.options.steps or (3 if bench.options.quick else {"cpu": 5, "cuda": 30}[bench.device])
+    steps = bench.options.steps or (2 if bench.options.quick else {"cpu": 5, "cuda": 30}[bench.device])
     batch = bench.options.batch or (4 if bench.options.quick else {"cpu": 8, "cuda": 32}[bench.device])
     micro_batch = min(batch, {"cpu": 4, "cuda": 16}[bench.device])
     spec = {
@@ -107,4 +106,4 @@ def checks(ours: list[Run], peers: list[Run], precision: str) -> dict[str, objec
 
 
 if __name__ == "__main__":
-    main()
+    harness.work(arguments(), measure_all)

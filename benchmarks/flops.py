@@ -20,9 +20,8 @@ from harness import Bench, Run
 SHAPES = ((2048, 768, 3072), (2048, 3072, 768), (4096, 4096, 4096))
 
 
-def main(argv: list[str] | None = None) -> None:
-    bench = harness.bench("flops", __doc__, ["gpt2", "opt-350m"], ["hh"], argv)
-    harness.work(bench, measure_all)
+def arguments(argv: list[str] | None = None) -> Bench:
+    return harness.bench("flops", __doc__, ["gpt2", "opt-350m"], ["hh"], argv)
 
 
 def measure_all(bench: Bench) -> None:
@@ -110,4 +109,4 @@ def matmul_peak(device: str, precision: str, repeat: int = 20) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    harness.work(arguments(), measure_all)

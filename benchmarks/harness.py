@@ -120,7 +120,7 @@ def python_of(environment: str) -> list[str]:
 
 
 def measure(command: list[str], env: dict[str, str], folder: Path, marks: Path | None = None) -> Run:
-    """Run a process to its end; return its clock, CPU time and peak memory beside its own marks."""
+    """Run a process to its end; return its clock and CPU time beside its own marks."""
     log, started = folder / f"log-{len(list(folder.glob('log-*')))}.txt", time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(command, env=env, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
@@ -129,7 +129,7 @@ def measure(command: list[str], env: dict[str, str], folder: Path, marks: Path |
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n" + log.read_text()[-3000:])
     spent = {"wall_seconds": time.monotonic() - started, "cpu_seconds": usage.ru_utime + usage.ru_stime}
-    return spent | {"peak_bytes": usage.ru_maxrss * 1024} | (json.loads(marks.read_text()) if marks else {})
+    return spent | (json.loads(marks.read_text()) if marks else {})
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Marks:
-    """Times and the peak of GPU memory, written to a file at the end."""
+    """Times and peaks of memory, written to a file at the end."""
 
     def __init__(self, path: Path):
         import torch
@@ -37,10 +37,16 @@ class Marks:
         self.values[name].append(self.now())
 
     def write(self, **more: Any) -> None:
-        self.values |= more | {"ended": self.now()}
+        self.values |= more | {"ended": self.now(), "peak_bytes": peak_bytes()}
         if self.torch.cuda.is_available():
             self.values["gpu_peak_bytes"] = self.torch.cuda.max_memory_allocated()
         self.path.write_text(json.dumps(self.values))
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has held; what `wait4` reports would be its parent's, before exec."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def main(path: str, side: str, *arguments: str) -> int:

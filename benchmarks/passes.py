@@ -18,9 +18,8 @@ from harness import Bench, Run, World
 TOKENS = 64
 
 
-def main(argv: list[str] | None = None) -> None:
-    bench = harness.bench("passes", __doc__, ["gpt2"], ["hh"], argv, ["reference", "evaluate", "generate"])
-    harness.work(bench, measure_all)
+def arguments(argv: list[str] | None = None) -> Bench:
+    return harness.bench("passes", __doc__, ["gpt2"], ["hh"], argv, ["reference", "evaluate", "generate"])
 
 
 def measure_all(bench: Bench) -> None:
@@ -100,4 +99,4 @@ def stage_seconds(folder: Path, stage: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    harness.work(arguments(), measure_all)

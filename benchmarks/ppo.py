@@ -19,9 +19,8 @@ from harness import Bench, Run
 TOKENS, EPOCHS, KL_COEF = 16, 4, 0.05
 
 
-def main(argv: list[str] | None = None) -> None:
-    bench = harness.bench("ppo", __doc__, ["gpt2"], ["imdb"], argv, ["shared", "separate"])
-    harness.work(bench, measure_all)
+def arguments(argv: list[str] | None = None) -> Bench:
+    return harness.bench("ppo", __doc__, ["gpt2"], ["imdb"], argv, ["shared", "separate"])
 
 
 def measure_all(bench: Bench) -> None:
@@ -92,4 +91,4 @@ def checks(ours: list[Run], peers: list[Run], batch: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main()
+    harness.work(arguments(), measure_all)

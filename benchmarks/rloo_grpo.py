@@ -15,9 +15,8 @@ from ppo import history
 GROUP, TOKENS, KL_COEF = 4, 24, 0.05
 
 
-def main(argv: list[str] | None = None) -> None:
-    bench = harness.bench("rloo_grpo", __doc__, ["gpt2"], ["imdb"], argv, ["rloo", "grpo"])
-    harness.work(bench, measure_all)
+def arguments(argv: list[str] | None = None) -> Bench:
+    return harness.bench("rloo_grpo", __doc__, ["gpt2"], ["imdb"], argv, ["rloo", "grpo"])
 
 
 def measure_all(bench: Bench) -> None:
@@ -63,4 +62,4 @@ def measure(bench: Bench, method: str, model: str, shape: str, precision: str) -
 
 
 if __name__ == "__main__":
-    main()
+    harness.work(arguments(), measure_all)

@@ -18,9 +18,8 @@ SIZES, JOBS = (1_000, 4_000, 16_000, 160_000), (1, 4, 16, 64)
 STEPS, BATCH = 20, 8
 
 
-def main(argv: list[str] | None = None) -> None:
-    bench = harness.bench("scaling", __doc__, ["small"], ["hh"], argv, ["pairs", "jobs"])
-    harness.work(bench, measure_all)
+def arguments(argv: list[str] | None = None) -> Bench:
+    return harness.bench("scaling", __doc__, ["small"], ["hh"], argv, ["pairs", "jobs"])
 
 
 def measure_all(bench: Bench) -> None:
@@ -71,4 +70,4 @@ def data_mb(world: World) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    harness.work(arguments(), measure_all)

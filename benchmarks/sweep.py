@@ -19,9 +19,8 @@ BETAS, RATES, SEEDS = (0.1, 0.3, 0.5), (2e-5, 5e-5), (1, 2)
 RUNS = len(BETAS) * len(RATES) * len(SEEDS)
 
 
-def main(argv: list[str] | None = None) -> None:
-    bench = harness.bench("sweep", __doc__, ["gpt2"], ["hh"], argv)
-    harness.work(bench, measure_all)
+def arguments(argv: list[str] | None = None) -> Bench:
+    return harness.bench("sweep", __doc__, ["gpt2"], ["hh"], argv)
 
 
 def measure_all(bench: Bench) -> None:
@@ -90,4 +89,4 @@ def listed(values: tuple[float, ...]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    harness.work(arguments(), measure_all)

@@ -21,9 +21,8 @@ METHODS = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    bench = harness.bench("trainers", __doc__, ["gpt2"], ["hh"], argv, list(STAGES))
-    harness.work(bench, measure_all)
+def arguments(argv: list[str] | None = None) -> Bench:
+    return harness.bench("trainers", __doc__, ["gpt2"], ["hh"], argv, list(STAGES))
 
 
 def measure_all(bench: Bench) -> None:
@@ -62,4 +61,4 @@ def measure(bench: Bench, method: str, model: str, shape: str, precision: str) -
 
 
 if __name__ == "__main__":
-    main()
+    harness.work(arguments(), measure_all)
