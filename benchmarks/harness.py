@@ -28,6 +28,7 @@ import world
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 CONF = str(ROOT / "benchmarks/conf")  # methods that train and judge nothing
+OURS_PATH = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
 PRECISIONS = ("fp32", "bf16", "tf32")
 # Freed tensors stay with the process in place of being faulted in again: it helps either side alike, so both have it.
 MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "500000000"}
@@ -156,7 +157,6 @@ class Bench:
         """Run one job of ours in `folder`, where its stages are stored."""
         marks = folder / f"ours-{time.monotonic_ns()}.json"
         shared = ["tracking=off", f"runtime.device={self.device}", "runtime.progress=false", "runtime.log_every=1"]
-        path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
         command = [
             sys.executable,
             str(ROOT / "benchmarks/marks.py"),
@@ -167,7 +167,7 @@ class Bench:
             *overrides,
             *shared,
         ]
-        env = self.environment(precision, path)
+        env = self.environment(precision, OURS_PATH)
         return measure([*command, "runtime.resume_checkpoint_every=1000000"], env, folder, marks)
 
     def peer(self, folder: Path, precision: str, spec: Run, environment: str | None = None) -> Run:
@@ -293,7 +293,7 @@ class World:
         ]  # fmt: skip
         with composing():
             dataset = compose(overrides).dataset
-        splits = [
+        train, test = (
             world.write_rows(
                 folder / f"{name}-{split}.jsonl",
                 (
@@ -302,8 +302,8 @@ class World:
                 ),
             )
             for split in ("train", "test")
-        ]
-        return cls(model, policy, scorer, rows, *splits, overrides)
+        )
+        return cls(model, policy, scorer, rows, train, test, overrides)
 
 
 # -------------------------------------------------------------------------------------------------------- arguments

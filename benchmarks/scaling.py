@@ -60,7 +60,7 @@ def sweep(bench: Bench, folder: Path, precision: str, words: list[str], count: i
     seeds = ",".join(map(str, range(1, count + 1)))
     shared = ["tracking=off", "jobs=2", "sweep=benchmark", f"runtime.device={bench.device}"]
     command = [sys.executable, "-m", "prefsweep", "-cd", harness.CONF, "-m", *words, *shared, f"seed={seeds}"]
-    run = harness.measure(command, bench.environment(precision, str(harness.ROOT / "src")), folder)
+    run = harness.measure(command, bench.environment(precision, harness.OURS_PATH), folder)
     records = map(json.loads, (path.read_text() for path in folder.glob("outputs/stages/dpo/*/record.json")))
     return run | {"peak_bytes": max(record["cost"]["peak_memory_bytes"] for record in records)}
 

@@ -59,7 +59,7 @@ def measure(bench: Bench, model: str, shape: str, precision: str) -> None:
             *world.overrides,
         ]
         device = [f"runtime.device={bench.device}", "sweep=benchmark", *runtime(spec)]
-        env = bench.environment(precision, str(harness.ROOT / "src"))
+        env = bench.environment(precision, harness.OURS_PATH)
         return harness.measure([*command, *settings, *quiet, *device, *grid], env, folder)
 
     def peer(folder: Path) -> Run:
