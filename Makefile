@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow test-browser check lines lock clean
+.PHONY: help setup demo test test-slow test-browser check bench bench-env bench-figure lines lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -48,6 +48,26 @@ check: $(READY)  ## ruff and mypy
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini tests benchmarks
 
+# Each script skips what it has measured on this code; ARGS="--again" does not, ARGS="--quick" shows that all of them run.
+DEVICE ?= cpu
+SCRIPTS ?= dpo ppo rloo_grpo trainers passes sweep flops scaling
+ARGS ?=
+
+bench: $(READY) bench-env  ## ours beside TRL, hours; SCRIPTS="dpo ppo", DEVICE=cuda and ARGS="--model gpt2" narrow it
+	for script in $(SCRIPTS); do $(BIN)/python benchmarks/$$script.py --device $(DEVICE) $(ARGS) || exit 1; done
+
+bench-env: $(VENV)-peers/.ready $(VENV)-peers-ppo/.ready  ## make .venv-peers (TRL 1.16) and .venv-peers-ppo (TRL 1.12, for PPO)
+
+# torch first and by itself: pip takes a build for the CPU where one is at hand.
+$(VENV)-%/.ready: benchmarks/%.lock
+	test -d $(VENV)-$* || $(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/pip install --quiet "$$(grep '^torch==' $<)"
+	$(VENV)-$*/bin/pip install --quiet --no-compile --no-deps -r $<
+	touch $@
+
+bench-figure: $(READY)  ## the table and the figure of docs/performance.md, from what has been measured
+	$(BIN)/python benchmarks/figure.py
+
 lines: $(READY)  ## put the documents' links to lines of code where the code now is
 	$(BIN)/python tests/lines.py
 
@@ -56,4 +76,4 @@ lock: $(READY)  ## write the installed versions to requirements.lock
 	mv requirements.lock.aside requirements.lock
 
 clean:  ## remove what make made; outputs and sweeps stay
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-peers $(VENV)-peers-ppo build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
