@@ -35,6 +35,19 @@ class OPTArchitecture(Architecture):
 
 
 @dataclass
+class DecoderArchitecture(Architecture):
+    """The keys that Llama, Qwen3, Gemma 3 and GPT-NeoX share; the last has as many keys as heads."""
+
+    hidden_size: int = config_field(at_least=1)
+    intermediate_size: int = config_field(at_least=1)
+    num_hidden_layers: int = config_field(at_least=1)
+    num_attention_heads: int = config_field(at_least=1)
+    num_key_value_heads: int = config_field(at_least=1)
+    max_position_embeddings: int = config_field(at_least=8)
+    vocab_size: int = config_field(at_least=260)
+
+
+@dataclass
 class EncoderArchitecture(Architecture):
     """A bidirectional model whose vocabulary is bytes. `labels` names its outputs in order; a backbone has none."""
 
@@ -79,6 +92,7 @@ def positions(architecture: Any) -> int:
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "gpt2": GPT2Architecture,
     "opt": OPTArchitecture,
+    **dict.fromkeys(("llama", "qwen3", "gemma3_text", "gpt_neox"), DecoderArchitecture),
     "bert": BERTArchitecture,
     "roberta": BERTArchitecture,
     "distilbert": DistilBERTArchitecture,

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.architectures import Architecture, EncoderArchitecture, GPT2Architecture, OPTArchitecture
+from prefsweep.config.architectures import Architecture, EncoderArchitecture
 from prefsweep.config.schema import (
     DatasetConfig,
     HubScorerConfig,
@@ -16,7 +16,7 @@ from prefsweep.config.schema import (
     TrainedConfig,
     WeightsConfig,
 )
-from prefsweep.config.stage import AdapterConfig
+from prefsweep.config.stage import ALL_LINEAR, AdapterConfig
 from prefsweep.errors import UserError, nearest
 
 # The linear layers of each known architecture, listed because importing transformers would take seconds.
@@ -34,9 +34,9 @@ def check_model(model: ModelConfig) -> None:
     if model.from_scratch:
         if model.architecture is None:
             raise UserError("model.architecture=null: model.from_scratch=true needs the shape of its random weights")
-        if not isinstance(model.architecture, (GPT2Architecture, OPTArchitecture)):
+        if isinstance(model.architecture, EncoderArchitecture):
             kind = f"model.architecture.model_type={model.architecture.model_type}"
-            raise UserError(f"{kind}: not a language model; set gpt2 or opt")
+            raise UserError(f"{kind}: not a language model; set gpt2, opt or llama")
         check_heads("model.architecture", model.architecture)
         if model.path is not None:
             raise UserError(f"model.path={model.path}: set model.from_scratch=false too, to start from these weights")
@@ -71,7 +71,7 @@ def check_adapter(key: str, adapter: AdapterConfig, model: ModelConfig) -> None:
     if model.path is not None:
         with contextlib.suppress(OSError, ValueError):
             kind = json.loads((Path(model.path) / "config.json").read_text()).get("model_type")
-    layers = LAYERS.get(kind or "", adapter.targets)
+    layers = LAYERS.get(kind or "", adapter.targets) if adapter.targets != ALL_LINEAR else ALL_LINEAR
     for target in (target for target in adapter.targets if target not in layers):
         choices = f"{nearest(target, layers)}; there are: {', '.join(layers)}"
         raise UserError(f"{key}.targets={target}: {kind} has no such layer{choices}")

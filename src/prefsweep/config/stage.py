@@ -119,6 +119,10 @@ class StageConfig:
         """Raise a `UserError` for settings that contradict each other; `key` is `stages.<name>`."""
 
 
+# The targets of adapters on every linear layer but the vocabulary head, whatever the architecture calls them.
+ALL_LINEAR = ["all-linear"]
+
+
 @dataclass
 class AdapterConfig:
     """LoRA: low-rank adapters are trained while the other weights stay frozen."""

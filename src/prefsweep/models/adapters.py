@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from prefsweep.config.stage import AdapterConfig
+from prefsweep.config.stage import ALL_LINEAR, AdapterConfig
 from prefsweep.errors import UserError, nearest
 from prefsweep.pipeline.files import link
 
@@ -50,7 +50,7 @@ def with_adapters(model: PreTrainedModel, adapter: AdapterConfig, start: Path | 
         r=adapter.r,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
-        target_modules=list(adapter.targets),
+        target_modules="all-linear" if adapter.targets == ALL_LINEAR else list(adapter.targets),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's are transposed
         bias="none",
         task_type="CAUSAL_LM",
@@ -65,6 +65,8 @@ def with_adapters(model: PreTrainedModel, adapter: AdapterConfig, start: Path | 
 
 def check_targets(targets: list[str], shape: PreTrainedConfig) -> None:
     """Raise a UserError at a target that is no linear layer of the architecture; no weight is loaded for that."""
+    if targets == ALL_LINEAR:
+        return
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(shape).base_model
     linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D)}

@@ -29,9 +29,15 @@ BERT = Convention(
     lowercase=True,
     inputs=("input_ids", "attention_mask", "token_type_ids"),
 )
+# One token ends a text, and nothing stands around it; a separate pad token exposes a wrong mask.
+PLAIN = Convention(("<|endoftext|>", "<|pad|>"), {"bos": "<|endoftext|>", "eos": "<|endoftext|>", "pad": "<|pad|>"})
 CONVENTIONS = {
-    "gpt2": Convention(  # GPT-2 has no pad token; a separate one exposes a wrong mask
-        ("<|endoftext|>", "<|pad|>"), {"bos": "<|endoftext|>", "eos": "<|endoftext|>", "pad": "<|pad|>"}
+    **dict.fromkeys(("gpt2", "llama", "qwen3", "gpt_neox"), PLAIN),
+    "gemma3_text": Convention(
+        ("<pad>", "<eos>", "<bos>", "<unk>"),
+        {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"},
+        one="<bos> $A",
+        two="<bos> $A <bos> $B",
     ),
     "opt": Convention(
         ("<s>", "<pad>", "</s>", "<unk>"),
