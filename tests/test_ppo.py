@@ -17,7 +17,7 @@ from ppo_toy import CODEC, EOS, PAD, QUERIES, make_task, make_trainer, threes, t
 from prefsweep.config.stages import PPOConfig
 from prefsweep.models.logprobs import completion_batch, completion_logits
 from prefsweep.models.scorers import Measures
-from prefsweep.ppo import trainer, update
+from prefsweep.ppo import token_logprobs, trainer, update
 from prefsweep.ppo.batches import Split
 from prefsweep.ppo.guards import TrippedError, check_rollouts
 from prefsweep.ppo.loss import policy_loss
@@ -61,6 +61,27 @@ def test_log_probabilities_and_entropy_are_the_models_own_at_the_temperature(nam
     assert torch.allclose(found.logprobs[mask], expected[mask], atol=1e-5)
     assert torch.allclose(found.entropy[mask], -(logs.exp() * logs).sum(-1)[mask], atol=1e-5)
     assert (found.values == 0).all()  # a critic that knows nothing says so
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_log_probabilities_in_pieces_are_those_of_the_plain_formula(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three tokens a piece, the last piece with one; in bf16 a gradient is rounded to the logits' own dtype."""
+    monkeypatch.setitem(token_logprobs.PIECE, "cpu", 3 * 50)
+    batch = completion_batch(QUERIES[:3], [[3, 4, EOS, 7], [5, EOS], [6]], PAD, torch.device("cpu"))
+    mask, generator = batch.completion_mask, torch.Generator().manual_seed(0)
+    logits = (5 * torch.randn(7, 50, generator=generator)).to(dtype).requires_grad_()
+    weights = torch.randn(mask.shape, generator=generator)
+    ours = token_logprobs.token_logprobs(logits, batch, 0.7)
+    logs = (logits.float() / 0.7).log_softmax(-1)
+    plain = torch.zeros(mask.shape).masked_scatter(mask, logs[torch.arange(7), batch.completions[mask]])
+    assert torch.allclose(ours, plain, atol=1e-5)
+    gradients = [torch.autograd.grad((given * weights).sum(), logits)[0].float() for given in (ours, plain)]
+    assert torch.allclose(*gradients, atol=1e-5 if dtype == torch.float32 else 0.02)
+    entropy = token_logprobs.entropies(logits, batch, 0.7)
+    assert torch.allclose(entropy[mask], -(logs.exp() * logs).sum(-1), atol=1e-4)
+    assert (entropy[~mask] == 0).all()
 
 
 # ------------------------------------------------------------------------------------------------------------ the ratio
@@ -278,12 +299,16 @@ def test_returns_are_the_advantages_before_whitening_with_the_values(ppo_config:
 @pytest.mark.parametrize("world", [1, 3])
 def test_every_epoch_has_each_row_once_in_an_order_of_its_own(world: int, ppo_config: Config) -> None:
     made, orders = ppo_config(), []
+    lengths = [5 + 7 * row % 11 for row in range(made.batch_size)]
     for epoch in range(made.epochs):
-        each = [Split(rank, world, micro_batch=3).minibatches(made, iteration=2, epoch=epoch) for rank in range(world)]
+        each = [Split(rank, world, micro_batch=3).minibatches(made, 2, epoch, lengths) for rank in range(world)]
         for parts in zip(*each, strict=True):
             assert len({part.rows for part in parts}) == 1
             assert sorted(row for part in parts for rows in part.micro_batches for row in rows) == sorted(parts[0].rows)
             assert all(len(rows) <= 3 for part in parts for rows in part.micro_batches)
+            for part in parts:
+                by_length = [lengths[row] for rows in part.micro_batches for row in rows]
+                assert by_length == sorted(by_length)
         orders.append([row for minibatch in each[0] for row in minibatch.rows])
         assert sorted(orders[-1]) == list(range(made.batch_size))
     assert len(set(map(tuple, orders))) == made.epochs

@@ -71,16 +71,17 @@ def inverted(weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 @contextmanager
-def weights_cast_once(model: nn.Module) -> Iterator[None]:
+def weights_cast_once(*models: nn.Module) -> Iterator[None]:
     """Let autocast find the weights of linear layers in its own dtype inside the `with` block; without it do nothing.
 
     Otherwise it casts each of them again at every step. Every number stays: it is the cast that autocast makes. A layer
     that shares its weight with the embeddings gets a copy of its own, so that embeddings are read as they are.
     """
-    device = next(model.parameters()).device.type
+    device = next(models[0].parameters()).device.type
     casts: dict[nn.Module, dict[str, Any]] = {}
     if torch.is_autocast_enabled(device):
-        casts = {module: dict(module._parameters) for module in model.modules() if isinstance(module, LINEAR)}
+        layers = (module for model in models for module in model.modules() if isinstance(module, LINEAR))
+        casts = {layer: dict(layer._parameters) for layer in layers}
     try:
         for module, weights in casts.items():
             for name, weight in weights.items():

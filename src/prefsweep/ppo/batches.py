@@ -3,11 +3,13 @@
 The rows of a minibatch are the same whatever the number of processes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
 from prefsweep.config.stages import OnPolicyConfig
+from prefsweep.models.batching import batches_by_length
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,19 @@ class Split:
     world: int
     micro_batch: int
 
-    def minibatches(self, config: OnPolicyConfig, iteration: int, epoch: int) -> list[Minibatch]:
+    def minibatches(
+        self, config: OnPolicyConfig, iteration: int, epoch: int, lengths: Sequence[int]
+    ) -> list[Minibatch]:
         """Return all rows of an iteration, in an order that depends on the iteration and the epoch alone."""
         order = shuffled(f"{config.seed}/epoch/{iteration}/{epoch}", config.batch_size)
         size = config.minibatch_size
-        return [self.minibatch(order[first : first + size]) for first in range(0, len(order), size)]
+        return [self.minibatch(order[first : first + size], lengths) for first in range(0, len(order), size)]
 
-    def minibatch(self, rows: tuple[int, ...]) -> Minibatch:
-        share, size = list(rows[self.rank :: self.world]), self.micro_batch
-        return Minibatch(rows, [share[first : first + size] for first in range(0, len(share), size)])
+    def minibatch(self, rows: tuple[int, ...], lengths: Sequence[int]) -> Minibatch:
+        """Return these rows, this process's share of them in micro-batches of like lengths."""
+        share = rows[self.rank :: self.world]
+        batches = batches_by_length([lengths[row] for row in share], self.micro_batch)
+        return Minibatch(rows, [[share[index] for index in batch] for batch in batches])
 
 
 @lru_cache(maxsize=64)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from prefsweep.models.adapters import adapters_off
 from prefsweep.models.heads import hidden_width
-from prefsweep.models.logprobs import CompletionBatch, completion_logits, positions
+from prefsweep.models.logprobs import CompletionBatch, positions
+from prefsweep.ppo.token_logprobs import entropies, token_logprobs
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class ActorCritic(nn.Module):
         self.value_head = None if critic is None else zero_head(critic.trunk or policy)
 
     def forward(self, batch: CompletionBatch) -> PolicyOutput:
-        hidden, logits = states_and_logits(self.policy, batch, self.temperature)
-        values = self.values(batch, hidden)
-        entropy = None if torch.is_grad_enabled() else entropies(logits)
-        return PolicyOutput(token_logprobs(logits, batch.completions), values, entropy)
+        hidden, logits = states_and_logits(self.policy, batch)
+        logprobs = token_logprobs(logits, batch, self.temperature)
+        entropy = None if torch.is_grad_enabled() else entropies(logits, batch, self.temperature)
+        return PolicyOutput(logprobs, self.values(batch, hidden), entropy)
 
     def values(self, batch: CompletionBatch, hidden: Tensor) -> Tensor | None:
         """Return values [B, A], from the policy's hidden states [B, A, H] where the critic has no trunk of its own."""
@@ -82,24 +82,31 @@ def completion_states(model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
     return states
 
 
-def states_and_logits(policy: PreTrainedModel, batch: CompletionBatch, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return hidden states [B, A, H] and logits [B, A, V] in fp32 at the sampling temperature, by one forward.
+def states_and_logits(policy: PreTrainedModel, batch: CompletionBatch) -> tuple[Tensor, Tensor]:
+    """Return hidden states [B, A, H] and the logits [N, V] of the N tokens that the mask selects, by one forward.
 
     The logits are the model's own, since some models scale or cap what their vocabulary head gives; the states are what
-    the head was passed.
+    the head was passed. Only the N states pass it.
     """
-    inputs: list[Tensor] = []
-    hook = policy.get_output_embeddings().register_forward_pre_hook(lambda _, passed: inputs.append(passed[0]))
+    states: list[Tensor] = []
+    width = batch.completion_mask.shape[1]
+
+    def select(_: nn.Module, passed: tuple[Tensor, ...]) -> Tensor:
+        states.append(passed[0][:, -(width + 1) : -1])
+        return states[0][batch.completion_mask][None]
+
+    hook = policy.get_output_embeddings().register_forward_pre_hook(select)
     try:
-        logits = completion_logits(policy, batch) / temperature
+        output = policy(
+            input_ids=batch.ids,
+            attention_mask=batch.attention,
+            position_ids=positions(batch.attention),
+            logits_to_keep=width + 1,
+            use_cache=False,
+        )
     finally:
         hook.remove()
-    return inputs[0][:, -(logits.shape[1] + 1) : -1], logits
-
-
-def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Return log π(y_t) [B, A]. One kernel each way: beside a small trunk the vocabulary is most of the work."""
-    return -cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
+    return states[0], output.logits[0]
 
 
 @torch.no_grad()
@@ -109,11 +116,5 @@ def reference_logprobs(reference: PreTrainedModel, batch: CompletionBatch, tempe
     Adapters are off: a policy that trains some is its own reference.
     """
     with adapters_off(reference):
-        _, logits = states_and_logits(reference, batch, temperature)
-    return token_logprobs(logits, batch.completions)
-
-
-def entropies(logits: Tensor) -> Tensor:
-    """Return −Σ_v π(v) log π(v) [B, A]."""
-    logs = logits.log_softmax(-1)
-    return -(logs.exp() * logs).sum(-1)
+        _, logits = states_and_logits(reference, batch)
+    return token_logprobs(logits, batch, temperature)

@@ -33,7 +33,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefsweep.config.stages import OnPolicyConfig
+from prefsweep.models.attention import attend_in_fp32
 from prefsweep.models.codec import TextCodec
+from prefsweep.models.decoding import weights_cast_once
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import Ids
 from prefsweep.ppo import tensors
@@ -75,6 +77,7 @@ class Trainer:
     def __post_init__(self) -> None:
         config, task, accelerator = self.config, self.task, self.accelerator
         self.model = ActorCritic(task.policy, self.critic, config.temperature).train()
+        attend_in_fp32(self.model, task.reference)
         self.sampler = Sampler(config, task.policy, task.codec, task.score, accelerator, self.forward_batch)
         self.updater = Updater(config, self.model, self.critic, accelerator, task.codec.pad)
         self.split = Split(accelerator.process_index, accelerator.num_processes, self.micro_batch)
@@ -91,7 +94,8 @@ class Trainer:
         queries = [self.query(iteration * groups + group) for group in range(groups)]
         rollouts = self.complete(queries, str(iteration), config.group_size)
         # 2. the policy, the reference and the critic, before any step
-        epochs = [self.split.minibatches(config, iteration, epoch) for epoch in range(config.epochs)]
+        sizes = [rollouts.tokens([row]) for row in range(config.batch_size)]
+        epochs = [self.split.minibatches(config, iteration, epoch, sizes) for epoch in range(config.epochs)]
         before = self.score_rollouts(rollouts, epochs[0])
         # 3. honest?
         entropy = float(masked_mean(before.entropy, before.mask))
@@ -132,14 +136,15 @@ class Trainer:
         lengths = rollouts.lengths
         width = int(lengths.max())
         local = torch.zeros(3 if self.model.value_head is None else 4, len(lengths), width, device=lengths.device)
-        for rows in (rows for minibatch in minibatches for rows in minibatch.micro_batches):
-            batch = rollouts.batch(rows, self.task.codec.pad)
-            with autocast(self.config.precision, lengths.device):
+        models = [model for model in (self.task.policy, self.task.reference, self.model.critic) if model is not None]
+        with autocast(self.config.precision, lengths.device), weights_cast_once(*models):
+            for rows in (rows for minibatch in minibatches for rows in minibatch.micro_batches):
+                batch = rollouts.batch(rows, self.task.codec.pad)
                 output = self.model(batch)
                 reference = reference_logprobs(self.task.reference, batch, self.config.temperature)
-            columns = [output.logprobs, reference, output.entropy, output.values]
-            known = torch.stack([column for column in columns if column is not None])
-            local[:, rows, -batch.completion_mask.shape[1] :] = known.where(batch.completion_mask, 0.0)
+                columns = [output.logprobs, reference, output.entropy, output.values]
+                known = torch.stack([column for column in columns if column is not None])
+                local[:, rows, -batch.completion_mask.shape[1] :] = known.where(batch.completion_mask, 0.0)
         # a row was computed by one process and is 0 in the others
         logprobs, reference, entropy, *values = self.accelerator.reduce(local, "sum")
         mask = torch.arange(width, device=lengths.device)[None, :] >= width - lengths[:, None]
@@ -178,7 +183,9 @@ class Trainer:
     def validate(self, queries: list[Ids]) -> tuple[Metrics, Rollouts]:
         """Complete held-out queries, with equal draws each time. `objective` is score − KL at the configured price."""
         rollouts = self.complete(queries, "validation")
-        kl = float(self.score_rollouts(rollouts, [self.split.minibatch(tuple(range(len(queries))))]).kl.mean())
+        rows = tuple(range(len(queries)))
+        whole = self.split.minibatch(rows, [rollouts.tokens([row]) for row in rows])
+        kl = float(self.score_rollouts(rollouts, [whole]).kl.mean())
         score = float(rollouts.scores.mean())
         scaled = float(self.moments.normalised(rollouts.scores).mean())
         return {"score": score, "kl": kl, "objective": scaled - self.config.kl_coef * kl}, rollouts

@@ -110,10 +110,13 @@ class Updater:
         self.optimizer.zero_grad()
         names = self.statistics(targets)
         sums = torch.zeros(len(names), device=tokens.device)
-        for rows in minibatch.micro_batches:
-            loss, statistics = self.losses(rows, rollouts, before, targets)
-            self.accelerator.backward(loss / tokens)
-            sums += torch.stack([statistics[name].detach().float() for name in names])
+        device = tokens.device
+        with autocast(self.config.precision, device):  # around all: autocast casts the weights once for its whole block
+            for rows in minibatch.micro_batches:
+                loss, statistics = self.losses(rows, rollouts, before, targets)
+                with torch.autocast(device.type, enabled=False):
+                    self.accelerator.backward(loss / tokens)
+                sums += torch.stack([statistics[name].detach().float() for name in names])
         self.sum_gradients()
         means: Tensor = self.accelerator.reduce(sums, "sum") / tokens
         return means
@@ -124,8 +127,7 @@ class Updater:
         """Return the loss [] of a micro-batch and its `statistics`, all of them sums over its tokens."""
         batch = rollouts.batch(rows, self.pad)
         mask, width = batch.completion_mask, batch.completion_mask.shape[1]
-        with autocast(self.config.precision, mask.device):
-            output = self.model(batch)
+        output = self.model(batch)
 
         def part(whole: Tensor | None) -> Tensor:
             assert whole is not None
