@@ -106,6 +106,23 @@ def test_the_split_of_a_batch_changes_nothing(config: Any, new_context: Any, tok
             assert torch.allclose(gradient, whole[name], rtol=1e-4, atol=1e-6 * scale), name
 
 
+def test_weights_cast_once_a_step_learn_what_those_cast_anew_for_each_part_do(
+    config: Any, new_context: Any, tokenizer: Any
+) -> None:
+    """In bf16, with z_0 from forwards without a gradient before the first part."""
+    trainer = unpaired_trainer(config("beta=0.3", "precision=bf16"), tokenizer, new_context())
+    trainer.accelerator.prepare_model(trainer.model)
+    trainer.micro_batch = 1
+    trainer.training_step(trainer.model, batch_of(trainer))
+    once = {name: weight.grad.clone() for name, weight in trainer.model.named_parameters()}
+    trainer.model.zero_grad()
+    for part, weight in trainer.micro_batches(batch_of(trainer)):
+        (trainer.compute_loss(trainer.model, part) * weight).backward()
+    for name, weight in trainer.model.named_parameters():
+        assert float(once[name].abs().max()) > 0, name
+        assert torch.equal(weight.grad, once[name]), name
+
+
 def test_the_metrics_do_not_depend_on_what_fits_in_memory(config: Any, new_context: Any, tokenizer: Any) -> None:
     """In double precision, so that nothing but the weights of the means could differ."""
     trainer = unpaired_trainer(config("beta=0.3"), tokenizer, new_context())

@@ -4,7 +4,7 @@ import json
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import callbacks, dpo, reference_logps, sft, trainers, training
 from prefsweep.stages.losses import kto_loss, preference_loss
-from prefsweep.stages.training import checkpoints
+from prefsweep.stages.training import checkpoints, parts_by_length
 from workplace import Workplace
 
 SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
@@ -128,6 +128,17 @@ def test_the_dpo_loss_is_the_papers_formula(
         beta=0.3,
     )
     assert loss == pytest.approx(float(expected.mean()), abs=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 5, 64])
+def test_parts_hold_rows_of_like_length_and_no_more_than_the_longest_rows_would(micro_batch: int) -> None:
+    lengths = torch.tensor([3, 50, 4, 48, 5, 7, 49, 3, 6, 20])
+    attention = (torch.arange(50) < lengths[:, None]).long()
+    parts = parts_by_length(attention, micro_batch)
+    assert sorted(row for part in parts for row in part) == list(range(10))
+    assert all(len(part) * int(lengths[part].max()) <= micro_batch * 50 for part in parts)
+    assert all(part == sorted(part) for part in parts)  # one part is the batch as it was
+    assert all(lengths[a].max() <= lengths[b].min() for a, b in pairwise(parts))
 
 
 @pytest.mark.parametrize("label_smoothing", [0.1, 0.4])

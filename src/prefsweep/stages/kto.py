@@ -35,7 +35,7 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 from prefsweep.stages.reference_logps import reference_logps
 from prefsweep.stages.trainers import TokenisedTrainerMixin, load_rows
-from prefsweep.stages.training import Batch, train, trimmed
+from prefsweep.stages.training import Batch, parts_by_length, train, trimmed
 
 MISMATCHED = "KL_completion_ids"
 REFERENCE_COLUMNS = ("ref_logps", "ref_KL_logps")
@@ -51,7 +51,7 @@ class UnpairedTrainer(TokenisedTrainerMixin, trl.KTOTrainer):
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         """Split by rows. TRL would estimate z_0 from each part: `ref_KL_logps` carries the batch's estimate instead."""
         rows, kl = len(inputs["label"]), self.batch_kl(inputs)
-        for part in self.slices(rows):
+        for part in parts_by_length(inputs["attention_mask"], self.micro_batch):
             batch = {name: value[part] for name, value in inputs.items() if not name.startswith("KL_")}
             batch["ref_KL_logps"] = -kl.expand(len(batch["label"]))
             yield trimmed(batch), len(batch["label"]) / rows
@@ -67,18 +67,16 @@ class UnpairedTrainer(TokenisedTrainerMixin, trl.KTOTrainer):
             weights |= {f"rewards/{side}": number, f"logps/{side}": number, f"logits/{side}": float(tokens[rows].sum())}
         return weights
 
-    def slices(self, rows: int) -> list[slice]:
-        return [slice(first, first + self.micro_batch) for first in range(0, rows, self.micro_batch)]
-
     def batch_kl(self, inputs: Batch) -> Tensor:
         """Return [] the mean log-ratio of a batch's mismatched completions: z_0 before it is clamped at 0."""
-        logps = []
+        ratios = []
         mismatched = {name: value for name, value in inputs.items() if name.startswith("KL_")}
-        for part in self.slices(len(inputs["label"])):
+        for part in parts_by_length(inputs["KL_attention_mask"], self.micro_batch):
             batch = trimmed({name.removeprefix("KL_"): value[part] for name, value in mismatched.items()})
             with self.compute_loss_context_manager():
-                logps.append(self._compute_kl_logps(self.model, {f"KL_{name}": batch[name] for name in batch}))
-        return (torch.cat(logps) - inputs["ref_KL_logps"]).mean()
+                logps = self._compute_kl_logps(self.model, {f"KL_{name}": batch[name] for name in batch})
+            ratios.append(logps - inputs["ref_KL_logps"][part])
+        return torch.cat(ratios).mean()
 
     def _compute_kl_logps(self, model: Any, batch: Batch) -> Tensor:
         """Return zeros for a part of a batch, from which TRL subtracts the `ref_KL_logps` of `micro_batches`."""

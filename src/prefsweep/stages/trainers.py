@@ -20,7 +20,7 @@ from prefsweep.data.views import IGNORED
 from prefsweep.models.learned_head import replace_fused_head
 from prefsweep.models.shared_prefix import share_prefixes
 from prefsweep.stages.generate_pairs import read_pairs
-from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, pair_parts, trimmed
+from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, pair_parts, parts_by_length, trimmed
 
 
 def load_rows(
@@ -124,8 +124,8 @@ class TokenTrainer(TokenisedTrainerMixin, trl.SFTTrainer):
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         learned = (inputs["labels"][:, 1:] != IGNORED).sum()
-        for first in range(0, len(inputs["input_ids"]), self.micro_batch):
-            part = {name: value[first : first + self.micro_batch] for name, value in inputs.items()}
+        for rows in parts_by_length(inputs["attention_mask"], self.micro_batch):
+            part = {name: value[rows] for name, value in inputs.items()}
             share = (part["labels"][:, 1:] != IGNORED).sum() / learned
             yield trimmed(part), float(share)
 

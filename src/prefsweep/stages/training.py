@@ -24,6 +24,7 @@ from prefsweep.config.schema import RuntimeConfig
 from prefsweep.config.stage import TrainingConfig
 from prefsweep.errors import DivergedError, UserError
 from prefsweep.models.adapters import has_adapters, restore_adapters
+from prefsweep.models.batching import batches_by_length
 from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
 from prefsweep.pipeline.cost import Cost
@@ -130,11 +131,12 @@ class MicroBatchTrainerMixin(Trainer):
         total = torch.zeros((), device=self.args.device)
         inputs = self._prepare_inputs(inputs)
         self.count(inputs)
-        for part, weight in self.micro_batches(inputs):
-            with self.compute_loss_context_manager():
+        with self.accelerator.autocast():  # which casts each weight once, and not once a part
+            for part, weight in self.micro_batches(inputs):
                 loss = self.compute_loss(model, part) * weight
-            self.accelerator.backward(loss)
-            total += loss.detach()
+                with torch.autocast(self.args.device.type, enabled=False):
+                    self.accelerator.backward(loss)
+                total += loss.detach()
         if not torch.isfinite(total):
             self.stop_diverged("loss", float(total))
         return total
@@ -241,14 +243,23 @@ def train(
     return {"steps": trainer.state.global_step, **validation}
 
 
+def parts_by_length(attention: Tensor, micro_batch: int) -> list[list[int]]:
+    """Return the rows [B] of each part of a batch, from its attention mask [B, L].
+
+    Rows of like length share a part. None is larger, padding included, than `micro_batch` of the longest rows.
+    """
+    lengths = attention.sum(-1).tolist()
+    return [sorted(rows) for rows in batches_by_length(lengths, batch_tokens=micro_batch * max(lengths))]
+
+
 def pair_parts(inputs: Batch, micro_batch: int) -> Iterator[tuple[Batch, float]]:
     """Split a batch by pairs: chosen is stacked on rejected, so row i and row pairs + i are one pair."""
     pairs = len(inputs["input_ids"]) // 2
-    for first in range(0, pairs, micro_batch):
-        last = min(first + micro_batch, pairs)
-        rows = [*range(first, last), *range(pairs + first, pairs + last)]
-        part = {name: value[rows if name in SEQUENCES else slice(first, last)] for name, value in inputs.items()}
-        yield trimmed(part), (last - first) / pairs
+    longer = torch.maximum(*inputs["attention_mask"].chunk(2))
+    for rows in parts_by_length(longer, micro_batch):
+        both = rows + [pairs + row for row in rows]
+        part = {name: value[both if name in SEQUENCES else rows] for name, value in inputs.items()}
+        yield trimmed(part), len(rows) / pairs
 
 
 def trimmed(batch: Batch) -> Batch:
