@@ -29,7 +29,7 @@ def measure_all(bench: Bench) -> None:
 def measure(bench: Bench, model: str, shape: str, precision: str) -> None:
     steps = bench.options.steps or (2 if bench.options.quick else {"cpu": 5, "cuda": 30}[bench.device])
     batch = bench.options.batch or (4 if bench.options.quick else {"cpu": 8, "cuda": 32}[bench.device])
-    micro_batch = min(batch, {"cpu": 4, "cuda": 16}[bench.device])
+    micro_batch = min(batch, {"cpu": 4, "cuda": 32}[bench.device])
     spec = {
         "method": "dpo", "seed": 1, "steps": steps, "batch": batch, "micro_batch": micro_batch,
         "forward_batch": {"cpu": 8, "cuda": 32}[bench.device], "learning_rate": 5e-5, "beta": 0.1,

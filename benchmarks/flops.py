@@ -33,7 +33,7 @@ def measure(bench: Bench, model: str, shape: str, precision: str) -> None:
     steps = bench.options.steps or (3 if bench.options.quick else {"cpu": 5, "cuda": 30}[bench.device])
     batch = bench.options.batch or (4 if bench.options.quick else {"cpu": 8, "cuda": 32}[bench.device])
     spec = {
-        "steps": steps, "batch": batch, "micro_batch": min(batch, {"cpu": 4, "cuda": 16}[bench.device]),
+        "steps": steps, "batch": batch, "micro_batch": min(batch, {"cpu": 4, "cuda": 32}[bench.device]),
         "forward_batch": 8, "learning_rate": 5e-5,
     }  # fmt: skip
     world = bench.world(model, shape, steps * batch)

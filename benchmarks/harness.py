@@ -107,6 +107,8 @@ def code_hash() -> str:
 
 
 def commit() -> str | None:
+    if shutil.which("git") is None:
+        return None
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip() or None
 

@@ -33,7 +33,7 @@ def measure(bench: Bench, critic: str, model: str, shape: str, precision: str) -
     steps = bench.options.steps or (2 if bench.options.quick else {"cpu": 5, "cuda": 20}[bench.device])
     batch = bench.options.batch or (8 if bench.options.quick else {"cpu": 32, "cuda": 128}[bench.device])
     spec = {
-        "method": "ppo", "seed": 1, "steps": steps, "batch": batch, "minibatch": batch, "micro_batch": batch,
+        "method": "ppo", "steps": steps, "batch": batch, "minibatch": batch, "micro_batch": batch,
         "epochs": EPOCHS, "forward_batch": batch, "learning_rate": 1.41e-5, "tokens": TOKENS, "kl_coef": KL_COEF,
     }  # fmt: skip
     world = bench.world(model, shape, max(64, steps * batch))
@@ -47,12 +47,12 @@ def measure(bench: Bench, critic: str, model: str, shape: str, precision: str) -
     def ours(folder: Path) -> Run:
         scorer = ["scorer@reward=distilbert-imdb", f"reward.path={world.scorer}", "method=ppo", "method.target=ppo"]
         stages = [f"stages.ppo.{name}={value}" for name, value in settings.items()]
-        words = [*world.overrides, *scorer, *stages, *runtime(spec)]
+        words = [*world.overrides, *scorer, *stages, *runtime(spec), f"seed={seed_of(folder)}"]
         return bench.ours(folder, precision, words) | history(folder, "ppo")
 
     def peer(folder: Path) -> Run:
         paths = {"model": str(world.policy), "scorer": str(world.scorer), "rows": str(world.train)}
-        return bench.peer(folder, precision, spec | paths, bench.options.peer_ppo)
+        return bench.peer(folder, precision, spec | paths | {"seed": seed_of(folder)}, bench.options.peer_ppo)
 
     def compare(folder: Path) -> dict[str, object]:
         runs, peers = bench.in_turn(folder, ours, peer if bench.has_peer(bench.options.peer_ppo) else None)
@@ -64,6 +64,11 @@ def measure(bench: Bench, critic: str, model: str, shape: str, precision: str) -
         }
 
     bench.case(f"{critic}-{model}-{precision}", compare, model=model, rows=shape, precision=precision, **spec)
+
+
+def seed_of(folder: Path) -> int:
+    """Return another seed for each turn of a side, whose folder ends with the turn's number: rewards are a mean."""
+    return 1 + int(folder.name.rpartition("-")[2])
 
 
 def history(folder: Path, stage: str) -> Run:

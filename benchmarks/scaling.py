@@ -24,6 +24,7 @@ def arguments(argv: list[str] | None = None) -> Bench:
 
 def measure_all(bench: Bench) -> None:
     bench.options.tokenizer, quick = None, bench.options.quick  # a small model has a small vocabulary
+    del bench.options.precision[1:]
     for model, shape, precision in bench.cases():
         for method in bench.options.method:
             counts = ((32, 64) if quick else SIZES) if method == "pairs" else ((1, 2) if quick else JOBS)

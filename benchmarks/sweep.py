@@ -33,7 +33,7 @@ def measure(bench: Bench, model: str, shape: str, precision: str) -> None:
     batch = bench.options.batch or (4 if bench.options.quick else {"cpu": 8, "cuda": 32}[bench.device])
     spec = {
         "method": "sft+dpo", "seed": 1, "steps": steps, "batch": batch,
-        "micro_batch": min(batch, {"cpu": 4, "cuda": 16}[bench.device]),
+        "micro_batch": min(batch, {"cpu": 4, "cuda": 32}[bench.device]),
         "forward_batch": {"cpu": 8, "cuda": 32}[bench.device], "learning_rate": 5e-5, "beta": 0.1,
     }  # fmt: skip
     world = bench.world(model, shape, steps * batch)

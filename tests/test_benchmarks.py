@@ -99,11 +99,17 @@ def test_the_figures_table_has_a_row_for_each_measure(tmp_path: Path) -> None:
     figure = module("figure")
     folder = tmp_path / "results/cpu"
     folder.mkdir(parents=True)
-    summary = {"step": {"ours": 2.0, "peer": 6.0, "ratio": 3.0}, "peak_mb": {"ours": 1500.0}, "share": 0.5}
-    (folder / "dpo-a.json").write_text(json.dumps({"script": "dpo", "name": "a", "summary": summary}))
+    for precision, seconds in (("bf16", 4.0), ("fp32", 6.0)):
+        step = {"ours": 2.0, "peer": seconds, "ratio": seconds / 2}
+        summary = {"step": step, "peak_mb": {"ours": 1500.0}, "share": 0.5}
+        (folder / f"dpo-a-{precision}.json").write_text(
+            json.dumps({"script": "dpo", "name": f"a-{precision}", "summary": summary})
+        )
     assert figure.markdown(figure.rows(folder)).splitlines()[2:] == [
-        "| dpo a | step | 2 | 6 | 3.00× |",
-        "| dpo a | peak_mb | 1,500 | – | – |",
+        "| dpo a-bf16 | step | 2 | 4 | 2.00× | 2.00× |",
+        "| dpo a-bf16 | peak_mb | 1,500 | – | – | – |",
+        "| dpo a-fp32 | step | 2 | 6 | 3.00× | 2.00× |",  # TRL is faster in bf16
+        "| dpo a-fp32 | peak_mb | 1,500 | – | – | – |",
     ]
     figure.main(tmp_path / "results", tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
