@@ -21,7 +21,7 @@ from prefsweep.report.course import course_table, draw_course
 from prefsweep.report.runs import read_runs
 from prefsweep.report.statistics import crossed
 from prefsweep.report.table import table
-from prefsweep.stages import course, generate
+from prefsweep.stages import course, generate, judging
 from recorded import INPUTS, write_run
 from workplace import Workplace
 
@@ -120,6 +120,7 @@ def test_a_killed_build_goes_on_with_the_state_it_was_at(
     whole, context = build("whole")
     assert requests == [5] * 4
     rows = [json.loads(line) for line in whole.splitlines()]
+    assert all(set(judging.SCORED) <= row.keys() for row in rows)  # or the judge could not read them
     assert [row["step"] for row in rows[::5]] == [0, 1, 2, 4]
     kls = [fmean(row["values"]["kl/start"] for row in rows[first : first + 5]) for first in (0, 5, 10, 15)]
     assert kls[0] == 0 and kls == sorted(kls) and kls[1] > 0.01
