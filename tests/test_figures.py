@@ -67,7 +67,7 @@ def test_curves_are_the_history_and_turn_at_epochs(tmp_path: Path) -> None:
         with_stage(run, "dpo", history=history(per_epoch=2, steps=6))
         with_stage(run, "reward", history=history(per_epoch=6, steps=6))
     data = table(read_runs([tmp_path / "s"]))
-    figure = drawn(curves.draw_panels(data, curves.training))
+    figure = drawn(curves.draw_panels(data, curves.points_of(data, curves.training)))
     loss = panel(figure, "dpo: loss")
     assert loss.get_xlabel() == "epoch"
     learned = ([0.5, 1.0, 1.5, 2.0, 2.5, 3.0], [1 / step for step in range(1, 7)])
@@ -85,7 +85,7 @@ def test_where_one_history_knows_no_epochs_all_are_drawn_by_step(tmp_path: Path)
         run = write_run(tmp_path / "s", "dpo", seed, {"judge/mean": 0.5})
         with_stage(run, "dpo", history=history(per_epoch=2, steps=6, epochs=knows))
     data = table(read_runs([tmp_path / "s"]))
-    figure = drawn(curves.draw_panels(data, curves.training))
+    figure = drawn(curves.draw_panels(data, curves.points_of(data, curves.training)))
     loss = panel(figure, "dpo: loss")
     assert loss.get_xlabel() == "step"
     assert {tuple(line[0]) for line in lines(loss)} == {(1, 2, 3, 4, 5, 6), (2, 4, 6)}
@@ -140,12 +140,12 @@ def test_power_by_the_minute_and_cost_by_the_run(tmp_path: Path) -> None:
         looks = [{"seconds": 60.0 * minute, "watts": watts + minute} for minute in (1, 2, 3)]
         with_stage(run, method, **{Path(TRACE).stem: [{"seconds": 5.0, "step": 1}, *looks]})
     data = table(read_runs([tmp_path / "s"]))
-    figure = drawn(curves.draw_panels(data, curves.power, curves.POWER))
+    figure = drawn(curves.draw_panels(data, curves.points_of(data, curves.power), curves.POWER))
     for method, watts in (("dpo", 150.0), ("ppo", 300.0)):
         ((x, y, *_),) = lines(panel(figure, method))
         assert (x, y) == ([1.0, 2.0, 3.0], [watts + minute for minute in (1, 2, 3)])
         assert panel(figure, method).get_ylim()[0] == 0
-    by_cost = drawn(curves.draw_panels(data, curves.cost, is_marked=True))
+    by_cost = drawn(curves.draw_panels(data, curves.points_of(data, curves.cost), is_marked=True))
     (axes,) = (axes for axes in by_cost.axes if axes.axison)  # of labels all took as many
     assert axes.get_xlabel() == "FLOPs" and [line[:2] for line in lines(axes)] == [([1e12], [0.15]), ([4e12], [0.3])]
 

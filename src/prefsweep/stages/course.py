@@ -20,10 +20,10 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.pipeline.store import RECORD
 from prefsweep.stages.callbacks import STEPS
 from prefsweep.stages.generate import SAMPLES, completion_requests, evaluation_examples, generate_completions
-from prefsweep.stages.judging import measures_of_rows
+from prefsweep.stages.judging import SCORED, measures_of_rows
 
 COURSE = "course.jsonl"
-SHOWN = ("id", "group", "sample", "prompt", "completion")  # of each row beside its step and values
+SHOWN = ("id", "group", "sample", *SCORED)  # of each row beside its step and values
 
 
 def generate_states(
