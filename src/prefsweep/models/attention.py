@@ -33,7 +33,8 @@ def attention(
     """
     is_slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= LONGEST
     if not is_slow or torch.is_inference_mode_enabled() or not hasattr(module, "attends_in_fp32"):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return attended, None
     if attention_mask is not None and attention_mask.is_floating_point():
         attention_mask = attention_mask.float()
     with torch.autocast("cpu", enabled=False):

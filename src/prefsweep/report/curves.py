@@ -43,8 +43,8 @@ def draw_panels(table: Table, points: pd.DataFrame, ylabel: str = "", is_marked:
     grid = panels_of(figure, len(panels), 2)
     for axes, ((title, xlabel), part) in zip(grid, panels, strict=True):
         for (row, _, line), of_run in part.groupby(["row", "run", "line"], sort=False):
-            shape, width = marker(row) if is_marked else "", 1.3 if line == "--" else 0.8
-            axes.plot(of_run["x"], of_run["y"], line + shape, markersize=3.5, color=colour(row), linewidth=width)
+            symbol, width = marker(row) if is_marked else "", 1.3 if line == "--" else 0.8
+            axes.plot(of_run["x"], of_run["y"], line + symbol, markersize=3.5, color=colour(row), linewidth=width)
             if of_run["low"].notna().any():
                 axes.vlines(of_run["x"], of_run["low"], of_run["high"], color=colour(row), linewidth=1)
         if is_marked:  # from 0, with room for a marker at either end
