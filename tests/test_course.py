@@ -17,7 +17,8 @@ from prefsweep.errors import UserError
 from prefsweep.jobs.job import plan_of
 from prefsweep.pipeline.files import read_jsonl, write_json, write_jsonl
 from prefsweep.report import report
-from prefsweep.report.course import course_table, draw_course
+from prefsweep.report.course import course_table
+from prefsweep.report.figures import draw_course
 from prefsweep.report.runs import read_runs
 from prefsweep.report.statistics import crossed
 from prefsweep.report.table import table
@@ -230,7 +231,9 @@ def test_the_figure_has_a_line_a_row_over_kl_and_over_the_steps_of_each_training
     results = table(read_runs([tmp_path]), ["judge/mean"])
     courses = course_table(results)
     assert courses is not None
-    by_kl, *by_step = draw_course(results, courses).axes
+    figure = draw_course(results, courses)
+    assert figure is not None
+    by_kl, *by_step = figure.axes
     (dpo, ppo) = by_kl.lines
     assert dpo.get_xydata().ravel().tolist() == pytest.approx([0, 0, 1, 0.5, 2, 0.2])
     assert ppo.get_xydata().ravel().tolist() == pytest.approx([0, 0, 0.4, 0.6])

@@ -15,7 +15,7 @@ from prefsweep.pipeline.files import write_text
 from prefsweep.report import versus as versus_rows
 from prefsweep.report.choice import ranked
 from prefsweep.report.completions import Completions, read_completions
-from prefsweep.report.course import write_course
+from prefsweep.report.course import course_table
 from prefsweep.report.curves import QUALITY
 from prefsweep.report.figures import draw_figures
 from prefsweep.report.page import to_html
@@ -42,19 +42,21 @@ def report(folder: Path, console: Console | None = None) -> list[Path]:
     for number, part in enumerate(sets, 1):
         suffix = f"-{number}" if number > 1 else ""
         result = laid_out(part, manifest, folder, completions, console)
-        texts = {folder / f"table{suffix}.{kind}": write(result) for kind, write in BESIDE.items()}
-        is_unchanged = all(path.is_file() and path.read_text() == text for path, text in texts.items())
-        has_scores = QUALITY in default_metrics(part)
-        scores = table(part, [QUALITY], result.keys, completions=completions) if has_scores else None
-        written += write_all(texts) + draw_figures(result, scores, folder, suffix, is_unchanged)
-        written += write_course(result, folder, suffix)
+        texts = {f"table{suffix}.{kind}": write(result) for kind, write in BESIDE.items()}
+        if course := course_table(result):
+            texts |= {f"course{suffix}.md": to_markdown(course), f"course{suffix}.csv": to_csv(course)}
         comparison = None
         with printed_mistakes(console, "no versus.md"):
             comparison = versus_rows.versus(result, names) if (names := manifest["report"].get("versus")) else None
         if comparison:
             print_lines(comparison.header, comparison.texts(), 1, comparison.note, console)
-            writers = {"md": versus_rows.to_markdown, "csv": versus_rows.to_csv}
-            written += write_all({folder / f"versus{suffix}.{kind}": to(comparison) for kind, to in writers.items()})
+            texts[f"versus{suffix}.md"] = versus_rows.to_markdown(comparison)
+            texts[f"versus{suffix}.csv"] = versus_rows.to_csv(comparison)
+        paths = {folder / name: text for name, text in texts.items()}
+        is_unchanged = all(path.is_file() and path.read_text() == text for path, text in paths.items())
+        has_scores = QUALITY in default_metrics(part)
+        scores = table(part, [QUALITY], result.keys, completions=completions) if has_scores else None
+        written += write_all(paths) + draw_figures(result, scores, folder, suffix, is_unchanged, course)
         tables.append(result)
         comparisons.append(comparison)
     figures = [path for path in written if path.suffix == ".png"]

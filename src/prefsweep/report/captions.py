@@ -1,7 +1,7 @@
 """The sentences under a table: what every ± and mark in it means, and where its numbers come from."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -36,47 +36,47 @@ MARKS = (
 def caption(runs: pd.DataFrame, keys: Sequence[str], cells: Sequence[Cell]) -> str:
     """Return what is equal in all rows, what every ± and mark means, and which runs the numbers stand for."""
     first, counted = runs.iloc[0], runs[runs["has_result"]]
+    sources = sorted({cell.published.source for cell in cells if cell.published})
+    return joined(
+        ", ".join(f"{name} {first[name]}" for name in NAMES if name not in keys),
+        *uncertainty(cells),
+        f"{prompts_text(counted)} a run" if prompts_text(counted) else "",
+        "" if any(cell.metric.name == LABELS for cell in cells) else labels_text(counted),
+        MARKS if any(cell.mark is not None for cell in cells) else "",
+        f"published: {'; '.join(sources)}" if sources else "",
+        "a diverged run that could be judged stays in the mean" if "diverged" in set(counted["status"]) else "",
+        listed("warning:", (warning for warnings in counted["warnings"] for warning in warnings)),
+        "runs that did not finish have no number here; the last column counts them" if len(counted) < len(runs) else "",
+    )
+
+
+def uncertainty(cells: Iterable[Cell]) -> Iterator[str]:
+    """Yield what the intervals of these cells are over, and how those of bounds, rates and other metrics come about."""
     measured = [cell for cell in cells if cell.mean is not None]
-    by_prompt = [cell.metric for cell in measured if "prompts" in cell.over]
-    headings = {
-        estimator: ", ".join(dict.fromkeys(metric.heading for metric in by_prompt if metric.estimator == estimator))
-        for estimator in ESTIMATORS
-    }
-    sources = {cell.published.source for cell in cells if cell.published}
-    sentences = {  # each with whether it applies
-        ", ".join(f"{name} {first[name]}" for name in NAMES if name not in keys): True,
-        **{
-            text: any(cell.over == over for cell in measured if not cell.metric.bound)
-            for over, text in INTERVALS.items()
-        },
-        BOUND: any(cell.metric.bound for cell in measured),
-        **{text.format(headings[estimator]): bool(headings[estimator]) for estimator, text in ESTIMATORS.items()},
-        WILSON: any(cell.is_rate for cell in measured),
-        f"{prompts_text(counted)} a run": bool(prompts_text(counted)),
-        labels_text(counted): all(cell.metric.name != LABELS for cell in cells),
-        MARKS: any(cell.mark is not None for cell in cells),
-        f"published: {'; '.join(sorted(sources))}": bool(sources),
-        "a diverged run that could be judged stays in the mean": "diverged" in set(counted["status"]),
-        warnings_text(counted): True,
-        "runs that did not finish have no number here; the last column counts them": len(counted) < len(runs),
-    }
-    return " ".join(f"{text[0].upper()}{text[1:]}." for text, applies in sentences.items() if text and applies)
+    kinds = {cell.over for cell in measured if not cell.metric.bound}
+    yield from (text for over, text in INTERVALS.items() if over in kinds)
+    if any(cell.metric.bound for cell in measured):
+        yield BOUND
+    for estimator, text in ESTIMATORS.items():
+        cells_of = [cell for cell in measured if cell.metric.estimator == estimator and "prompts" in cell.over]
+        if cells_of:
+            yield text.format(", ".join(dict.fromkeys(cell.metric.heading for cell in cells_of)))
+    if any(cell.is_rate for cell in measured):
+        yield WILSON
 
 
-def warnings_text(runs: pd.DataFrame) -> str:
-    """Return what the stages of these runs warn of, `ppo: KL was never within 20% of …`, each once."""
-    return listed("warning:", (warning for warnings in runs["warnings"] for warning in warnings))
+def joined(*sentences: str) -> str:
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences if text)
 
 
 def labels_text(runs: pd.DataFrame) -> str:
     """Return `preference labels a run learned from: 0 (base), 1,600 (dpo, ppo)` where methods differ in them."""
-    methods: dict[str, list[str]] = {}
-    for method, labels in runs.groupby("method")[LABELS] if LABELS in runs else ():
-        if labels.notna().any():
-            texts = dict.fromkeys(f"{count:,.0f}" for count in (labels.min(), labels.max()))
-            methods.setdefault("–".join(texts), []).append(str(method))
-    counts = ", ".join(f"{count} ({', '.join(names)})" for count, names in methods.items())
-    return f"preference labels a run learned from: {counts}" if len(methods) > 1 else ""
+    if LABELS not in runs:
+        return ""
+    ends = runs.groupby("method")[LABELS].agg(["min", "max"]).dropna().map("{:,.0f}".format)
+    counts = ends["min"].where(ends["min"] == ends["max"], ends["min"] + "–" + ends["max"])
+    methods = [f"{count} ({', '.join(part.index)})" for count, part in counts.groupby(counts, sort=False)]
+    return f"preference labels a run learned from: {', '.join(methods)}" if len(methods) > 1 else ""
 
 
 def decoding(runs: pd.DataFrame) -> dict[str, Any]:

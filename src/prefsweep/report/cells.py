@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prefsweep.report.completions import Completions, Prompts
-from prefsweep.report.formatting import NOTHING, decimals_for, number, value_text
+from prefsweep.report.formatting import NOTHING, number, value_text
 from prefsweep.report.metrics import Metric
 from prefsweep.report.statistics import Estimate, crossed, effective_size, holm, over_seeds, wilson
 
@@ -39,7 +39,7 @@ class Cell:
 
     `across` are the values of the keys that are spread over columns. `prompts` is the runs' metric by prompt
     group, where all were measured on the same prompts. The 95% `interval` of the mean is `over` seeds, prompts or both.
-    `mark_column` fills in the decimals of the column, and whether the cell is significantly better than every other or
+    `decimals` are those of its column. `mark_column` says whether the cell is significantly better than every other or
     worse than the best; None where there were too few runs to ask.
     """
 
@@ -162,16 +162,14 @@ def published_for(run: Mapping[str, Any], metric: Metric, entries: Sequence[Mapp
 
 
 def mark_column(cells: Sequence[Cell]) -> None:
-    """Give the cells of a column one number of decimals and, where runs are enough, their marks.
+    """Give the cells of a column their marks, where runs are enough.
 
     The family of tests is every pair of rows, whichever turns out to be the best one. Only the best row's differences
     are computed; of the others it is assumed that they are less significant, which corrects these more strictly than
     Holm asks. Nobody is best of a cost by having done nothing. A metric without values by prompt group has no marks:
     over seeds alone a test finds differences that are the luck of the shared prompts. Nor has a bound.
     """
-    metric, decimals = cells[0].metric, decimals_for(cell.mean for cell in cells)
-    for cell in cells:
-        cell.decimals = decimals
+    metric = cells[0].metric
     entered = [cell for cell in cells if cell.prompts is not None and cell.has_enough_seeds]
     if not metric.sign or metric.kind == "cost" or metric.bound or len(entered) < 2:
         return

@@ -1,9 +1,10 @@
 """What the stages of runs left behind, as points to draw: training, sample efficiency, power and cost.
 
-A function of a run yields points with `panel`, `x`, `xlabel`, `y`, and `line`, the style of the line through them.
+A point has `panel`, `x`, `xlabel`, `y`, and `line`, the style of the line through the points of one `run`; where known,
+the ends of an interval, `low` and `high`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -31,11 +32,10 @@ MOST_NAMED = 10  # rows in the legend
 MINUTE = 60
 
 
-def draw_panels(
-    table: Table, read: Callable[[Run], Iterator[Point]], ylabel: str = "", is_marked: bool = False
-) -> "Figure | None":
+def draw_panels(table: Table, points: pd.DataFrame, ylabel: str = "", is_marked: bool = False) -> "Figure | None":
     """Draw a panel for each `panel` and `xlabel` of the points, two a line, under a legend of the rows."""
-    points = points_of(table, read)
+    from matplotlib.lines import Line2D
+
     panels: list[Any] = list(points.groupby(["panel", "xlabel"], sort=False))
     if not panels:
         return None
@@ -45,6 +45,8 @@ def draw_panels(
         for (row, _, line), of_run in part.groupby(["row", "run", "line"], sort=False):
             shape, width = marker(row) if is_marked else "", 1.3 if line == "--" else 0.8
             axes.plot(of_run["x"], of_run["y"], line + shape, markersize=3.5, color=colour(row), linewidth=width)
+            if of_run["low"].notna().any():
+                axes.vlines(of_run["x"], of_run["low"], of_run["high"], color=colour(row), linewidth=1)
         if is_marked:  # from 0, with room for a marker at either end
             most = axes.dataLim.x1 or 1
             axes.set_xlim(-0.03 * most, 1.04 * most)
@@ -53,8 +55,8 @@ def draw_panels(
         axes.set(xlabel=xlabel, ylabel=ylabel)
     handles = []
     for row in sorted(points["row"].unique())[:MOST_NAMED]:
-        name = label(table, table.rows[row])
-        handles += grid[0].plot([], [], marker(row) if is_marked else "-", color=colour(row), label=name)
+        look: dict[str, Any] = {"marker": marker(row), "linestyle": ""} if is_marked else {}
+        handles.append(Line2D([], [], color=colour(row), label=label(table, table.rows[row]), **look))
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
     return figure
 
@@ -67,13 +69,17 @@ def points_of(table: Table, read: Callable[[Run], Iterator[Point]]) -> pd.DataFr
     """
     runs = pd.concat([of.runs.assign(row=row, turn=range(len(of.runs))) for row, of in enumerate(table.rows)])
     shown = records(runs.sort_values("turn", kind="stable").head(MOST_RUNS))
-    rows = [point | {"row": run["row"], "run": run["identity"]} for run in shown for point in read(run)]
-    points = pd.DataFrame(rows, columns=["panel", "xlabel", "x", "y", "line", "row", "run", "epoch"])
+    points = frame_of(point | {"row": run["row"], "run": run["identity"]} for run in shown for point in read(run))
     points = points[points.groupby(["panel", "xlabel"])["x"].transform("nunique") > 1]
     epochs = points["epoch"].astype(float).groupby(points["panel"])
     by_epoch = (epochs.transform("max") > 1) & (epochs.transform("count") == epochs.transform("size"))
     x, xlabel = points["x"].mask(by_epoch, points["epoch"]), points["xlabel"].mask(by_epoch, "epoch")
     return points.assign(x=x, xlabel=xlabel).sort_values("panel", kind="stable")
+
+
+def frame_of(points: Iterable[Point]) -> pd.DataFrame:
+    columns = ["panel", "xlabel", "x", "y", "line", "row", "run", "epoch", "low", "high"]
+    return pd.DataFrame(list(points), columns=columns)
 
 
 def training(run: Run) -> Iterator[Point]:

@@ -10,7 +10,18 @@ import pandas as pd
 
 from prefsweep.report.captions import prompts_text
 from prefsweep.report.cells import Interval
-from prefsweep.report.curves import POWER, QUALITY, cost, draw_panels, efficiency, power, training
+from prefsweep.report.course import course_points
+from prefsweep.report.curves import (
+    POWER,
+    QUALITY,
+    cost,
+    draw_panels,
+    efficiency,
+    frame_of,
+    points_of,
+    power,
+    training,
+)
 from prefsweep.report.formatting import key_heading, setting_text, value_text
 from prefsweep.report.metrics import HIGHER, metric
 from prefsweep.report.runs import NAMES, Run, input_identity, is_number, records, stage_file
@@ -32,13 +43,16 @@ NOTES = {  # the line below each figure
     "cost": "Dot: one run. What its method took from the base on, whoever paid for shared stages; judging left out.",
     "efficiency": "Line: one run, a point a validation; the stages before it are in what it took. One colour a row.",
     "power": "Line: one run, the GPUs of its process together. One colour a row of the table.",
+    "course": "Point: a state that was kept, mean over seeds; bar: its 95% interval. Step 0: the start.",
 }
 
 
-def draw_figures(table: Table, scores: Table | None, folder: Path, suffix: str, keep: bool) -> list[Path]:
+def draw_figures(
+    table: Table, scores: Table | None, folder: Path, suffix: str, keep: bool, course: Table | None = None
+) -> list[Path]:
     """Draw each figure whose data is there into `folder`, and return the files. `scores` is the table of judge scores.
 
-    `keep`: figures that lie there already show the same runs.
+    `course` is the table of states. `keep`: figures that lie there already show the same runs.
     """
     import matplotlib as mpl
 
@@ -46,10 +60,11 @@ def draw_figures(table: Table, scores: Table | None, folder: Path, suffix: str, 
         "figure": lambda: draw_runs(scores) if scores else None,
         "bars": lambda: draw_bars(table),
         "effects": lambda: draw_effects(scores) if scores else None,
-        "curves": lambda: draw_panels(table, training),
-        "cost": lambda: draw_panels(table, cost, metric(QUALITY).heading, is_marked=True),
-        "efficiency": lambda: draw_panels(table, efficiency, is_marked=True),
-        "power": lambda: draw_panels(table, power, POWER),
+        "curves": lambda: draw_panels(table, points_of(table, training)),
+        "cost": lambda: draw_panels(table, points_of(table, cost), metric(QUALITY).heading, is_marked=True),
+        "efficiency": lambda: draw_panels(table, points_of(table, efficiency), is_marked=True),
+        "power": lambda: draw_panels(table, points_of(table, power), POWER),
+        "course": lambda: draw_course(table, course) if course else None,
     }
     written = []
     for name, draw in figures.items():
@@ -107,7 +122,7 @@ def draw_against_kl(axes: "Axes", scores: Table) -> None:
     rows = [records(row.cells[0].runs) for row in scores.rows]
     runs = [run for row in rows for run in row]
     divergence, start = kl_axis(runs)
-    draw_frontiers(axes, [run for run in runs if start is None or input_identity(run, "start") == start])
+    draw_frontiers(axes, runs, start)
     for index, row in enumerate(rows):
         points = [(kl, run[QUALITY]) for run in row if (kl := kl_of(run, divergence, start)) is not None]
         draw_dots(axes, index, [kl for kl, _ in points], [score for _, score in points])
@@ -144,8 +159,9 @@ def read_frontiers(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [curve for index, curve in enumerate(curves) if curve not in curves[:index]]
 
 
-def draw_frontiers(axes: "Axes", runs: Sequence[Run]) -> None:
+def draw_frontiers(axes: "Axes", runs: Sequence[Run], start: str | None) -> None:
     """Draw the optimal reward at each KL behind the runs, and the best of n. One line of each kind is named."""
+    runs = [run for run in runs if start is None or input_identity(run, "start") == start]
     lines = {"judge": ("-", "optimal at the same KL"), "reward": ("--", "optimal by the reward, judged")}
     for curve in read_frontiers(runs):
         line, name = lines[curve["name"]]
@@ -212,4 +228,16 @@ def draw_effects(scores: Table) -> "Figure | None":
     axes.set(xlabel=key_heading(scores.keys[0]), ylabel=metric(QUALITY).heading)
     if len(scores.keys) == 2:
         axes.legend()
+    return figure
+
+
+def draw_course(table: Table, course: Table) -> "Figure | None":
+    """Draw the judge's score against KL, and by the steps of each stage that ends a method, which are its own."""
+    runs = [run for row in course.rows for run in records(row.runs)]
+    divergence, start = kl_axis(runs)
+    points = frame_of(course_points(table, course, divergence))
+    figure = draw_panels(table, points, metric(QUALITY).heading, is_marked=True)
+    if figure is not None and any(cell.metric.name == divergence for cell in course.rows[0].cells):
+        draw_frontiers(figure.axes[0], runs, start)
+        figure.axes[0].autoscale(axis="x")  # the optimum reaches further than the states
     return figure

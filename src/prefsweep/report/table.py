@@ -12,7 +12,7 @@ from prefsweep.errors import UserError, nearest
 from prefsweep.report.captions import caption, provenance
 from prefsweep.report.cells import Cell, make_cell, mark_column, published_for
 from prefsweep.report.completions import Completions, read_completions
-from prefsweep.report.formatting import NOTHING, key_heading, sort_key, value_text
+from prefsweep.report.formatting import NOTHING, decimals_for, key_heading, sort_key, value_text
 from prefsweep.report.metrics import METRICS, metric
 from prefsweep.report.runs import NAMES, groups, input_identity, metric_names, records, setting_names, varying
 
@@ -138,24 +138,38 @@ def table(
         )
     refuse_unknown(names, "metric", metric_names(runs))
     keys = row_keys(runs, rows, across)
-    spread = [values for values, _ in sorted_groups(runs, across)]
-
-    def make_cells(group: pd.DataFrame) -> tuple[Cell, ...]:
-        parts, cells = dict(groups(group, across)), []
-        for entry, values in product(map(metric, names), spread):
-            part = parts.get(values, group[:0])
-            first = records(part[:1]) if published else []
-            number = published_for(first[0], entry, published) if first else None
-            cells.append(make_cell(part, entry, completions, values, published=number))
-        return tuple(cells)
-
-    filled = tuple(Row(values, group, make_cells(group)) for values, group in sorted_groups(runs, keys))
-    columns = list(zip(*(row.cells for row in filled), strict=True))
+    cells_by_row = filled(runs, keys, names, completions, across, published)
+    columns = list(zip(*(row.cells for row in cells_by_row), strict=True))
     for column in columns:
         mark_column(column)
     has_published = tuple(any(cell.published for cell in column) for column in columns)
     text = caption(runs, [*keys, *across], [cell for column in columns for cell in column])
-    return Table(keys, tuple(across), filled, has_published, text, provenance(runs, completions, names))
+    return Table(keys, tuple(across), cells_by_row, has_published, text, provenance(runs, completions, names))
+
+
+def filled(
+    runs: pd.DataFrame,
+    keys: Sequence[str],
+    names: Sequence[str],
+    completions: Completions,
+    across: Sequence[str] = (),
+    published: Sequence[Mapping[str, Any]] = (),
+) -> tuple[Row, ...]:
+    """Return a row for each value of the keys, with a cell for each metric and each value of the keys `across`."""
+    columns = list(product(map(metric, names), [values for values, _ in sorted_groups(runs, across)]))
+    rows = []
+    for values, group in sorted_groups(runs, keys):
+        parts, cells = dict(groups(group, across)), []
+        for entry, of in columns:
+            part = parts.get(of, group[:0])
+            number = published_for(records(part[:1])[0], entry, published) if published and len(part) else None
+            cells.append(make_cell(part, entry, completions, of, published=number))
+        rows.append(Row(values, group, tuple(cells)))
+    for column in zip(*(row.cells for row in rows), strict=True):
+        decimals = decimals_for(cell.mean for cell in column)
+        for cell in column:
+            cell.decimals = decimals
+    return tuple(rows)
 
 
 def sorted_groups(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
