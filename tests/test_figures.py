@@ -72,10 +72,12 @@ def test_curves_are_the_history_and_turn_at_epochs(tmp_path: Path) -> None:
     assert loss.get_xlabel() == "epoch"
     learned = ([0.5, 1.0, 1.5, 2.0, 2.5, 3.0], [1 / step for step in range(1, 7)])
     checked = ([1.0, 2.0, 3.0], [2 / step for step in (2, 4, 6)])
-    for place in (0, 1):
-        colour = style.colour(place)
-        found = [line for line in lines(loss) if line[2] == colour]
-        assert found == [(*learned, colour, "-"), (*checked, colour, "--")]
+    for row in (0, 1):
+        colour = style.colour(row)
+        assert [line for line in lines(loss) if line[2] == colour] == [
+            (*learned, colour, "-"),
+            (*checked, colour, "--"),
+        ]
     assert lines(panel(figure, "dpo: reward margin"))[0][:2] == ([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
     assert panel(figure, "reward: loss").get_xlabel() == "step"  # which read its data once
 
@@ -120,17 +122,17 @@ def test_dots_bars_and_intervals_are_those_of_the_table(tmp_path: Path) -> None:
     data = table(runs, ["judge/mean"])
     rows, tradeoff = figures.draw_runs(data).axes
     (bars,) = drawn(figures.draw_bars(data)).axes
-    for place, row in enumerate(data.rows):
+    for index, row in enumerate(data.rows):
         (cell,) = row.cells
-        colour = style.colour(place)
+        colour = style.colour(index)
         assert cell.mean is not None and cell.interval is not None
         assert [line[0] for line in lines(rows) if line[2] == colour] == [pytest.approx(cell.values)]
         kl = cell.runs["kl/base"].tolist()
         assert [line[:2] for line in lines(tradeoff) if line[2] == colour] == [(kl, pytest.approx(cell.values))]
-        assert cast(Rectangle, bars.patches[place]).get_height() == pytest.approx(cell.mean)
-        assert list(cast(Any, bars.collections[place]).get_segments()[0][:, 1]) == pytest.approx(cell.interval)
-        (left, at), (right, _) = cast(Any, rows.collections[2 * place + 1]).get_segments()[0]
-        assert (left, right) == pytest.approx(cell.interval) and abs(at - place) < 0.5
+        assert cast(Rectangle, bars.patches[index]).get_height() == pytest.approx(cell.mean)
+        assert list(cast(Any, bars.collections[index]).get_segments()[0][:, 1]) == pytest.approx(cell.interval)
+        (left, at), (right, _) = cast(Any, rows.collections[2 * index + 1]).get_segments()[0]
+        assert (left, right) == pytest.approx(cell.interval) and abs(at - index) < 0.5
 
 
 def test_power_by_the_minute_and_cost_by_the_run(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_the_colours_of_two_rows_differ_for_everybody(kind: str) -> None:
     ]
     seen = [lab(np.clip(np.array(SEEN[kind]) @ colour, 0, 1) if kind in SEEN else colour) for colour in linear]
     assert min(float(np.linalg.norm(one - other)) for one, other in combinations(seen, 2)) > 4.6
-    both = [(style.colour(place), style.marker(place)) for place in range(len(style.COLOURS) * len(style.MARKERS))]
+    both = [(style.colour(index), style.marker(index)) for index in range(len(style.COLOURS) * len(style.MARKERS))]
     assert len(set(both)) == len(both)
 
 

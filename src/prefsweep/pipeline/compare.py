@@ -1,23 +1,12 @@
 """How a missing stage differs from the most similar one that is already built."""
 
-from collections.abc import Mapping
 from typing import Any
 
+from prefsweep.pipeline.files import flatten
 from prefsweep.pipeline.stage import Stage
 from prefsweep.pipeline.store import Store
 
 ABSENT = "absent"
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of a nested mapping by their dotted keys; an empty mapping is a leaf."""
-    leaves: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            leaves |= flatten(item, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = item
-    return leaves
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -98,6 +98,17 @@ def files_under(path: Path) -> list[Path]:
     return sorted(file for file in inner if not any(part.startswith(".") for part in file.relative_to(path).parts))
 
 
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
+    """Return the leaves of nested dicts by their dotted keys; an empty dict is a leaf."""
+    leaves: Row = {}
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            leaves |= flatten(item, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = item
+    return leaves
+
+
 class FileHashes:
     """sha256 of files, cached in the file `cache` by size and mtime so that a model is read once, not at every run.
 

@@ -43,8 +43,8 @@ def draw_panels(table: Table, points: pd.DataFrame, ylabel: str = "", is_marked:
     grid = panels_of(figure, len(panels), 2)
     for axes, ((title, xlabel), part) in zip(grid, panels, strict=True):
         for (row, _, line), of_run in part.groupby(["row", "run", "line"], sort=False):
-            symbol, width = marker(row) if is_marked else "", 1.3 if line == "--" else 0.8
-            axes.plot(of_run["x"], of_run["y"], line + symbol, markersize=3.5, color=colour(row), linewidth=width)
+            shape, width = marker(row) if is_marked else "", 1.3 if line == "--" else 0.8
+            axes.plot(of_run["x"], of_run["y"], line + shape, markersize=3.5, color=colour(row), linewidth=width)
             if of_run["low"].notna().any():
                 axes.vlines(of_run["x"], of_run["low"], of_run["high"], color=colour(row), linewidth=1)
         if is_marked:  # from 0, with room for a marker at either end
@@ -55,8 +55,8 @@ def draw_panels(table: Table, points: pd.DataFrame, ylabel: str = "", is_marked:
         axes.set(xlabel=xlabel, ylabel=ylabel)
     handles = []
     for row in sorted(points["row"].unique())[:MOST_NAMED]:
-        shape: dict[str, Any] = {"marker": marker(row), "linestyle": ""} if is_marked else {}
-        handles.append(Line2D([], [], color=colour(row), label=label(table, table.rows[row]), **shape))
+        look: dict[str, Any] = {"marker": marker(row), "linestyle": ""} if is_marked else {}
+        handles.append(Line2D([], [], color=colour(row), label=label(table, table.rows[row]), **look))
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
     return figure
 

@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from prefsweep.report import curves
 from prefsweep.report.captions import prompts_text
 from prefsweep.report.cells import Interval
 from prefsweep.report.course import course_points
-from prefsweep.report.curves import (
-    POWER,
-    QUALITY,
-    cost,
-    draw_panels,
-    efficiency,
-    frame_of,
-    points_of,
-    power,
-    training,
-)
 from prefsweep.report.formatting import key_heading, setting_text, value_text
 from prefsweep.report.metrics import HIGHER, metric
 from prefsweep.report.runs import NAMES, Run, input_identity, is_number, records, stage_file
@@ -60,10 +50,12 @@ def draw_figures(
         "figure": lambda: draw_runs(scores) if scores else None,
         "bars": lambda: draw_bars(table),
         "effects": lambda: draw_effects(scores) if scores else None,
-        "curves": lambda: draw_panels(table, points_of(table, training)),
-        "cost": lambda: draw_panels(table, points_of(table, cost), metric(QUALITY).heading, is_marked=True),
-        "efficiency": lambda: draw_panels(table, points_of(table, efficiency), is_marked=True),
-        "power": lambda: draw_panels(table, points_of(table, power), POWER),
+        "curves": lambda: curves.draw_panels(table, curves.points_of(table, curves.training)),
+        "cost": lambda: curves.draw_panels(
+            table, curves.points_of(table, curves.cost), metric(curves.QUALITY).heading, is_marked=True
+        ),
+        "efficiency": lambda: curves.draw_panels(table, curves.points_of(table, curves.efficiency), is_marked=True),
+        "power": lambda: curves.draw_panels(table, curves.points_of(table, curves.power), curves.POWER),
         "course": lambda: draw_course(table, course) if course else None,
     }
     written = []
@@ -112,7 +104,7 @@ def draw_rows(axes: "Axes", scores: Table) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     prompts = prompts_text(pd.concat([row.runs for row in scores.rows]))
-    axes.set_xlabel(metric(QUALITY).heading + (f" ({prompts})" if prompts else ""))
+    axes.set_xlabel(metric(curves.QUALITY).heading + (f" ({prompts})" if prompts else ""))
     axes.set_title("Every run", loc="left")
     axes.locator_params(axis="x", nbins=5)
 
@@ -124,10 +116,10 @@ def draw_against_kl(axes: "Axes", scores: Table) -> None:
     divergence, start = kl_axis(runs)
     draw_frontiers(axes, runs, start)
     for index, row in enumerate(rows):
-        points = [(kl, run[QUALITY]) for run in row if (kl := kl_of(run, divergence, start)) is not None]
+        points = [(kl, run[curves.QUALITY]) for run in row if (kl := kl_of(run, divergence, start)) is not None]
         draw_dots(axes, index, [kl for kl, _ in points], [score for _, score in points])
     heading = metric(divergence).heading
-    axes.set(xlabel=heading, ylabel=metric(QUALITY).heading)
+    axes.set(xlabel=heading, ylabel=metric(curves.QUALITY).heading)
     axes.set_title(f"Against {heading}", loc="left")
     axes.margins(0.08)
 
@@ -225,7 +217,7 @@ def draw_effects(scores: Table) -> "Figure | None":
         axes.set_xscale("log")
         axes.set_xticks(values, list(map(value_text, values)))
         axes.minorticks_off()
-    axes.set(xlabel=key_heading(scores.keys[0]), ylabel=metric(QUALITY).heading)
+    axes.set(xlabel=key_heading(scores.keys[0]), ylabel=metric(curves.QUALITY).heading)
     if len(scores.keys) == 2:
         axes.legend()
     return figure
@@ -235,8 +227,8 @@ def draw_course(table: Table, course: Table) -> "Figure | None":
     """Draw the judge's score against KL, and by the steps of each stage that ends a method, which are its own."""
     runs = [run for row in course.rows for run in records(row.runs)]
     divergence, start = kl_axis(runs)
-    points = frame_of(course_points(table, course, divergence))
-    figure = draw_panels(table, points, metric(QUALITY).heading, is_marked=True)
+    points = curves.frame_of(course_points(table, course, divergence))
+    figure = curves.draw_panels(table, points, metric(curves.QUALITY).heading, is_marked=True)
     if figure is not None and any(cell.metric.name == divergence for cell in course.rows[0].cells):
         draw_frontiers(figure.axes[0], runs, start)
         figure.axes[0].autoscale(axis="x")  # the optimum reaches further than the states

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from prefsweep.errors import UserError
-from prefsweep.pipeline.files import read_jsonl
+from prefsweep.pipeline.files import flatten, read_jsonl
 from prefsweep.pipeline.store import stage_folder
 from prefsweep.report.formatting import natural, value_text
 from prefsweep.report.metrics import TOTALS
@@ -70,7 +70,11 @@ def read_record(path: Path) -> tuple[Run, Run, dict[str, float]]:
         fields |= {"folder": path.parent, "seed": config["seed"], "result": config["method"]["result"]}
         fields |= {"outputs": Path(config["runtime"]["outputs"]), "stage_costs": record["cost"]["stages"]}
         fields["target_identity"] = stages.get(record["target"])
-        settings = flatten({key: value for key, value in config.items() if key not in NOT_COMPUTED})
+        # pandas.json_normalize would make 96 a float where a run lacks the key. A list is text, to be grouped by.
+        leaves = flatten({key: value for key, value in config.items() if key not in NOT_COMPUTED})
+        settings = {
+            key: value_text(leaf) if isinstance(leaf, list) else leaf for key, leaf in leaves.items() if leaf != {}
+        }
         for name in NAMES:
             del settings[f"{name}.name"]
         return fields, settings, read_metrics(record["metrics"], record["cost"])
@@ -78,20 +82,6 @@ def read_record(path: Path) -> tuple[Run, Run, dict[str, float]]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"{path}: not the record of a run; delete its folder and run the job again") from error
-
-
-def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted keys and values, a list as text, so that all of them can be grouped by.
-
-    `pandas.json_normalize` would take a second for a thousand configs, and make 96 a float where a run lacks the key.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value_text(value) if isinstance(value, list) else value
-    return flat
 
 
 def read_metrics(metrics: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, float]:
