@@ -176,7 +176,7 @@ def test_the_colours_of_two_rows_differ_for_everybody(kind: str) -> None:
     ]
     seen = [lab(np.clip(np.array(SEEN[kind]) @ colour, 0, 1) if kind in SEEN else colour) for colour in linear]
     assert min(float(np.linalg.norm(one - other)) for one, other in combinations(seen, 2)) > 4.6
-    both = [(style.colour(index), style.marker(place)) for place in range(len(style.COLOURS) * len(style.MARKERS))]
+    both = [(style.colour(index), style.marker(index)) for index in range(len(style.COLOURS) * len(style.MARKERS))]
     assert len(set(both)) == len(both)
 
 
