@@ -111,6 +111,7 @@ def test_weights_cast_once_a_step_learn_what_those_cast_anew_for_each_part_do(
 ) -> None:
     """In bf16, with z_0 from forwards without a gradient before the first part."""
     trainer = unpaired_trainer(config("beta=0.3", "precision=bf16"), tokenizer, new_context())
+    assert all(hasattr(layer, "attends_in_fp32") for layer in trainer.model.modules())
     trainer.accelerator.prepare_model(trainer.model)
     trainer.micro_batch = 1
     trainer.training_step(trainer.model, batch_of(trainer))

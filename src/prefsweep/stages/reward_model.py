@@ -28,6 +28,7 @@ from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import IN_MEMORY, view_of
 from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
+from prefsweep.models.attention import attend_in_fp32
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
 from prefsweep.models.loading import (
     from_pretrained,
@@ -154,6 +155,7 @@ def reward_trainer(
     config: RewardModelConfig, model: RewardModel, tokenizer: Any, rows: dict[str, Dataset], context: Context
 ) -> RewardTrainer:
     collator = partial(collate, pad=tokenizer.pad_token_id)
+    attend_in_fp32(model)
     trainer = RewardTrainer.build(config, model, tokenizer, rows, context, collator)
     trainer.config = config
     return trainer

@@ -17,6 +17,7 @@ from prefsweep.data.cache import Cache
 from prefsweep.data.sources import load
 from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import IGNORED
+from prefsweep.models.attention import attend_in_fp32
 from prefsweep.models.learned_head import replace_fused_head
 from prefsweep.models.shared_prefix import share_prefixes
 from prefsweep.stages.generate_pairs import read_pairs
@@ -59,6 +60,7 @@ class TokenisedTrainerMixin(MicroBatchTrainerMixin):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         replace_fused_head(self.model)
+        attend_in_fp32(self.model)
         self.parts = []
 
     def weights(self, inputs: Batch) -> Mapping[str, float]:

@@ -27,6 +27,7 @@ from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.batching import batches_by_length
 from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
+from prefsweep.models.precision import check_bf16
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import remove, write_json
 from prefsweep.pipeline.stage import Context
@@ -41,6 +42,7 @@ OPTIMIZERS = {"adamw": "adamw_torch_fused", "rmsprop": "rmsprop"}  # config → 
 
 def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output: Path) -> dict[str, Any]:
     """Return the trainer's arguments for a config of `rows` training rows; what decides a number is always set."""
+    check_bf16(config.precision, device(runtime))
     epochs_steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
     steps = min(epochs_steps, config.max_steps or epochs_steps)
     return {
