@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from prefsweep.models.decoding import draw, sample, uniforms, weights_cast_once
+from prefsweep.models.decoding import READ_EVERY, draw, sample, uniforms, weights_cast_once
 
 EOS, PAD = 0, 1
 
@@ -94,6 +94,23 @@ def test_answers_end_at_the_first_eos_or_at_the_cap(model: Any) -> None:
     for completion in completions:
         assert EOS not in completion[:-1]
         assert completion[-1] == EOS or len(completion) == 15
+
+
+@pytest.mark.parametrize("steps", [4, 15, 100])
+@pytest.mark.parametrize("stop", [None, 5])
+def test_completions_do_not_depend_on_how_often_tokens_are_read(
+    model: Any, steps: int, stop: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def completions() -> list[list[int]]:
+        numbers = uniforms([str(row) for row in range(200)], 15, 1)
+        at_stop = None if stop is None else lambda completion: completion[-1] == stop
+        return sample(model, prompts(200), numbers, EOS, PAD, 3.0, at_stop)
+
+    each = completions()
+    assert any(1 < len(completion) < 15 for completion in each)
+    assert stop is None or any(completion[-1] == stop for completion in each)
+    monkeypatch.setitem(READ_EVERY, "cpu", steps)
+    assert completions() == each
 
 
 def test_a_row_has_its_own_stream_of_numbers() -> None:

@@ -137,8 +137,26 @@ def test_parts_hold_rows_of_like_length_and_no_more_than_the_longest_rows_would(
     parts = parts_by_length(attention, micro_batch)
     assert sorted(row for part in parts for row in part) == list(range(10))
     assert all(len(part) * int(lengths[part].max()) <= micro_batch * 50 for part in parts)
-    assert all(part == sorted(part) for part in parts)  # one part is the batch as it was
+    assert all(part == sorted(part) for part in parts)
     assert all(lengths[a].max() <= lengths[b].min() for a, b in pairwise(parts))
+
+
+@pytest.mark.parametrize("overhead", [0, 10, 60, 10**6])
+def test_no_other_split_into_parts_costs_less(overhead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against every way to cut the sorted rows."""
+    monkeypatch.setattr(training, "PART_TOKENS", overhead)
+    lengths, micro_batch = torch.tensor([3, 50, 4, 48, 5, 7, 20, 3, 6]), 3
+    attention, ordered = (torch.arange(50) < lengths[:, None]).long(), sorted(lengths.tolist())
+
+    def cost(sizes: list[list[int]]) -> float:
+        fits = all(len(part) * max(part) <= micro_batch * 50 for part in sizes)
+        return sum(len(part) * max(part) + overhead for part in sizes) if fits else float("inf")
+
+    splits = []
+    for cuts in product((False, True), repeat=8):
+        edges = [0, *(number for number, cut in enumerate(cuts, 1) if cut), 9]
+        splits.append([ordered[first:last] for first, last in pairwise(edges)])
+    assert cost([lengths[part].tolist() for part in parts_by_length(attention, micro_batch)]) == min(map(cost, splits))
 
 
 @pytest.mark.parametrize("label_smoothing", [0.1, 0.4])

@@ -20,6 +20,7 @@ from prefsweep.models.logprobs import Ids, pad_left, positions
 
 LINEAR = (nn.Linear, Conv1D)  # the layers whose weights autocast casts
 ROWS = 8  # of logits in one piece of a draw: in double precision they fit into a CPU core's cache
+READ_EVERY = {"cuda": 8}  # steps, and 1 elsewhere: a GPU that is asked for its tokens has to be waited for
 BLOCK = 256  # tokens whose probabilities are summed before any is looked at alone
 
 
@@ -125,33 +126,39 @@ def decode(
 ) -> list[Ids]:
     """Do what `sample` does, with the weights as they are."""
     completions: list[Ids] = [[] for _ in prompts]
+    has_ended = [False for _ in prompts]
+    rows = list(range(len(prompts)))  # those of the batch, which shrinks
+    read_every = READ_EVERY.get(model.device.type, 1)
+    unread = list[Tensor]()
     ids, attention = pad_left(prompts, pad, model.device)
     uniform = uniform.to(model.device)
-    rows = torch.arange(len(prompts), device=model.device)
-    alive = torch.ones_like(rows, dtype=torch.bool)
     cache, position_ids = DynamicCache(config=model.config), positions(attention)
     for step in range(uniform.shape[1]):
         # 1. one forward: the whole prompts first, then one token a row
         inputs = {"input_ids": ids, "attention_mask": attention, "position_ids": position_ids}
         output = model(**inputs, past_key_values=cache, logits_to_keep=1)
         # 2. draw; rows that have ended go on as filler until they are dropped
-        token = draw(output.logits[:, -1], uniform[rows, step], temperature)
-        for row, drawn in zip(rows[alive].tolist(), token[alive].tolist(), strict=True):
-            completions[row].append(drawn)
-        alive &= token != eos
-        if at_stop is not None:
-            alive &= torch.tensor([not at_stop(completions[row]) for row in rows.tolist()], device=model.device)
-        # 3. drop ended rows once they are half of the batch: most completions are shorter than the cap
-        count = int(alive.sum())
-        if count == 0:
-            break
-        if count <= len(alive) // 2:
-            keep = alive.nonzero().squeeze(-1)
-            cache.batch_select_indices(keep)
-            rows, alive, token = rows[keep], alive[keep], token[keep]
-            attention, position_ids = attention[keep], position_ids[keep]
-        # 4. the next input
+        token = draw(output.logits[:, -1], uniform[:, step], temperature)
+        # 3. the next input
         ids = token[:, None]
         attention = torch.cat([attention, attention.new_ones(len(rows), 1)], dim=1)
         position_ids = position_ids[:, -1:] + 1
+        # 4. read the tokens, each row's up to its end
+        unread.append(token)
+        if len(unread) < read_every and step + 1 < uniform.shape[1]:
+            continue
+        for row, tokens in zip(rows, torch.stack(unread, 1).tolist(), strict=True):
+            for drawn in tokens:
+                if not has_ended[row]:
+                    completions[row].append(drawn)
+                    has_ended[row] = drawn == eos or (at_stop is not None and at_stop(completions[row]))
+        unread = []
+        # 5. drop ended rows once they are half of the batch: most completions are shorter than the cap
+        alive = [index for index, row in enumerate(rows) if not has_ended[row]]
+        if not alive:
+            break
+        if len(alive) <= len(rows) // 2:
+            rows, keep = [rows[index] for index in alive], torch.tensor(alive, device=model.device)
+            cache.batch_select_indices(keep)
+            ids, attention, position_ids, uniform = ids[keep], attention[keep], position_ids[keep], uniform[keep]
     return completions

@@ -24,7 +24,6 @@ from prefsweep.config.schema import RuntimeConfig
 from prefsweep.config.stage import TrainingConfig
 from prefsweep.errors import DivergedError, UserError
 from prefsweep.models.adapters import has_adapters, restore_adapters
-from prefsweep.models.batching import batches_by_length
 from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
 from prefsweep.models.precision import check_bf16
@@ -35,6 +34,7 @@ from prefsweep.stages.callbacks import CheckpointCallback, HistoryCallback, Prog
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 
 Batch = dict[str, Tensor]
+PART_TOKENS = 256  # what a part costs beside its tokens: its gradients are added to those of the others
 COUNTS = "counts.json"  # in a checkpoint: what the steps up to it have cost
 SEQUENCES = ("input_ids", "attention_mask", "completion_mask", "labels")  # the tensors of a batch that have columns
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "rmsprop": "rmsprop"}  # config → transformers
@@ -248,10 +248,22 @@ def train(
 def parts_by_length(attention: Tensor, micro_batch: int) -> list[list[int]]:
     """Return the rows [B] of each part of a batch, from its attention mask [B, L].
 
-    Rows of like length share a part. None is larger, padding included, than `micro_batch` of the longest rows.
+    Rows of like length share a part. None is larger, padding included, than `micro_batch` of the longest rows; of such
+    splits it is the one that takes least time, a part of its own counted as `PART_TOKENS` of padding.
     """
     lengths = attention.sum(-1).tolist()
-    return [sorted(rows) for rows in batches_by_length(lengths, batch_tokens=micro_batch * max(lengths))]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    best, starts = [0.0], list[int]()  # for the first n rows in order: their cost, and where their last part starts
+    for end, last in enumerate(order, 1):
+        first = range(max(0, end - micro_batch * lengths[order[-1]] // lengths[last]), end)
+        cost, start = min((best[start] + (end - start) * lengths[last] + PART_TOKENS, start) for start in first)
+        best.append(cost)
+        starts.append(start)
+    parts, end = list[list[int]](), len(order)
+    while end:
+        parts.append(sorted(order[starts[end - 1] : end]))
+        end = starts[end - 1]
+    return parts[::-1]
 
 
 def pair_parts(inputs: Batch, micro_batch: int) -> Iterator[tuple[Batch, float]]:
