@@ -144,7 +144,7 @@ def test_parts_hold_rows_of_like_length_and_no_more_than_the_longest_rows_would(
 @pytest.mark.parametrize("overhead", [0, 10, 60, 10**6])
 def test_no_other_split_into_parts_costs_less(overhead: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against every way to cut the sorted rows."""
-    monkeypatch.setattr(training, "PART_TOKENS", overhead)
+    monkeypatch.setitem(training.PART_TOKENS, "cpu", overhead)
     lengths, micro_batch = torch.tensor([3, 50, 4, 48, 5, 7, 20, 3, 6]), 3
     attention, ordered = (torch.arange(50) < lengths[:, None]).long(), sorted(lengths.tolist())
 

@@ -34,7 +34,9 @@ from prefsweep.stages.callbacks import CheckpointCallback, HistoryCallback, Prog
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 
 Batch = dict[str, Tensor]
-PART_TOKENS = 256  # what a part costs beside its tokens: its gradients are added to those of the others
+# What a part costs beside its tokens. On a CPU its gradients are added to those of the others; on a GPU the next part's
+# kernels are launched one by one while a few thousand tokens could have been computed.
+PART_TOKENS = {"cpu": 256, "cuda": 8192}
 COUNTS = "counts.json"  # in a checkpoint: what the steps up to it have cost
 SEQUENCES = ("input_ids", "attention_mask", "completion_mask", "labels")  # the tensors of a batch that have columns
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "rmsprop": "rmsprop"}  # config → transformers
@@ -251,12 +253,12 @@ def parts_by_length(attention: Tensor, micro_batch: int) -> list[list[int]]:
     Rows of like length share a part. None is larger, padding included, than `micro_batch` of the longest rows; of such
     splits it is the one that takes least time, a part of its own counted as `PART_TOKENS` of padding.
     """
-    lengths = attention.sum(-1).tolist()
+    lengths, of_part = attention.sum(-1).tolist(), PART_TOKENS[attention.device.type]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     best, starts = [0.0], list[int]()  # for the first n rows in order: their cost, and where their last part starts
     for end, last in enumerate(order, 1):
         first = range(max(0, end - micro_batch * lengths[order[-1]] // lengths[last]), end)
-        cost, start = min((best[start] + (end - start) * lengths[last] + PART_TOKENS, start) for start in first)
+        cost, start = min((best[start] + (end - start) * lengths[last] + of_part, start) for start in first)
         best.append(cost)
         starts.append(start)
     parts, end = list[list[int]](), len(order)
