@@ -268,7 +268,7 @@ def test_tab_offers_the_commands_and_their_flags(shell: Callable[[str], list[str
 
 
 def test_tab_offers_choices_and_keys_after_a_command_too(shell: Callable[[str], list[str]]) -> None:
-    assert shell("prefsweep rescore multirun_sweeps/a dataset=imd") == ["dataset=imdb"]
+    assert shell("prefsweep rescore multirun_sweeps/a dataset=ultraf") == ["dataset=ultrafeedback"]
     assert shell("prefsweep show test stages.dpo.be") == ["stages.dpo.best_by=", "stages.dpo.beta="]
 
 
