@@ -116,6 +116,18 @@ def commit() -> str | None:
 # -------------------------------------------------------------------------------------------------------- processes
 
 
+def command_line(script: str, argv: list[str]) -> str:
+    """Return the command as anybody can give it: without where this machine has its environments and folders."""
+    words, left = ["python", f"benchmarks/{script}.py"], iter(argv)
+    for word in left:
+        if word in ("--peer", "--peer-ppo", "--peer-path", "--out", "--work", "--tokenizer"):
+            next(left)
+            words += [word, "FOLDER"] if word == "--tokenizer" else []
+        else:
+            words.append(word)
+    return " ".join(words)
+
+
 def python_of(environment: str) -> list[str]:
     """Return the command of a peer's Python: that of `.venv-peers` or the like, or a file that is given."""
     path = Path(environment)
@@ -208,7 +220,7 @@ class Bench:
                 "script": self.script,
                 "name": name,
                 "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-                "command": " ".join(["python", f"benchmarks/{self.script}.py", *sys.argv[1:]]),
+                "command": command_line(self.script, sys.argv[1:]),
                 "commit": commit(),
                 "code": code_hash(),
                 "load": os.getloadavg()[0],

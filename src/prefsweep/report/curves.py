@@ -35,6 +35,7 @@ MINUTE = 60
 def draw_panels(table: Table, points: pd.DataFrame, ylabel: str = "", is_marked: bool = False) -> "Figure | None":
     """Draw a panel for each `panel` and `xlabel` of the points, two a line, under a legend of the rows."""
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import EngFormatter
 
     panels: list[Any] = list(points.groupby(["panel", "xlabel"], sort=False))
     if not panels:
@@ -50,6 +51,8 @@ def draw_panels(table: Table, points: pd.DataFrame, ylabel: str = "", is_marked:
         if is_marked:  # from 0, with room for a marker at either end
             most = axes.dataLim.x1 or 1
             axes.set_xlim(-0.03 * most, 1.04 * most)
+            if most >= 10_000:
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_ylim(bottom=0 if ylabel == POWER else None)
         axes.set_title(title, loc="left")
         axes.set(xlabel=xlabel, ylabel=ylabel)
