@@ -92,7 +92,7 @@ def until_last_step(run: Run) -> float:
 def summary(ours: list[Run], peers: list[Run]) -> dict[str, dict[str, float]]:
     whole = [until_last_step(run) for run in peers]
     return {
-        "step": harness.median_ratio(harness.all_steps(ours), harness.all_steps(peers)),
+        "step": harness.median_ratio(harness.mean_steps(ours), harness.mean_steps(peers)),
         "run": harness.median_ratio([run["reference_seconds"] + until_last_step(run) for run in ours], whole),
         "shared": harness.median_ratio(list(map(until_last_step, ours)), whole),
     }

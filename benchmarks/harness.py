@@ -30,7 +30,7 @@ RESULTS = ROOT / "benchmarks/results"
 CONF = str(ROOT / "benchmarks/conf")  # methods that train and judge nothing
 OURS_PATH = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
 PRECISIONS = ("fp32", "bf16", "tf32")
-# Freed tensors stay with the process in place of being faulted in again: it helps either side alike, so both have it.
+# With --keep-memory on both sides: glibc keeps what is freed, which ours asks it for by itself (`pipeline/memory.py`).
 MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "500000000"}
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -49,17 +49,17 @@ def median_ratio(ours: Sequence[float], peer: Sequence[float]) -> dict[str, floa
     return medians | ({"ratio": medians["peer"] / medians["ours"]} if peer and medians["ours"] else {})
 
 
-def step_seconds(marks: Run, iterations: int | None = None) -> list[float]:
-    """Return the time from the end of one optimiser step to that of the next, or of one of so many equal iterations.
+def mean_steps(runs: Sequence[Run], iterations: int | None = None) -> list[float]:
+    """Return each run's seconds a step, or one of so many equal iterations: the mean, since no two are equally long.
 
-    The first one has no start; what it pays once, such as filling caches, is warm-up and in no figure.
+    The first has no start; what it pays once, such as filling caches, is warm-up and in no figure.
     """
-    each = len(marks["steps"]) // iterations if iterations else 1
-    return [last - first for first, last in pairwise(marks["steps"][each - 1 :: each])]
-
-
-def all_steps(runs: Sequence[Run], iterations: int | None = None) -> list[float]:
-    return [seconds for run in runs for seconds in step_seconds(run, iterations)]
+    means = []
+    for run in runs:
+        count = iterations or len(run["steps"])
+        ends = run["steps"][len(run["steps"]) // count - 1 :]
+        means.append((ends[-1] - ends[0]) / (count - 1))
+    return means
 
 
 def relative_difference(ours: Sequence[float], peer: Sequence[float]) -> float:
@@ -162,7 +162,7 @@ class Bench:
     def environment(self, precision: str, pythonpath: str | None) -> dict[str, str]:
         """Return the environment of one side; torch itself makes fp32 products TF32 where the case asks for it."""
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | OFFLINE
-        env |= MEMORY if self.device == "cpu" else {}
+        env |= MEMORY if self.options.keep_memory else {}
         env |= {"CUDA_VISIBLE_DEVICES": ""} if self.device == "cpu" else {}
         env |= {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"} if precision == "tf32" else {}
         return env | ({"PYTHONPATH": pythonpath} if pythonpath else {})
@@ -225,7 +225,8 @@ class Bench:
                 "code": code_hash(),
                 "load": os.getloadavg()[0],
                 "hardware": hardware(self.device),
-                "setting": setting | {"quick": self.options.quick, "repeat": self.options.repeat},
+                "setting": setting
+                | {"quick": self.options.quick, "repeat": self.options.repeat, "keep_memory": self.options.keep_memory},
                 **measure_case(Path(folder)),
             }
         self.summaries.append(result)
@@ -350,6 +351,7 @@ def bench(
     parser.add_argument("--peer-ppo", default=str(ROOT / ".venv-peers-ppo"), help="the same, for PPO")
     parser.add_argument("--peer-path", help="PYTHONPATH of the peer")
     parser.add_argument("--no-peer", action="store_true", help="ours alone")
+    parser.add_argument("--keep-memory", action="store_true", help="both sides under an allocator that keeps memory")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, help="a folder for models and rows; default: a temporary one")
     options = parser.parse_args(argv)

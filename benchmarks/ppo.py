@@ -56,7 +56,7 @@ def measure(bench: Bench, critic: str, model: str, shape: str, precision: str) -
 
     def compare(folder: Path) -> dict[str, object]:
         runs, peers = bench.in_turn(folder, ours, peer if bench.has_peer(bench.options.peer_ppo) else None)
-        iteration = harness.median_ratio(harness.all_steps(runs, steps), harness.all_steps(peers, steps))
+        iteration = harness.median_ratio(harness.mean_steps(runs, steps), harness.mean_steps(peers, steps))
         return {
             "summary": {"iteration": iteration} | harness.memory(runs, peers, bench.device),
             "checks": checks(runs, peers, batch),

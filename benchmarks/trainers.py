@@ -50,7 +50,7 @@ def measure(bench: Bench, method: str, model: str, shape: str, precision: str) -
 
     def compare(folder: Path) -> dict[str, object]:
         runs, peers = bench.in_turn(folder, ours, peer if bench.has_peer() else None)
-        step = harness.median_ratio(harness.all_steps(runs), harness.all_steps(peers))
+        step = harness.median_ratio(harness.mean_steps(runs), harness.mean_steps(peers))
         return {
             "summary": {"step": step} | harness.memory(runs, peers, bench.device),
             "checks": checks(runs, peers, precision) if method == "sft" else {},

@@ -32,9 +32,9 @@ def test_a_ratio_says_how_many_times_ours_goes_into_the_peer() -> None:
 def test_seconds_are_between_the_ends_of_steps_or_iterations() -> None:
     harness = module("harness")
     marks = {"steps": [10.0, 11.0, 13.0, 16.0, 20.0, 25.0]}
-    assert harness.step_seconds(marks) == [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert harness.step_seconds(marks, iterations=3) == [5.0, 9.0]  # from the 2nd step to the 4th, and to the 6th
-    assert harness.all_steps([marks, marks], iterations=2) == [12.0, 12.0]
+    assert harness.mean_steps([marks, marks]) == [3.0, 3.0]
+    assert harness.mean_steps([marks], iterations=3) == [7.0]  # from the 2nd step to the 6th, two iterations
+    assert harness.mean_steps([marks], iterations=2) == [12.0]
 
 
 def test_curves_differ_by_their_worst_point() -> None:

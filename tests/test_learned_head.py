@@ -10,6 +10,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from prefsweep.data.views import IGNORED
 from prefsweep.models import learned_head
+from prefsweep.models.direct_gradients import use_direct_gradients
 
 FIELDS = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 IDS = torch.tensor([[5, 6, 7, 8, 9, 0], [10, 11, 12, 0, 1, 1], [13, 14, 15, 16, 17, 18]])
@@ -43,6 +44,7 @@ def test_every_field_and_every_gradient_is_that_of_trls_head(
     theirs = asked(model)
     their_gradients = gradients(model, theirs.log_probs.pow(2).mean())
     learned_head.replace_fused_head(model)
+    use_direct_gradients(model)
     ours = asked(model)
     for field in (*FIELDS, "loss", "label_mask"):
         torch.testing.assert_close(getattr(ours, field), getattr(theirs, field), atol=1e-6, rtol=1e-6)

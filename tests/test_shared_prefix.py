@@ -13,9 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from prefsweep.data.views import IGNORED
-from prefsweep.models import shared_prefix
+from prefsweep.models import padding_free, shared_prefix
 from prefsweep.models.loading import without_dropout
-from prefsweep.models.shared_prefix import EXACT, first_fit, pack, pair_head
+from prefsweep.models.padding_free import ATTENTION, EXACT
+from prefsweep.models.shared_prefix import first_fit, pack, pair_head
 from prefsweep.stages.trainers import PairTrainer
 from test_any_model import ARCHITECTURES, GROUPED, SIZE, SMALL
 
@@ -99,10 +100,20 @@ def test_every_architecture_that_shares_is_tested() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "implementation"),
-    [(kind, way) for kind in SHAPES for way in shared_prefix.ATTENTION if (kind, way) != ("gemma2", "sdpa")],
+    [(kind, way) for kind in SHAPES for way in ATTENTION if (kind, way) != ("gemma2", "sdpa")],
 )
 def test_one_forward_is_as_exact_as_one_for_each_sequence(kind: str, implementation: str) -> None:
     assert_exact(build(kind, implementation), PAIRS)
+
+
+@pytest.mark.parametrize("kind", sorted(set(SHAPES) - {"gemma2"}))
+def test_all_pairs_in_one_row_are_as_exact(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(padding_free, "CALL", 0)
+    model, shapes = build(kind, "sdpa"), []
+    original = padding_free.flat_mask
+    monkeypatch.setattr(padding_free, "flat_mask", lambda *args: shapes.append(args[0]) or original(*args))
+    assert_exact(model, PAIRS)
+    assert set(map(tuple, shapes)) == {(17, 8, 4, 8, 8)}  # the cells of each pair
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
@@ -182,7 +193,7 @@ def test_a_model_that_places_tokens_by_their_column_reads_them_apart(kind: str, 
     }[kind]
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)).eval()
-    shared_prefix.is_exact.cache_clear()
+    shared_prefix.warn.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             torch.testing.assert_close(together(model, PAIRS), alone(model, PAIRS), atol=1e-5, rtol=1e-5)

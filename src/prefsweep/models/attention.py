@@ -1,7 +1,7 @@
-"""Attention over short rows in fp32 where a CPU would differentiate it in bf16.
+"""Attention on a CPU: a sequence at a time in a row without padding, and short ones in fp32.
 
 torch's kernel for bf16 on a CPU takes 20 ms to differentiate 16 rows of 32 tokens, 12 heads of 64, and the one for fp32
-takes 3.5 ms, casts included. At 512 tokens they take as long.
+takes 3.5 ms, casts included. For one row of 200 they take 6.8 and 3.2 ms, for one of 400 14 and 12.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-LONGEST = 256  # tokens of a row
+LONGEST = 384  # tokens of a row
 
 
 def attend_in_fp32(*models: nn.Module) -> None:
@@ -27,21 +27,32 @@ def attend_in_fp32(*models: nn.Module) -> None:
 def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Do what `sdpa` of transformers does, in fp32 in a layer so marked, on a CPU and over a short row.
+    """Do what `sdpa` of transformers does, a sequence at a time where the mask is that of a flat row."""
+    if (sequences := getattr(attention_mask, "sequences", None)) is None:
+        return attend(module, query, key, value, attention_mask, **options), None
+    lengths, masks = sequences
+    parts = zip(*(states.split(lengths, 2) for states in (query, key, value)), masks, strict=True)
+    return torch.cat([attend(module, *part, **options) for part in parts], dim=1), None
+
+
+def attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> Tensor:
+    """Attend in fp32 in a layer so marked, on a CPU and over a short row.
 
     Inference mode, and so sampling, is left as it is: a forward pass alone is fast in bf16.
     """
     is_slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= LONGEST
     if not is_slow or torch.is_inference_mode_enabled() or not hasattr(module, "attends_in_fp32"):
-        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return attended, None
+        attended: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
+        return attended
     if attention_mask is not None and attention_mask.is_floating_point():
         attention_mask = attention_mask.float()
     with torch.autocast("cpu", enabled=False):
-        attended, _ = sdpa_attention_forward(
-            module, query.float(), key.float(), value.float(), attention_mask, **options
-        )
-    return attended.to(query.dtype), None
+        attended = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **options)[
+            0
+        ]
+    return attended.to(query.dtype)
 
 
 ALL_ATTENTION_FUNCTIONS.register("sdpa", attention)

@@ -10,6 +10,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from prefsweep.data.truncation import Ids
 from prefsweep.models.loading import load_fp32
+from prefsweep.models.padding_free import flatten, is_flat
 
 HEAD = "head.safetensors"
 REWARD = "reward.json"  # beside it: template and length that it was trained with, and its metrics
@@ -50,8 +51,14 @@ class RewardModel(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        rewards: Tensor = self.head(last_states(hidden, attention_mask)).squeeze(-1).float()
+        if is_flat(self.backbone, input_ids.numel(), attention_mask.sum(-1).tolist()):
+            flat = flatten(input_ids, attention_mask)
+            (hidden,) = self.backbone(**flat.inputs(self.backbone)).last_hidden_state
+            states = hidden[flat.cells.amax(-1)]
+        else:
+            hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            states = last_states(hidden, attention_mask)
+        rewards: Tensor = self.head(states).squeeze(-1).float()
         return rewards
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:

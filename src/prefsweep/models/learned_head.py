@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from trl.trainer.utils import FusedCausalLMOutput
 
 from prefsweep.data.views import IGNORED
+from prefsweep.models.padding_free import flatten, is_flat
 
 PIECE = 2**27  # logits in memory at once: 512 MiB in fp32
 BLOCK = 2**20  # logits that a CPU's cache holds
@@ -36,20 +37,34 @@ def replace_fused_head(model: Any) -> None:
     ) -> Any:
         if not fused_lm_head or model.device.type != "cpu":
             return before(*args, fused_lm_head=fused_lm_head, labels=labels, shift_labels=shift_labels, **rest)
-        states = model.base_model(*args, **rest | {"use_cache": False}).last_hidden_state
-        if shift_labels is None:
-            states, shift_labels = states[:, :-1], labels[:, 1:]
-        return learned_output(states, model.get_output_embeddings(), shift_labels)
+        rest["use_cache"] = False
+        if shift_labels is not None:
+            mask = shift_labels != IGNORED
+            states = model.base_model(*args, **rest).last_hidden_state[mask]
+        else:
+            shift_labels = labels[:, 1:]
+            mask = shift_labels != IGNORED
+            states = states_before(model, mask, *args, **rest)
+        return learned_output(states, model.get_output_embeddings(), shift_labels, mask)
 
     model.forward = forward
 
 
-def learned_output(states: Tensor, head: Any, labels: Tensor) -> FusedCausalLMOutput:
-    """Return statistics of `labels` [B, L] at `states` [B, L, H]; each is [B, L], 0 where nothing is learned."""
-    mask = labels != IGNORED
+def states_before(model: Any, mask: Tensor, input_ids: Tensor, attention_mask: Any = None, **rest: Any) -> Tensor:
+    """Return the hidden states [N, H] before the tokens that the mask [B, L - 1] selects from the second column on."""
+    if attention_mask is None or not is_flat(model, input_ids.numel(), attention_mask.sum(-1).tolist()):
+        states: Tensor = model.base_model(input_ids=input_ids, attention_mask=attention_mask, **rest).last_hidden_state
+        return states[:, :-1][mask]
+    flat = flatten(input_ids, attention_mask)
+    states = model.base_model(**flat.inputs(model), **rest).last_hidden_state
+    return states[0, flat.cells[:, :-1][mask]]
+
+
+def learned_output(states: Tensor, head: Any, labels: Tensor, mask: Tensor) -> FusedCausalLMOutput:
+    """Return statistics of the N `labels` [B, L] in the mask at `states` [N, H]; each is [B, L], 0 outside the mask."""
     targets = labels[mask]
     size = max(1, PIECE // head.weight.shape[0])
-    pieces = list(zip(states[mask].split(size), targets.split(size), strict=True))
+    pieces = list(zip(states.split(size), targets.split(size), strict=True))
     if len(pieces) == 1 or not torch.is_grad_enabled():
         statistics = [token_statistics(*piece, head) for piece in pieces]
     else:
@@ -112,7 +127,8 @@ class TokenStatistics(torch.autograd.Function):
         for block, scale in zip(gradient.split(size), weight.split(size), strict=True):
             block.mul_(-scale[:, None])
         at_target = (-torch.expm1(log_probs) * weight).to(gradient.dtype)
-        return gradient.scatter_(-1, targets[:, None], at_target[:, None]), None
+        gradient[torch.arange(len(targets)), targets] = at_target  # where `scatter_` would copy all of it twice
+        return gradient, None
 
 
 def block_statistics(logits: Tensor, targets: Tensor, overwrite: bool) -> tuple[Tensor, ...]:

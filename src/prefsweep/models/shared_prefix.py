@@ -3,7 +3,7 @@
 A pair becomes [prefix, rest of chosen, rest of rejected], its prefix being what both sequences begin with. Each token
 has the position that it has in its own sequence, and attends to that sequence alone: the rejected completion never sees
 the chosen one. So log-probabilities and gradients are those of separate forwards. Several pairs share a row, so that
-little of a batch is padding.
+little of a batch is padding; on a CPU all of them share one (`padding_free.py`).
 
 The last token of the prefix is in both branches, because it predicts two tokens: so every cell has one target.
 """
@@ -12,7 +12,8 @@ import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -21,16 +22,9 @@ from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from prefsweep.data.views import IGNORED
 from prefsweep.models.learned_head import replace_fused_head
+from prefsweep.models.padding_free import flat_layer_masks, is_flat, layer_masks, why_not
 
 LOG = logging.getLogger(__name__)
-# Architectures that a test holds to separate forwards. Others place tokens by their column (ALiBi, GPT-Neo's local
-# attention) or carry a state from column to column, so that no mask separates the branches.
-EXACT = (
-    *("gpt2", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
-    *("gpt_neox", "granite", "cohere", "cohere2", "olmo2", "phi3", "smollm3"),
-)
-LAYERS = ("full_attention", "sliding_attention")
-ATTENTION = ("sdpa", "eager")  # implementations that take a mask of their caller
 SHARED = 0  # the branch of a prefix; those of chosen and rejected are 1 and 2
 
 
@@ -40,6 +34,7 @@ class PackedPairs:
 
     ids, positions, pairs, branches: [R, W]; padding is of pair -1.
     cells: [2P, L], the flat index of the cell of each token of the batch that was packed.
+    sizes: the cells of each pair, where one row holds them one behind the other.
     """
 
     ids: Tensor
@@ -47,6 +42,16 @@ class PackedPairs:
     pairs: Tensor
     branches: Tensor
     cells: Tensor
+    sizes: list[int] | None
+
+    def each_sees(self, window: int | None) -> list[Tensor]:
+        """Return `sees` of every pair of a flat row."""
+        assert self.sizes is not None
+        columns = (x.split(self.sizes, 1) for x in (self.positions, self.pairs, self.branches))
+        return [
+            replace(self, positions=positions, pairs=pairs, branches=branches).sees(window)
+            for positions, pairs, branches in zip(*columns, strict=True)
+        ]
 
     def sees(self, window: int | None = None) -> Tensor:
         """Return [R, 1, W, W], true where a query (third axis) attends to a key: its own sequence up to itself.
@@ -65,17 +70,21 @@ class PackedPairs:
         return values.flatten()[self.cells[:, :-1]].masked_fill(~mask, 0)
 
 
-def pack(ids: Tensor, attention: Tensor) -> PackedPairs:
-    """Pack ids [2P, L], padded on the right: rows i and P + i are the chosen and rejected sequence of pair i."""
+def pack(ids: Tensor, attention: Tensor, model: Any = None) -> PackedPairs:
+    """Pack ids [2P, L], padded on the right: rows i and P + i are the chosen and rejected sequence of pair i.
+
+    They are packed in one row where the `model` is faster so.
+    """
     pairs, columns = len(ids) // 2, torch.arange(ids.shape[1], device=ids.device)
     real = attention.bool()
     chosen, rejected = ids.chunk(2)
     common = ((chosen == rejected) & real[:pairs] & real[pairs:]).cumprod(-1).sum(-1)
     prefix = (common - 1).clamp(min=0)
     lengths = real.sum(-1)
-    sizes = lengths[:pairs] + lengths[pairs:] - prefix
-    width = int(sizes.max())
-    starts, rows = first_fit(sizes.tolist(), width)
+    sizes: list[int] = (lengths[:pairs] + lengths[pairs:] - prefix).tolist()
+    starts, rows, width = *first_fit(sizes, max(sizes)), max(sizes)
+    if flat := model is not None and is_flat(model, rows * width, sizes):
+        starts, rows, width = [0, *accumulate(sizes[:-1])], 1, sum(sizes)
     start = torch.tensor(starts, device=ids.device)
     in_branch = columns >= prefix.repeat(2)[:, None]
     # A rejected token after the prefix is behind the chosen sequence: at start + length of chosen + column - prefix.
@@ -94,6 +103,7 @@ def pack(ids: Tensor, attention: Tensor) -> PackedPairs:
         pairs=fill(torch.arange(pairs, device=ids.device).repeat(2)[:, None], -1),
         branches=fill(in_branch * side, SHARED),
         cells=cells.where(real, 0),
+        sizes=sizes if flat else None,
     )
 
 
@@ -110,6 +120,8 @@ def first_fit(sizes: list[int], width: int) -> tuple[list[int], int]:
 
 def attention_masks(packed: PackedPairs, model: Any) -> Any:
     """Return the mask that the model's layers read, or a dict of them where its layers are of several types."""
+    if packed.sizes is not None:
+        return flat_layer_masks(model, packed.sizes, packed.each_sees)
 
     def mask(window: int | None) -> Tensor:
         sees = packed.sees(window)
@@ -117,25 +129,12 @@ def attention_masks(packed: PackedPairs, model: Any) -> Any:
             return sees
         return torch.zeros_like(sees, dtype=model.dtype).masked_fill(~sees, torch.finfo(model.dtype).min)
 
-    window = getattr(model.config, "sliding_window", None)
-    if types := getattr(model.config, "layer_types", None):
-        return {kind: mask(window if kind == "sliding_attention" else None) for kind in set(types)}
-    return mask(window)
+    return layer_masks(model, mask)
 
 
 @functools.cache
-def is_exact(model_type: str, implementation: str, layers: tuple[str, ...]) -> bool:
-    """Whether pairs may share their prefix; if not, log why, once."""
-    if model_type not in EXACT:
-        reason = f"not known to be exact for {model_type}"
-    elif implementation not in ATTENTION:
-        reason = f"attention {implementation} takes no mask"
-    elif other := set(layers) - set(LAYERS):
-        reason = f"{model_type} has layers of {', '.join(sorted(other))}"
-    else:
-        return True
+def warn(reason: str) -> None:
     LOG.warning("prompts are read once for each completion: sharing them is %s", reason)
-    return False
 
 
 def share_prefixes(model: Any) -> None:
@@ -144,9 +143,8 @@ def share_prefixes(model: Any) -> None:
     The batch is that of TRL's DPOTrainer, chosen sequences over rejected ones, and so is the layout of what comes back.
     """
     model = getattr(model, "get_base_model", lambda: model)()
-    config = model.config
-    if not is_exact(config.model_type, config._attn_implementation, tuple(getattr(config, "layer_types", None) or ())):
-        return
+    if reason := why_not(model):
+        return warn(reason)
     before = model.forward
 
     @functools.wraps(type(model).forward)
@@ -154,7 +152,7 @@ def share_prefixes(model: Any) -> None:
         if not fused_lm_head:
             return before(*args, **rest)
         labels = rest.pop("labels")[:, 1:]
-        packed = pack(rest.pop("input_ids"), rest.pop("attention_mask"))
+        packed = pack(rest.pop("input_ids"), rest.pop("attention_mask"), model)
         mask = labels != IGNORED
         targets = torch.full_like(packed.ids, IGNORED)
         targets.view(-1)[packed.cells[:, :-1][mask]] = labels[mask]

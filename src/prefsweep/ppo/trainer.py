@@ -36,6 +36,7 @@ from prefsweep.config.stages import OnPolicyConfig
 from prefsweep.models.attention import attend_in_fp32
 from prefsweep.models.codec import TextCodec
 from prefsweep.models.decoding import weights_cast_once
+from prefsweep.models.direct_gradients import use_direct_gradients
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import Ids
 from prefsweep.ppo import tensors
@@ -78,6 +79,7 @@ class Trainer:
         config, task, accelerator = self.config, self.task, self.accelerator
         self.model = ActorCritic(task.policy, self.critic, config.temperature).train()
         attend_in_fp32(self.model, task.reference)
+        use_direct_gradients(task.policy)
         self.sampler = Sampler(config, task.policy, task.codec, task.score, accelerator, self.forward_batch)
         self.updater = Updater(config, self.model, self.critic, accelerator, task.codec.pad)
         self.split = Split(accelerator.process_index, accelerator.num_processes, self.micro_batch)

@@ -29,6 +29,7 @@ from prefsweep.data.views import IN_MEMORY, view_of
 from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
 from prefsweep.models.attention import attend_in_fp32
+from prefsweep.models.direct_gradients import use_direct_gradients
 from prefsweep.models.heads import REWARD, RewardModel, pad_right
 from prefsweep.models.loading import (
     from_pretrained,
@@ -119,7 +120,7 @@ class RewardTrainer(MicroBatchTrainerMixin):
     length_accuracy: float  # on the validation pairs: the baseline of its accuracy
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
-        return pair_parts(inputs, self.micro_batch)
+        return pair_parts(inputs, self.micro_batch, self.model.backbone)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give the head, which starts at zero, a learning rate of its own."""
@@ -156,6 +157,7 @@ def reward_trainer(
 ) -> RewardTrainer:
     collator = partial(collate, pad=tokenizer.pad_token_id)
     attend_in_fp32(model)
+    use_direct_gradients(model.backbone)
     trainer = RewardTrainer.build(config, model, tokenizer, rows, context, collator)
     trainer.config = config
     return trainer

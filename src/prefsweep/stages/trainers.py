@@ -18,6 +18,7 @@ from prefsweep.data.sources import load
 from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import IGNORED
 from prefsweep.models.attention import attend_in_fp32
+from prefsweep.models.direct_gradients import use_direct_gradients
 from prefsweep.models.learned_head import replace_fused_head
 from prefsweep.models.shared_prefix import share_prefixes
 from prefsweep.stages.generate_pairs import read_pairs
@@ -61,6 +62,7 @@ class TokenisedTrainerMixin(MicroBatchTrainerMixin):
         super().__init__(*args, **options)
         replace_fused_head(self.model)
         attend_in_fp32(self.model)
+        use_direct_gradients(self.model)
         self.parts = []
 
     def weights(self, inputs: Batch) -> Mapping[str, float]:
@@ -126,7 +128,7 @@ class TokenTrainer(TokenisedTrainerMixin, trl.SFTTrainer):
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         learned = (inputs["labels"][:, 1:] != IGNORED).sum()
-        for rows in parts_by_length(inputs["attention_mask"], self.micro_batch):
+        for rows in parts_by_length(inputs["attention_mask"], self.micro_batch, self.model):
             part = {name: value[rows] for name, value in inputs.items()}
             share = (part["labels"][:, 1:] != IGNORED).sum() / learned
             yield trimmed(part), float(share)
@@ -148,7 +150,7 @@ class PairTrainer(TokenisedTrainerMixin, trl.DPOTrainer):
         return {"": len(inputs["input_ids"]) / 2, "entropy": chosen + rejected, "logits/rejected": rejected} | of_chosen
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
-        return pair_parts(inputs, self.micro_batch)
+        return pair_parts(inputs, self.micro_batch, self.model)
 
 
 def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:

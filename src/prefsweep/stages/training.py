@@ -26,6 +26,7 @@ from prefsweep.errors import DivergedError, UserError
 from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
+from prefsweep.models.padding_free import is_flat
 from prefsweep.models.precision import check_bf16
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import remove, write_json
@@ -247,14 +248,17 @@ def train(
     return {"steps": trainer.state.global_step, **validation}
 
 
-def parts_by_length(attention: Tensor, micro_batch: int) -> list[list[int]]:
+def parts_by_length(attention: Tensor, micro_batch: int, model: Any = None) -> list[list[int]]:
     """Return the rows [B] of each part of a batch, from its attention mask [B, L].
 
     Rows of like length share a part. None is larger, padding included, than `micro_batch` of the longest rows; of such
-    splits it is the one that takes least time, a part of its own counted as `PART_TOKENS` of padding.
+    splits it is the one that takes least time, a part of its own counted as `PART_TOKENS` of padding. Where the `model`
+    reads rows without padding, they are the fewest parts.
     """
     lengths, of_part = attention.sum(-1).tolist(), PART_TOKENS[attention.device.type]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    if model is not None and is_flat(model, attention.numel(), lengths):
+        return full_parts(order, lengths, micro_batch * lengths[order[-1]])
     best, starts = [0.0], list[int]()  # for the first n rows in order: their cost, and where their last part starts
     for end, last in enumerate(order, 1):
         first = range(max(0, end - micro_batch * lengths[order[-1]] // lengths[last]), end)
@@ -268,11 +272,23 @@ def parts_by_length(attention: Tensor, micro_batch: int) -> list[list[int]]:
     return parts[::-1]
 
 
-def pair_parts(inputs: Batch, micro_batch: int) -> Iterator[tuple[Batch, float]]:
+def full_parts(order: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
+    """Return rows in this order in parts of at most so many tokens."""
+    parts, room = list[list[int]](), 0
+    for row in order:
+        if lengths[row] > room:
+            parts.append([])
+            room = tokens
+        parts[-1].append(row)
+        room -= lengths[row]
+    return [sorted(part) for part in parts]
+
+
+def pair_parts(inputs: Batch, micro_batch: int, model: Any) -> Iterator[tuple[Batch, float]]:
     """Split a batch by pairs: chosen is stacked on rejected, so row i and row pairs + i are one pair."""
     pairs = len(inputs["input_ids"]) // 2
     longer = torch.maximum(*inputs["attention_mask"].chunk(2))
-    for rows in parts_by_length(longer, micro_batch):
+    for rows in parts_by_length(longer, micro_batch, model):
         both = rows + [pairs + row for row in rows]
         part = {name: value[both if name in SEQUENCES else rows] for name, value in inputs.items()}
         yield trimmed(part), len(rows) / pairs
