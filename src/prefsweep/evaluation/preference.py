@@ -22,6 +22,7 @@ from prefsweep.evaluation import ranking
 from prefsweep.evaluation.by_group import Array, Measured, averaged, jackknifed
 from prefsweep.evaluation.divergence import Forward
 from prefsweep.models.batching import batches_by_length
+from prefsweep.models.decoding import weights_cast_once
 from prefsweep.models.loading import autocast
 from prefsweep.models.shared_prefix import pair_head
 
@@ -69,12 +70,13 @@ def logprobs(model: PreTrainedModel, rows: Dataset, forward: Forward) -> Tensor:
     examples, collate = rows.to_list(), DataCollatorForPreference(pad_token_id=forward.pad)
     values = torch.empty((2, len(examples)), dtype=torch.float64)
     lengths = [sum(map(len, row.values())) for row in rows.select_columns(COLUMNS)]
-    for indices in batches_by_length(lengths, forward.batch):
-        batch = collate([examples[index] for index in indices])
-        forward.count(int(batch["attention_mask"].sum()), model)
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
-        with torch.inference_mode(), autocast(forward.precision, model.device), pair_head(model):
+    precision = autocast(forward.precision, model.device)
+    with torch.inference_mode(), precision, weights_cast_once(model), pair_head(model):
+        for indices in batches_by_length(lengths, forward.batch):
+            batch = collate([examples[index] for index in indices])
+            forward.count(int(batch["attention_mask"].sum()), model)
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
             logps = model(**batch, labels=labels, fused_lm_head=True).log_probs.double().sum(-1)
-        values[:, indices] = logps.view(2, -1).cpu()
+            values[:, indices] = logps.view(2, -1).cpu()
     return values

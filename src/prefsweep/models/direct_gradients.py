@@ -113,7 +113,8 @@ def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the weight in a dtype, in memory of its own that is written again when the weight has changed."""
     if weight.dtype == dtype:
         return weight.detach()
-    version, (written, copy) = (weight._version, optimizer_steps), getattr(weight, "copy_in_bf16", (None, None))
+    version = weight._version, optimizer_steps if weight.requires_grad else 0
+    written, copy = getattr(weight, "copy_in_bf16", (None, None))
     if copy is None:
         with torch.inference_mode(False):  # a tensor of that mode could not be saved for a backward pass
             copy = torch.empty_like(weight, dtype=dtype)

@@ -79,7 +79,8 @@ class Trainer:
         config, task, accelerator = self.config, self.task, self.accelerator
         self.model = ActorCritic(task.policy, self.critic, config.temperature).train()
         attend_in_fp32(self.model, task.reference)
-        use_direct_gradients(task.policy)
+        for trunk in filter(None, (task.policy, self.model.critic)):
+            use_direct_gradients(trunk)
         self.sampler = Sampler(config, task.policy, task.codec, task.score, accelerator, self.forward_batch)
         self.updater = Updater(config, self.model, self.critic, accelerator, task.codec.pad)
         self.split = Split(accelerator.process_index, accelerator.num_processes, self.micro_batch)

@@ -17,6 +17,7 @@ from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import ReferenceLogpsConfig
 from prefsweep.data.views import pair_rows
 from prefsweep.models.batching import batches_by_length
+from prefsweep.models.decoding import weights_cast_once
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import device, load_policy, load_tokenizer
 from prefsweep.pipeline.files import atomic
@@ -112,9 +113,10 @@ def chunk_logps(trainer: Any, rows: Dataset, batch_size: int, bar: Any) -> np.nd
     columns = completion_columns(rows)
     lengths = [len(row[PROMPT]) + max(len(row[column]) for column in columns) for row in examples]
     values = np.empty((2, len(examples)), dtype=np.float32)
-    for indices in batches_by_length(lengths, batch_size):
-        inputs = trainer._prepare_inputs(trainer.data_collator([examples[index] for index in indices]))
-        for side, logps in enumerate(trainer.compute_ref_log_probs(trainer.model, inputs)):
-            values[side, indices] = logps.float().cpu().numpy()
-        bar.update(len(indices))
+    with trainer.accelerator.autocast(), weights_cast_once(trainer.model):
+        for indices in batches_by_length(lengths, batch_size):
+            inputs = trainer._prepare_inputs(trainer.data_collator([examples[index] for index in indices]))
+            for side, logps in enumerate(trainer.compute_ref_log_probs(trainer.model, inputs)):
+                values[side, indices] = logps.float().cpu().numpy()
+            bar.update(len(indices))
     return values
