@@ -15,6 +15,7 @@ from prefsweep.models.adapters import with_adapters
 from prefsweep.models.codec import TextCodec
 from prefsweep.models.logprobs import Ids
 from prefsweep.models.scorers import Measures
+from prefsweep.ppo.batches import MicroBatch
 from prefsweep.ppo.policy import Critic
 from prefsweep.ppo.trainer import Task, Trainer
 from prefsweep.stages import ppo
@@ -93,12 +94,16 @@ def make_trainer(
     """Return PPO's trainer; `trunk` is the critic's own."""
     rate = config.critic_learning_rate or config.learning_rate
     algorithm = (partial(ppo.advantage, config), Critic(trunk, rate, config.vf_coef, config.clip_range_value))
-    return Trainer(config, task, *algorithm, accelerator or Accelerator(cpu=True), micro_batch, forward_batch=16)
+    return Trainer(
+        config, task, *algorithm, accelerator or Accelerator(cpu=True), MicroBatch(micro_batch), forward_batch=16
+    )
 
 
 def without_critic(config: OnPolicyConfig, task: Task, advantage: Any, micro_batch: int = 3) -> Trainer:
     """Return the trainer of an algorithm that is its advantage alone."""
-    return Trainer(config, task, partial(advantage, config), None, Accelerator(cpu=True), micro_batch, forward_batch=16)
+    return Trainer(
+        config, task, partial(advantage, config), None, Accelerator(cpu=True), MicroBatch(micro_batch), forward_batch=16
+    )
 
 
 def with_shared_settings(kind: type[C], stage: OnPolicyConfig, **changes: Any) -> C:

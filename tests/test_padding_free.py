@@ -77,11 +77,12 @@ def test_a_model_that_places_tokens_by_their_column_keeps_rows(kind: str) -> Non
 
 
 def test_an_attention_that_does_not_know_the_mask_fails() -> None:
-    states = [torch.randn(1, 2, 8, 4) for _ in range(3)]
+    q, k, v = (torch.randn(1, 2, 8, 4) for _ in range(3))
     mask = flat_mask([5, 3], [None, None])
     module: Any = torch.nn.Module()
-    attended, _ = attention(module, *states, mask)
-    apart = [attention(module, *(each[:, :, part] for each in states), None)[0] for part in (slice(5), slice(5, 8))]
+    attended, _ = attention(module, q, k, v, mask)
+    parts = (slice(5), slice(5, 8))
+    apart = [attention(module, q[:, :, part], k[:, :, part], v[:, :, part], None)[0] for part in parts]
     torch.testing.assert_close(attended, torch.cat(apart, dim=1))
     with pytest.raises(RuntimeError):
-        torch.nn.functional.scaled_dot_product_attention(*states, attn_mask=mask)
+        torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -18,7 +18,7 @@ from prefsweep.config.stages import PPOConfig
 from prefsweep.models.logprobs import completion_batch, completion_logits
 from prefsweep.models.scorers import Measures
 from prefsweep.ppo import token_logprobs, trainer, update
-from prefsweep.ppo.batches import Split
+from prefsweep.ppo.batches import MicroBatch, Split
 from prefsweep.ppo.guards import TrippedError, check_rollouts
 from prefsweep.ppo.loss import policy_loss
 from prefsweep.ppo.policy import ActorCritic, Critic
@@ -301,7 +301,7 @@ def test_every_epoch_has_each_row_once_in_an_order_of_its_own(world: int, ppo_co
     made, orders = ppo_config(), []
     lengths = [5 + 7 * row % 11 for row in range(made.batch_size)]
     for epoch in range(made.epochs):
-        each = [Split(rank, world, micro_batch=3).minibatches(made, 2, epoch, lengths) for rank in range(world)]
+        each = [Split(rank, world, MicroBatch(3)).minibatches(made, 2, epoch, lengths) for rank in range(world)]
         for parts in zip(*each, strict=True):
             assert len({part.rows for part in parts}) == 1
             assert sorted(row for part in parts for rows in part.micro_batches for row in rows) == sorted(parts[0].rows)

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from prefsweep.data.sources import load
 from prefsweep.errors import UserError
 from prefsweep.evaluation import ranking
 from prefsweep.jobs.job import prepare
-from prefsweep.models.heads import HEAD, REWARD, RewardModel
+from prefsweep.models.heads import HEAD, REWARD, RewardModel, pad_right
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages import reward_model
 from prefsweep.stages.on_policy import check_reward
+from prefsweep.stages.reward_model import pair_rewards
 from prefsweep.stages.training import checkpoints
+from test_shared_prefix import build
 from workplace import Workplace
 
 SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
@@ -114,6 +117,34 @@ def test_the_first_loss_is_ln_2_and_no_seed_is_in_the_start(config: Any, new_con
 def test_the_head_is_as_wide_as_the_state_and_not_as_the_config_says(config: Any, new_context: Any) -> None:
     trainer, _ = trainer_of(config(backbone="opt"), new_context())
     assert trainer.model.head.in_features == 16 != trainer.model.backbone.config.hidden_size
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "qwen3"])
+def test_a_prompt_that_is_read_once_gives_the_same_rewards(kind: str) -> None:
+    model = RewardModel(build(kind).base_model)
+    torch.nn.init.normal_(model.head.weight)
+    pairs = [([5, 6, 7, 8], [5, 6, 7, 9, 10, 11]), ([12, 13], [12, 13]), ([14, 15, 16], [17, 15])]
+    ids, attention = pad_right([text for side in zip(*pairs, strict=True) for text in side], 0)
+
+    def rewards(how: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        model.zero_grad()
+        values = how(ids, attention)
+        (values * torch.linspace(-1, 2, len(values))).sum().backward()
+        return values, {
+            name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None
+        }
+
+    (apart, expected), (together, gradients) = rewards(model), rewards(partial(pair_rewards, model))
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    shapes = list[tuple[int, ...]]()
+    model.backbone.register_forward_pre_hook(
+        lambda _, args, options: shapes.append(tuple(options["input_ids"].shape)), with_kwargs=True
+    )
+    pair_rewards(model, ids, attention)
+    assert shapes == [(2, 8)]  # 4 + 6 tokens but 2, which both begin with; beside them 3 and 5 in a row
+    for name, gradient in gradients.items():
+        scale = max(float(expected[name].abs().max()), 1)
+        torch.testing.assert_close(gradient, expected[name], atol=1e-5 * scale, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize(("backbone", "center"), [("gpt2", 0.0), ("gpt2", 0.5), ("bert", 0.0)])

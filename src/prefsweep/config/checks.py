@@ -58,6 +58,11 @@ def check_runtime(config: Config) -> None:
         raise UserError(f"report.versus={config.report.versus}: name two rows, as in report.versus=[ppo,dpo]")
     if runtime.processes > 1 and config.jobs > 1:
         raise UserError(f"jobs={config.jobs}: runtime.processes={runtime.processes} takes the machine; set jobs=1")
+    rows, checkpointing = runtime.micro_batch, runtime.gradient_checkpointing
+    if rows != "auto" and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+        raise UserError(f"runtime.micro_batch={rows}: must be auto or a number of rows, at least 1")
+    if checkpointing != "auto" and not isinstance(checkpointing, bool):
+        raise UserError(f"runtime.gradient_checkpointing={checkpointing}: must be auto, true or false")
     if runtime.resume_checkpoint_every % runtime.log_every:
         key = f"runtime.resume_checkpoint_every={runtime.resume_checkpoint_every}"
         raise UserError(f"{key}: must be a multiple of runtime.log_every={runtime.log_every}, which averages metrics")

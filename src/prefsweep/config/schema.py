@@ -202,9 +202,9 @@ class RuntimeConfig:
     device: str = config_field(choices=("auto", "cpu", "cuda"))
     threads: int | None = config_field(at_least=1)
     processes: int = config_field(at_least=1)
-    micro_batch: int = config_field(at_least=1)
+    micro_batch: Any = config_field()  # "auto", or a number of rows
     forward_batch: int = config_field(at_least=1)
-    gradient_checkpointing: bool = config_field()
+    gradient_checkpointing: Any = config_field()  # "auto", or a bool
     log_every: int = config_field(at_least=1)
     resume_checkpoint_every: int = config_field(at_least=1)
     outputs: str = config_field()

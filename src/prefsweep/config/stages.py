@@ -81,9 +81,10 @@ class DPOConfig(PolicyTrainingConfig):
         coupled = [loss for loss in self.loss if loss in COUPLED_LOSSES]
         if not self.loss:
             raise UserError(f"{key}.loss=[]: name at least one loss, as in {key}.loss=[sigmoid]")
-        if coupled and config.runtime.micro_batch < self.batch_size:
+        rows = config.runtime.micro_batch
+        if coupled and rows != "auto" and rows < self.batch_size:
             reason = f"{coupled[0]} couples the pairs of a batch, so it cannot be split"
-            size = f"runtime.micro_batch={config.runtime.micro_batch}"
+            size = f"runtime.micro_batch={rows}"
             raise UserError(f"{size}: {reason}; set runtime.micro_batch={self.batch_size} or lower {key}.batch_size")
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
             raise UserError(f"{key}.loss_weights={self.loss_weights}: needs one weight for each of {self.loss}")

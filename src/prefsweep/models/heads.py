@@ -58,6 +58,10 @@ class RewardModel(nn.Module):
         else:
             hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             states = last_states(hidden, attention_mask)
+        return self.rewards(states)
+
+    def rewards(self, states: Tensor) -> Tensor:
+        """Return the rewards [B] of the states [B, H] of each text's last token."""
         rewards: Tensor = self.head(states).squeeze(-1).float()
         return rewards
 

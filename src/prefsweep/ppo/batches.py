@@ -21,12 +21,20 @@ class Minibatch:
 
 
 @dataclass(frozen=True)
+class MicroBatch:
+    """The size of one forward and backward pass: so many rows, or so many tokens with their padding."""
+
+    rows: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
 class Split:
     """Divide the rows of an iteration into minibatches, and each minibatch among `world` processes."""
 
     rank: int
     world: int
-    micro_batch: int
+    micro_batch: MicroBatch
 
     def minibatches(
         self, config: OnPolicyConfig, iteration: int, epoch: int, lengths: Sequence[int]
@@ -39,7 +47,8 @@ class Split:
     def minibatch(self, rows: tuple[int, ...], lengths: Sequence[int]) -> Minibatch:
         """Return these rows, this process's share of them in micro-batches of like lengths."""
         share = rows[self.rank :: self.world]
-        batches = batches_by_length([lengths[row] for row in share], self.micro_batch)
+        size = self.micro_batch
+        batches = batches_by_length([lengths[row] for row in share], size.rows, batch_tokens=size.tokens)
         return Minibatch(rows, [[share[index] for index in batch] for batch in batches])
 
 

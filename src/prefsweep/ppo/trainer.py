@@ -40,7 +40,7 @@ from prefsweep.models.direct_gradients import use_direct_gradients
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import Ids
 from prefsweep.ppo import tensors
-from prefsweep.ppo.batches import Minibatch, Split, shuffled
+from prefsweep.ppo.batches import MicroBatch, Minibatch, Split, shuffled
 from prefsweep.ppo.guards import check_rollouts
 from prefsweep.ppo.policy import ActorCritic, Critic, reference_logprobs
 from prefsweep.ppo.rollout import Rollouts, Sampler, Score, clipped_query
@@ -72,7 +72,7 @@ class Trainer:
     advantage: Advantage
     critic: Critic | None
     accelerator: Any
-    micro_batch: int
+    micro_batch: MicroBatch
     forward_batch: int
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import set_seed
 
 from prefsweep.config.schema import DatasetConfig, ModelConfig
-from prefsweep.config.stages import DPOConfig
+from prefsweep.config.stages import COUPLED_LOSSES, DPOConfig
 from prefsweep.data.views import pair_rows
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
@@ -76,6 +76,8 @@ def run(
         disable_dropout=not config.lora,  # the model has none; TRL would turn off the adapters' dropout too
     )
     trainer.label_smoothing = smoothing(config)
+    if trainer.micro_batch is None and set(config.loss) & set(COUPLED_LOSSES):
+        trainer.micro_batch = config.batch_size  # whole: its pairs are coupled
     trainer.labels_per_row = 1.0 if pairs is None else 0.0  # generate_pairs has counted its own
     completions = GenerateCompletionsCallback(config, dataset, tokenizer, context)
     return train(trainer, config, folder, context, completions) | data_metrics

@@ -35,7 +35,7 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 from prefsweep.stages.reference_logps import reference_logps
 from prefsweep.stages.trainers import TokenisedTrainerMixin, load_rows
-from prefsweep.stages.training import Batch, parts_by_length, train, trimmed
+from prefsweep.stages.training import Batch, train, trimmed
 
 MISMATCHED = "KL_completion_ids"
 REFERENCE_COLUMNS = ("ref_logps", "ref_KL_logps")
@@ -51,7 +51,7 @@ class UnpairedTrainer(TokenisedTrainerMixin, trl.KTOTrainer):
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         """Split by rows. TRL would estimate z_0 from each part: `ref_KL_logps` carries the batch's estimate instead."""
         rows, kl = len(inputs["label"]), self.batch_kl(inputs)
-        for part in parts_by_length(inputs["attention_mask"], self.micro_batch, self.model):
+        for part in self.rows_of_parts(inputs["attention_mask"]):
             batch = {name: value[part] for name, value in inputs.items() if not name.startswith("KL_")}
             batch["ref_KL_logps"] = -kl.expand(len(batch["label"]))
             yield trimmed(batch), len(batch["label"]) / rows
@@ -71,7 +71,7 @@ class UnpairedTrainer(TokenisedTrainerMixin, trl.KTOTrainer):
         """Return [] the mean log-ratio of a batch's mismatched completions: z_0 before it is clamped at 0."""
         ratios = []
         mismatched = {name: value for name, value in inputs.items() if name.startswith("KL_")}
-        for part in parts_by_length(inputs["KL_attention_mask"], self.micro_batch, self.model):
+        for part in self.rows_of_parts(inputs["KL_attention_mask"]):
             batch = trimmed({name.removeprefix("KL_"): value[part] for name, value in mismatched.items()})
             with self.compute_loss_context_manager():
                 logps = self._compute_kl_logps(self.model, {f"KL_{name}": batch[name] for name in batch})

@@ -23,8 +23,10 @@ from prefsweep.errors import UserError
 from prefsweep.models.codec import TextCodec, stop_strings
 from prefsweep.models.heads import REWARD
 from prefsweep.models.loading import load_learner, load_policy, load_tokenizer
+from prefsweep.models.memory_budget import plan
 from prefsweep.models.scorers import load_scorer
 from prefsweep.pipeline.stage import Context
+from prefsweep.ppo.batches import MicroBatch
 from prefsweep.ppo.cost import CostTracker
 from prefsweep.ppo.policy import Critic
 from prefsweep.ppo.rollout import Score, room
@@ -70,10 +72,12 @@ def run(
     codec = TextCodec(tokenizer, stop_strings(config, dataset))
     task = make_task(config, model, policy, codec, scorer.score, queries["train"], accelerator.device)
     critic = None if make_critic is None else make_critic(task.policy, model, policy, reward_model)
-    if context.runtime.gradient_checkpointing:
+    runtime, models = context.runtime, 2 if critic is not None and critic.trunk is not None else 1
+    memory = plan(task.policy, config.precision, runtime, config.max_length, models, logits=True)
+    if memory.gradient_checkpointing:
         task.policy.gradient_checkpointing_enable({"use_reentrant": False})
-    sizes = (context.runtime.micro_batch, context.runtime.forward_batch)
-    trainer = Trainer(config, task, advantage, critic, accelerator, *sizes)
+    size = MicroBatch(None if memory.tokens else runtime.micro_batch, memory.tokens)
+    trainer = Trainer(config, task, advantage, critic, accelerator, size, runtime.forward_batch)
     costs = CostTracker(trainer, scorer, buys_labels=not isinstance(reward, TrainedConfig))
     held_out = queries["validation"][: config.validation_prompts]
     metrics = Loop(config, costs, held_out, tokenizer, folder, context).run()

@@ -40,6 +40,8 @@ from prefsweep.models.loading import (
     random_encoder,
     source_of,
 )
+from prefsweep.models.padding_free import why_not
+from prefsweep.models.shared_prefix import attention_masks, pack
 from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import STEPS
@@ -113,14 +115,27 @@ def collate(rows: list[dict[str, Any]], pad: int | None) -> Batch:
     return {"input_ids": ids, "attention_mask": attention}
 
 
+def pair_rewards(model: RewardModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return what `model(input_ids, attention_mask)` does, the prompt of each pair read once where the backbone can."""
+    if why_not(model.backbone):
+        rewards: Tensor = model(input_ids, attention_mask)
+        return rewards
+    packed = pack(input_ids, attention_mask, model.backbone)
+    masks = attention_masks(packed, model.backbone)
+    output = model.backbone(input_ids=packed.ids, position_ids=packed.positions, attention_mask=masks)
+    last = packed.cells.gather(1, attention_mask.sum(-1, keepdim=True) - 1).squeeze(1)
+    return model.rewards(output.last_hidden_state.flatten(0, 1)[last])
+
+
 class RewardTrainer(MicroBatchTrainerMixin):
     own_arguments = {"remove_unused_columns": False}
+    sequences_per_row = 2
     labels_per_row = 1.0
     config: RewardModelConfig
     length_accuracy: float  # on the validation pairs: the baseline of its accuracy
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
-        return pair_parts(inputs, self.micro_batch, self.model.backbone)
+        return pair_parts(inputs, self.rows_of_parts)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give the head, which starts at zero, a learning rate of its own."""
@@ -134,7 +149,7 @@ class RewardTrainer(MicroBatchTrainerMixin):
         return optimizer
 
     def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Tensor:
-        chosen, rejected = model(**inputs).chunk(2)
+        chosen, rejected = pair_rewards(model, **inputs).chunk(2)
         loss = -logsigmoid(chosen - rejected).mean()
         if self.config.center_rewards_coefficient:
             loss = loss + self.config.center_rewards_coefficient * (chosen + rejected).square().mean()

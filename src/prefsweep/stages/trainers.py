@@ -22,7 +22,7 @@ from prefsweep.models.direct_gradients import use_direct_gradients
 from prefsweep.models.learned_head import replace_fused_head
 from prefsweep.models.shared_prefix import share_prefixes
 from prefsweep.stages.generate_pairs import read_pairs
-from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, pair_parts, parts_by_length, trimmed
+from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, pair_parts, trimmed
 
 
 def load_rows(
@@ -81,6 +81,10 @@ class TokenisedTrainerMixin(MicroBatchTrainerMixin):
         self.parts.append(({name: values[-1] for name, values in of_part.items()}, self.weights(inputs)))
         return loss
 
+    def restart_in_smaller_parts(self, model: Any) -> None:
+        super().restart_in_smaller_parts(model)
+        self.parts = []
+
     def means(self) -> dict[str, float]:
         """Return the means over the parts since the last call."""
         values: dict[str, list[tuple[float, float]]] = {}
@@ -128,7 +132,7 @@ class TokenTrainer(TokenisedTrainerMixin, trl.SFTTrainer):
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
         learned = (inputs["labels"][:, 1:] != IGNORED).sum()
-        for rows in parts_by_length(inputs["attention_mask"], self.micro_batch, self.model):
+        for rows in self.rows_of_parts(inputs["attention_mask"]):
             part = {name: value[rows] for name, value in inputs.items()}
             share = (part["labels"][:, 1:] != IGNORED).sum() / learned
             yield trimmed(part), float(share)
@@ -137,6 +141,7 @@ class TokenTrainer(TokenisedTrainerMixin, trl.SFTTrainer):
 class PairTrainer(TokenisedTrainerMixin, trl.DPOTrainer):
     """DPOTrainer over pairs, each of which is one sequence in the model."""
 
+    sequences_per_row = 2
     arguments_class = trl.DPOConfig
     own_arguments = {"max_length": None, "precompute_ref_log_probs": True}
 
@@ -150,7 +155,7 @@ class PairTrainer(TokenisedTrainerMixin, trl.DPOTrainer):
         return {"": len(inputs["input_ids"]) / 2, "entropy": chosen + rejected, "logits/rejected": rejected} | of_chosen
 
     def micro_batches(self, inputs: Batch) -> Iterator[tuple[Batch, float]]:
-        return pair_parts(inputs, self.micro_batch, self.model)
+        return pair_parts(inputs, self.rows_of_parts)
 
 
 def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -9,8 +9,9 @@ Departures from the trainers as they come:
 """
 
 import json
+import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,6 +27,7 @@ from prefsweep.errors import DivergedError, UserError
 from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
+from prefsweep.models.memory_budget import plan
 from prefsweep.models.padding_free import is_flat
 from prefsweep.models.precision import check_bf16
 from prefsweep.pipeline.cost import Cost
@@ -34,7 +36,9 @@ from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import CheckpointCallback, HistoryCallback, Progress, save
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
 
+LOG = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
+SMALLEST = 64  # tokens of a part that is not halved any more
 # What a part costs beside its tokens. On a CPU its gradients are added to those of the others; on a GPU the next part's
 # kernels are launched one by one while a few thousand tokens could have been computed.
 PART_TOKENS = {"cpu": 256, "cuda": 8192}
@@ -43,7 +47,9 @@ SEQUENCES = ("input_ids", "attention_mask", "completion_mask", "labels")  # the 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "rmsprop": "rmsprop"}  # config → transformers
 
 
-def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output: Path) -> dict[str, Any]:
+def arguments(
+    config: TrainingConfig, runtime: RuntimeConfig, rows: int, output: Path, is_checkpointed: bool
+) -> dict[str, Any]:
     """Return the trainer's arguments for a config of `rows` training rows; what decides a number is always set."""
     check_bf16(config.precision, device(runtime))
     epochs_steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
@@ -65,7 +71,7 @@ def arguments(config: TrainingConfig, runtime: RuntimeConfig, rows: int, output:
         "max_grad_norm": config.max_grad_norm,
         "bf16": config.precision == "bf16",
         "fp16": False,
-        "gradient_checkpointing": runtime.gradient_checkpointing,
+        "gradient_checkpointing": is_checkpointed,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},  # frozen embeddings start no graph
         "logging_steps": runtime.log_every,
         "logging_nan_inf_filter": False,
@@ -95,7 +101,9 @@ class MicroBatchTrainerMixin(Trainer):
 
     arguments_class: Any = TrainingArguments
     own_arguments: ClassVar[dict[str, Any]] = {}  # those that are the same in every stage with this trainer
-    micro_batch: int  # rows, or pairs, in one forward and backward pass
+    sequences_per_row = 1
+    micro_batch: int | None  # rows, or pairs, in one forward and backward pass
+    micro_tokens: int | None = None  # or so many tokens
     output: Path | None = None  # where a checkpoint is being written
     stage_name: str
     control: Any
@@ -114,7 +122,11 @@ class MicroBatchTrainerMixin(Trainer):
         **settings: Any,
     ) -> Self:
         """Return a trainer on the rows of `train` and `validation`; `settings` are arguments beside the shared ones."""
-        shared = arguments(config, context.runtime, len(rows["train"]), context.checkpoints)
+        runtime = context.runtime
+        model.to(device(runtime))
+        memory = plan(model, config.precision, runtime, config.max_length * cls.sequences_per_row)
+        steps = len(rows["train"]), context.checkpoints
+        shared = arguments(config, runtime, *steps, memory.gradient_checkpointing)
         trainer = cls(
             model=model,
             args=cls.arguments_class(**shared | cls.own_arguments | settings),
@@ -123,7 +135,8 @@ class MicroBatchTrainerMixin(Trainer):
             eval_dataset=rows["validation"],
             processing_class=tokenizer,
         )
-        trainer.micro_batch, trainer.stage_name = context.runtime.micro_batch, config.stage_name
+        trainer.micro_batch = None if memory.tokens else runtime.micro_batch
+        trainer.micro_tokens, trainer.stage_name = memory.tokens, config.stage_name
         trainer.cost = context.cost
         return trainer
 
@@ -131,20 +144,46 @@ class MicroBatchTrainerMixin(Trainer):
         """Yield the parts of an effective batch, with weights that sum to 1."""
         raise NotImplementedError
 
+    def rows_of_parts(self, attention: Tensor) -> list[list[int]]:
+        """Return the rows of each part of a batch, from the attention mask [B, L] of its rows."""
+        tokens = (self.micro_tokens or 0) // self.sequences_per_row
+        if self.micro_batch is not None:
+            tokens = self.micro_batch * int(attention.sum(-1).max())
+        return parts_by_length(attention, tokens, getattr(self.model, "backbone", self.model))
+
     def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         model.train()
-        total = torch.zeros((), device=self.args.device)
         inputs = self._prepare_inputs(inputs)
         self.count(inputs)
+        while True:
+            try:
+                total = self.backward_parts(model, inputs)
+                break
+            except torch.OutOfMemoryError:
+                self.restart_in_smaller_parts(model)
+        if not torch.isfinite(total):
+            self.stop_diverged("loss", float(total))
+        return total
+
+    def backward_parts(self, model: Any, inputs: Batch) -> Tensor:
+        """Leave the gradient of a batch in the model, and return its loss."""
+        total = torch.zeros((), device=self.args.device)
         with self.accelerator.autocast():  # which casts each weight once, and not once a part
             for part, weight in self.micro_batches(inputs):
                 loss = self.compute_loss(model, part) * weight
                 with torch.autocast(self.args.device.type, enabled=False):
                     self.accelerator.backward(loss)
                 total += loss.detach()
-        if not torch.isfinite(total):
-            self.stop_diverged("loss", float(total))
         return total
+
+    def restart_in_smaller_parts(self, model: Any) -> None:
+        """Forget what a step has computed, and halve the tokens of a part; raise where the config says its rows."""
+        if self.micro_tokens is None or self.micro_tokens < SMALLEST:
+            raise
+        self.micro_tokens //= 2
+        LOG.warning("out of memory: from here on %d tokens in one pass; the step is the same", self.micro_tokens)
+        model.zero_grad()
+        torch.cuda.empty_cache()
 
     def report_validation(self, means: dict[str, float]) -> dict[str, float]:
         """Log a validation's metrics and tell the callbacks, as transformers' own `evaluate` does at its end."""
@@ -248,20 +287,20 @@ def train(
     return {"steps": trainer.state.global_step, **validation}
 
 
-def parts_by_length(attention: Tensor, micro_batch: int, model: Any = None) -> list[list[int]]:
+def parts_by_length(attention: Tensor, tokens: int, model: Any = None) -> list[list[int]]:
     """Return the rows [B] of each part of a batch, from its attention mask [B, L].
 
-    Rows of like length share a part. None is larger, padding included, than `micro_batch` of the longest rows; of such
+    Rows of like length share a part. None has more than `tokens`, padding included, unless it is one row; of such
     splits it is the one that takes least time, a part of its own counted as `PART_TOKENS` of padding. Where the `model`
     reads rows without padding, they are the fewest parts.
     """
     lengths, of_part = attention.sum(-1).tolist(), PART_TOKENS[attention.device.type]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     if model is not None and is_flat(model, attention.numel(), lengths):
-        return full_parts(order, lengths, micro_batch * lengths[order[-1]])
+        return full_parts(order, lengths, tokens)
     best, starts = [0.0], list[int]()  # for the first n rows in order: their cost, and where their last part starts
     for end, last in enumerate(order, 1):
-        first = range(max(0, end - micro_batch * lengths[order[-1]] // lengths[last]), end)
+        first = range(max(0, end - max(1, tokens // lengths[last])), end)
         cost, start = min((best[start] + (end - start) * lengths[last] + of_part, start) for start in first)
         best.append(cost)
         starts.append(start)
@@ -284,11 +323,11 @@ def full_parts(order: list[int], lengths: list[int], tokens: int) -> list[list[i
     return [sorted(part) for part in parts]
 
 
-def pair_parts(inputs: Batch, micro_batch: int, model: Any) -> Iterator[tuple[Batch, float]]:
+def pair_parts(inputs: Batch, split: Callable[[Tensor], list[list[int]]]) -> Iterator[tuple[Batch, float]]:
     """Split a batch by pairs: chosen is stacked on rejected, so row i and row pairs + i are one pair."""
     pairs = len(inputs["input_ids"]) // 2
     longer = torch.maximum(*inputs["attention_mask"].chunk(2))
-    for rows in parts_by_length(longer, micro_batch, model):
+    for rows in split(longer):
         both = rows + [pairs + row for row in rows]
         part = {name: value[both if name in SEQUENCES else rows] for name, value in inputs.items()}
         yield trimmed(part), len(rows) / pairs
