@@ -1,5 +1,7 @@
 """The tokens of one pass where memory decides them, and steps that run out of it."""
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,18 @@ class Runtime:
         self.micro_batch, self.gradient_checkpointing = micro_batch, gradient_checkpointing
 
 
-def planned(monkeypatch: pytest.MonkeyPatch, free: float, longest: int = 8, **settings: Any) -> MemoryPlan:
-    monkeypatch.setattr(memory_budget, "free_bytes", lambda _: int(free))
-    runtime: Any = Runtime(**settings)
-    return plan(build("gpt2"), "fp32", runtime, longest)
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., MemoryPlan]:
+    builds = itertools.count()
+
+    def make(free: float, folder: str | None = None, **settings: Any) -> MemoryPlan:
+        monkeypatch.setattr(memory_budget, "free_bytes", lambda _: int(free))
+        runtime: Any = Runtime(**settings)
+        checkpoints = tmp_path / (folder or str(next(builds)))
+        checkpoints.mkdir(exist_ok=True)
+        return plan(build("gpt2"), "fp32", runtime, 8, checkpoints)
+
+    return make
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "llama"])
@@ -45,23 +55,30 @@ def test_counting_leaves_the_random_numbers_and_the_gradients_alone() -> None:
     assert all(weight.grad is None for weight in model.parameters())
 
 
-def test_less_memory_gives_fewer_tokens_and_at_last_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_less_memory_gives_fewer_tokens_and_at_last_checkpoints(
+    monkeypatch: pytest.MonkeyPatch, planned: Callable[..., MemoryPlan]
+) -> None:
     model = build("gpt2")
     weights = 12 * sum(weight.numel() for weight in model.parameters())
     row = 8 * saved_bytes(model.base_model, "fp32")
     monkeypatch.setattr(memory_budget, "SHARE", {"cpu": 1.0})
-    assert planned(monkeypatch, weights + 10.5 * row) == MemoryPlan(64, False)
-    assert planned(monkeypatch, weights + 1.1 * row) == MemoryPlan(8, False)
-    little = planned(monkeypatch, weights + 0.9 * row)
+    assert planned(weights + 10.5 * row) == MemoryPlan(64, False)
+    assert planned(weights + 1.1 * row) == MemoryPlan(8, False)
+    little = planned(weights + 0.9 * row)
     assert little.gradient_checkpointing and little.tokens is not None and little.tokens >= 8
-    assert planned(monkeypatch, 0) == MemoryPlan(8, True)  # a row, whatever happens
-    assert planned(monkeypatch, 100 * GIB) == MemoryPlan(memory_budget.CPU_TOKENS, False)
+    assert planned(0) == MemoryPlan(8, True)  # a row, whatever happens
+    assert planned(100 * GIB) == MemoryPlan(memory_budget.CPU_TOKENS, False)
 
 
-def test_what_the_config_says_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert planned(monkeypatch, 0, micro_batch=4, gradient_checkpointing=False) == MemoryPlan(None, False)
-    assert planned(monkeypatch, 0, micro_batch=4) == MemoryPlan(None, True)
-    assert planned(monkeypatch, 0, gradient_checkpointing=False) == MemoryPlan(8, False)
+def test_a_build_that_goes_on_splits_as_it_began(planned: Callable[..., MemoryPlan]) -> None:
+    begun = planned(100 * GIB, "killed")
+    assert planned(0, "killed") == begun != planned(0, "another")
+
+
+def test_what_the_config_says_is_taken(planned: Callable[..., MemoryPlan]) -> None:
+    assert planned(0, micro_batch=4, gradient_checkpointing=False) == MemoryPlan(None, False)
+    assert planned(0, micro_batch=4) == MemoryPlan(None, True)
+    assert planned(0, gradient_checkpointing=False) == MemoryPlan(8, False)
 
 
 def test_a_step_that_runs_out_of_memory_is_made_in_smaller_parts(

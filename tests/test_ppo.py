@@ -268,7 +268,7 @@ def test_without_a_critic_there_is_no_value_head_and_no_value_metric(ppo_config:
         return update.Targets(scores[:, None] * before.mask, kl_loss_coef=kl_coef)
 
     config, with_critic = ppo_config(), make_trainer(ppo_config(), make_task())
-    made = Trainer(config, make_task(), scores_alone, None, Accelerator(cpu=True), 3, 16)
+    made = Trainer(config, make_task(), scores_alone, None, Accelerator(cpu=True), MicroBatch(3), 16)
     metrics, expected = made.iterate()[0], with_critic.iterate()[0]
     assert {name for name, _ in made.model.named_parameters()} == {
         name for name, _ in with_critic.model.named_parameters() if not name.startswith("value_head.")

@@ -4,8 +4,9 @@ What autograd saves of a token is counted in two forward passes of this model in
 shape. Weights and their copies cancel out.
 """
 
+import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from prefsweep.config.schema import RuntimeConfig
 from prefsweep.models.loading import autocast
+from prefsweep.pipeline.files import write_json
 
+PLAN = "memory.json"  # beside the checkpoints of a build
 LOG = logging.getLogger(__name__)
 SHARE = {"cpu": 0.5, "cuda": 0.8}  # of the free memory: the head's logits, other jobs, fragments have the rest
 CPU_TOKENS = 4096  # a CPU gains nothing from more in one pass
@@ -31,16 +34,26 @@ class MemoryPlan:
 
 
 def plan(
-    model: Any, precision: str, runtime: RuntimeConfig, longest: int, copies: int = 1, logits: bool = False
+    model: Any,
+    precision: str,
+    runtime: RuntimeConfig,
+    longest: int,
+    folder: Path,
+    copies: int = 1,
+    logits: bool = False,
 ) -> MemoryPlan:
     """Return how rows of up to `longest` tokens are computed in the memory that is free on the model's device.
 
     Checkpointing, where it is `auto`, is for a model of which not one such row fits otherwise. `copies` is the number
     of models of this size that are trained; `logits` says that those of each token are held, with their gradients.
+
+    A build that goes on in the `folder` of its checkpoints takes what it began with, so that it ends bit-identical.
     """
     is_auto, checkpointing = runtime.micro_batch == "auto", runtime.gradient_checkpointing
     if not is_auto and checkpointing != "auto":
         return MemoryPlan(None, checkpointing)
+    if (begun := folder / PLAN).is_file():
+        return MemoryPlan(**json.loads(begun.read_text()))
     trunk = getattr(model, "backbone", None) or model.base_model
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     free = SHARE[trunk.device.type] * free_bytes(trunk.device) - copies * OPTIMIZER * trained
@@ -54,7 +67,9 @@ def plan(
     if trunk.device.type == "cpu":
         tokens = min(tokens, max(longest, CPU_TOKENS))
     LOG.info("%d tokens in one pass%s", tokens, ", with gradient checkpointing" if checkpointing else "")
-    return MemoryPlan(tokens if is_auto else None, checkpointing)
+    made = MemoryPlan(tokens if is_auto else None, checkpointing)
+    write_json(begun, asdict(made))
+    return made
 
 
 def rounded(tokens: int) -> int:

@@ -73,7 +73,7 @@ def run(
     task = make_task(config, model, policy, codec, scorer.score, queries["train"], accelerator.device)
     critic = None if make_critic is None else make_critic(task.policy, model, policy, reward_model)
     runtime, models = context.runtime, 2 if critic is not None and critic.trunk is not None else 1
-    memory = plan(task.policy, config.precision, runtime, config.max_length, models, logits=True)
+    memory = plan(task.policy, config.precision, runtime, config.max_length, context.checkpoints, models, logits=True)
     if memory.gradient_checkpointing:
         task.policy.gradient_checkpointing_enable({"use_reentrant": False})
     size = MicroBatch(None if memory.tokens else runtime.micro_batch, memory.tokens)

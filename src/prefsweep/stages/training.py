@@ -124,7 +124,8 @@ class MicroBatchTrainerMixin(Trainer):
         """Return a trainer on the rows of `train` and `validation`; `settings` are arguments beside the shared ones."""
         runtime = context.runtime
         model.to(device(runtime))
-        memory = plan(model, config.precision, runtime, config.max_length * cls.sequences_per_row)
+        longest = config.max_length * cls.sequences_per_row
+        memory = plan(model, config.precision, runtime, longest, context.checkpoints)
         steps = len(rows["train"]), context.checkpoints
         shared = arguments(config, runtime, *steps, memory.gradient_checkpointing)
         trainer = cls(
