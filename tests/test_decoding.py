@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from prefsweep.models.decoding import READ_EVERY, draw, sample, uniforms, weights_cast_once
+from prefsweep.models.decoding import READ_EVERY, draw, sample, uniforms
+from prefsweep.models.precision import weights_cast_once
 
 EOS, PAD = 0, 1
 

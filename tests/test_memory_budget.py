@@ -1,6 +1,7 @@
 """The tokens of one pass where memory decides them, and steps that run out of it."""
 
 import itertools
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ def test_bytes_a_token_are_those_that_autograd_holds(kind: str) -> None:
 
 
 def test_counting_leaves_the_random_numbers_and_the_gradients_alone() -> None:
-    model = build("gpt2")
+    model = build("gpt2").train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -84,26 +88,43 @@ def test_what_the_config_says_is_taken(planned: Callable[..., MemoryPlan]) -> No
 def test_a_step_that_runs_out_of_memory_is_made_in_smaller_parts(
     model_folders: dict[str, Path], tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gradient(tokens: int, most: int) -> tuple[list[int], dict[str, torch.Tensor]]:
+    def step(tokens: int, most: int) -> tuple[list[int], dict[str, torch.Tensor], dict[str, list[float]]]:
         trainer = pair_trainer(model_folders["gpt2"], tmp_path, tokenizer)
         trainer.micro_batch, trainer.micro_tokens = None, tokens
+        trainer._metrics["train"]["of an earlier step"].append(7.0)
         monkeypatch.setattr(training, "SMALLEST", 4)
-        compute, sizes = trainer.compute_loss, list[int]()
+        forward, restart, sizes, held = (
+            trainer.model.forward,
+            trainer.restart_in_smaller_parts,
+            list[int](),
+            list[Any](),
+        )
 
-        def limited(model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+        def limited(*args: Any, **inputs: Any) -> Any:
+            activations = torch.zeros(3)
+            held.append(weakref.ref(activations))
             if inputs["input_ids"].numel() > most:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             sizes.append(inputs["input_ids"].numel())
-            return compute(model, inputs, *rest, **options)
+            return forward(*args, **inputs)
 
-        monkeypatch.setattr(trainer, "compute_loss", limited)
+        def restart_when_freed(model: Any) -> None:
+            assert all(reference() is None for reference in held)
+            restart(model)
+
+        monkeypatch.setattr(trainer.model, "forward", limited)
+        monkeypatch.setattr(trainer, "restart_in_smaller_parts", restart_when_freed)
         trainer.training_step(trainer.model, batch_of(trainer))
-        return sizes, {name: weight.grad.clone() for name, weight in trainer.model.named_parameters()}
+        gradients = {name: weight.grad.clone() for name, weight in trainer.model.named_parameters()}
+        return sizes, gradients, trainer._metrics["train"]
 
-    whole, expected = gradient(4096, 4096)
-    sizes, parts = gradient(4096, max(whole) // 2)
+    whole, expected, metrics = step(4096, 4096)
+    sizes, parts, in_parts = step(4096, max(whole) // 2)
     assert len(whole) == 1 and len(sizes) > 1
+    assert in_parts.keys() == metrics.keys() and in_parts["of an earlier step"] == [7.0]
+    for name, values in metrics.items():
+        assert in_parts[name] == pytest.approx(values, abs=1e-5), name
     for name, each in parts.items():
         torch.testing.assert_close(each, expected[name], atol=1e-6, rtol=1e-4, msg=name)
     with pytest.raises(torch.OutOfMemoryError):
-        gradient(4096, 1)
+        step(4096, 1)

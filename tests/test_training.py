@@ -23,14 +23,16 @@ from prefsweep.data.datasets.synthetic import preferences
 from prefsweep.data.sources import load
 from prefsweep.data.views import completion_rows, encode_prompts, pair_rows
 from prefsweep.errors import DivergedError, UserError
+from prefsweep.models import memory_budget
 from prefsweep.models.decoding import sample
 from prefsweep.models.loading import load_policy
 from prefsweep.models.logprobs import completion_batch, completion_logprobs
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.stage import Context
-from prefsweep.stages import callbacks, dpo, reference_logps, sft, trainers, training
+from prefsweep.stages import callbacks, dpo, micro_batches, reference_logps, sft, trainers, training
 from prefsweep.stages.losses import kto_loss, preference_loss
-from prefsweep.stages.training import checkpoints, parts_by_length
+from prefsweep.stages.micro_batches import parts_by_length
+from prefsweep.stages.training import checkpoints
 from workplace import Workplace
 
 SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "learning_rate=1e-3")
@@ -144,7 +146,7 @@ def test_parts_hold_rows_of_like_length_and_no_more_than_the_longest_rows_would(
 @pytest.mark.parametrize("overhead", [0, 10, 60, 10**6])
 def test_no_other_split_into_parts_costs_less(overhead: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against every way to cut the sorted rows."""
-    monkeypatch.setitem(training.PART_TOKENS, "cpu", overhead)
+    monkeypatch.setitem(micro_batches.PART_TOKENS, "cpu", overhead)
     lengths, micro_batch = torch.tensor([3, 50, 4, 48, 5, 7, 20, 3, 6]), 3
     attention, ordered = (torch.arange(50) < lengths[:, None]).long(), sorted(lengths.tolist())
 
@@ -304,6 +306,18 @@ def test_every_loss_of_trl_trains(loss: str, config: Any, new_context: Any, tmp_
     made = config("dpo", f"loss=[{loss}]", "max_steps=2", *words)
     found = run_dpo(made, tmp_path / "dpo", new_context(micro_batch=8), logps)
     assert np.isfinite(found["validation/loss"])
+
+
+def test_a_batch_of_coupled_pairs_is_not_split_to_fit_in_memory(
+    config: Any, new_context: Any, tmp_path: Path, logps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_budget, "CPU_TOKENS", 1)
+    made, losses = config("dpo", "loss=[aot]", "max_steps=2"), {}
+    for rows in (made.stages.dpo.batch_size, "auto"):
+        context = new_context(str(rows), micro_batch=rows, log_every=1)
+        run_dpo(made, tmp_path / str(rows), context, logps)
+        losses[rows] = [row["loss"] for row in context.history.rows() if "loss" in row]
+    assert losses["auto"] == losses[made.stages.dpo.batch_size]
 
 
 # -------------------------------------------------------------------------------------------- the split of a batch

@@ -22,8 +22,8 @@ from prefsweep.evaluation import ranking
 from prefsweep.evaluation.by_group import Array, Measured, averaged, jackknifed
 from prefsweep.evaluation.divergence import Forward
 from prefsweep.models.batching import batches_by_length
-from prefsweep.models.decoding import weights_cast_once
 from prefsweep.models.loading import autocast
+from prefsweep.models.precision import weights_cast_once
 from prefsweep.models.shared_prefix import pair_head
 
 SIDES = ("chosen", "rejected")

@@ -6,19 +6,16 @@ generate the same where they agree: their comparison is paired.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from prefsweep.models.logprobs import Ids, pad_left, positions
+from prefsweep.models.precision import weights_cast_once
 
-LINEAR = (nn.Linear, Conv1D)  # the layers whose weights autocast casts
 ROWS = 8  # of logits in one piece of a draw: in double precision they fit into a CPU core's cache
 READ_EVERY = {"cuda": 8}  # steps, and 1 elsewhere: a GPU that is asked for its tokens has to be waited for
 BLOCK = 256  # tokens whose probabilities are summed before any is looked at alone
@@ -69,30 +66,6 @@ def inverted(weights: Tensor, uniform: Tensor) -> Tensor:
     # The two sums of a block differ in their last bits: never pass its end, where tokens of no probability may lie.
     target = torch.minimum(target - before, inside[:, -1:] * (1 - 2**-53))
     return (block * weights.shape[-1] + torch.searchsorted(inside, target, right=True)).squeeze(-1)
-
-
-@contextmanager
-def weights_cast_once(*models: nn.Module) -> Iterator[None]:
-    """Let autocast find the weights of linear layers in its own dtype inside the `with` block; without it do nothing.
-
-    Otherwise it casts each of them again at every step. Every number stays: it is the cast that autocast makes. A layer
-    that shares its weight with the embeddings gets a copy of its own, so that embeddings are read as they are.
-    """
-    device = next(models[0].parameters()).device.type
-    casts: dict[nn.Module, dict[str, Any]] = {}
-    if torch.is_autocast_enabled(device):
-        layers = (module for model in models for module in model.modules() if isinstance(module, LINEAR))
-        casts = {layer: dict(layer._parameters) for layer in layers}
-    try:
-        for module, weights in casts.items():
-            for name, weight in weights.items():
-                if weight is not None:
-                    cast = weight.detach().to(torch.get_autocast_dtype(device))
-                    module._parameters[name] = nn.Parameter(cast, requires_grad=False)
-        yield
-    finally:
-        for module, weights in casts.items():
-            module._parameters.update(weights)
 
 
 @torch.inference_mode()

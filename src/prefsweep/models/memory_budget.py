@@ -90,6 +90,7 @@ def free_bytes(device: torch.device) -> int:
 
 def saved_bytes(trunk: Any, precision: str) -> float:
     """Return the bytes that autograd saves of each token for the backward pass."""
+    # of a model with few positions at most half of them
     scale = min(1.0, getattr(trunk.config, "max_position_embeddings", LENGTHS[1]) / LENGTHS[1] / 2)
     short, long = (int(length * scale) for length in LENGTHS)
     return (saved_for(trunk, precision, long) - saved_for(trunk, precision, short)) / (long - short)

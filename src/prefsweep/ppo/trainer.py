@@ -35,10 +35,10 @@ from transformers import PreTrainedModel
 from prefsweep.config.stages import OnPolicyConfig
 from prefsweep.models.attention import attend_in_fp32
 from prefsweep.models.codec import TextCodec
-from prefsweep.models.decoding import weights_cast_once
 from prefsweep.models.direct_gradients import use_direct_gradients
 from prefsweep.models.loading import autocast
 from prefsweep.models.logprobs import Ids
+from prefsweep.models.precision import weights_cast_once
 from prefsweep.ppo import tensors
 from prefsweep.ppo.batches import MicroBatch, Minibatch, Split, shuffled
 from prefsweep.ppo.guards import check_rollouts

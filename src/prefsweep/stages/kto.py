@@ -33,9 +33,10 @@ from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import load_learner, load_tokenizer
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
+from prefsweep.stages.micro_batches import Batch, trimmed
 from prefsweep.stages.reference_logps import reference_logps
 from prefsweep.stages.trainers import TokenisedTrainerMixin, load_rows
-from prefsweep.stages.training import Batch, train, trimmed
+from prefsweep.stages.training import train
 
 MISMATCHED = "KL_completion_ids"
 REFERENCE_COLUMNS = ("ref_logps", "ref_KL_logps")

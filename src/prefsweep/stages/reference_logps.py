@@ -17,9 +17,9 @@ from prefsweep.config.schema import DatasetConfig, ModelConfig
 from prefsweep.config.stages import ReferenceLogpsConfig
 from prefsweep.data.views import pair_rows
 from prefsweep.models.batching import batches_by_length
-from prefsweep.models.decoding import weights_cast_once
 from prefsweep.models.flops import forward_flops
 from prefsweep.models.loading import device, load_policy, load_tokenizer
+from prefsweep.models.precision import weights_cast_once
 from prefsweep.pipeline.files import atomic
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.trainers import PairTrainer, load_rows

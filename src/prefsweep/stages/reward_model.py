@@ -45,7 +45,8 @@ from prefsweep.models.shared_prefix import attention_masks, pack
 from prefsweep.pipeline.files import write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import STEPS
-from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, pair_parts, train
+from prefsweep.stages.micro_batches import Batch, pair_parts
+from prefsweep.stages.training import MicroBatchTrainerMixin, train
 
 SIDES = ("chosen", "rejected")
 
@@ -172,7 +173,7 @@ def reward_trainer(
 ) -> RewardTrainer:
     collator = partial(collate, pad=tokenizer.pad_token_id)
     attend_in_fp32(model)
-    use_direct_gradients(model.backbone)
     trainer = RewardTrainer.build(config, model, tokenizer, rows, context, collator)
+    use_direct_gradients(trainer.model.backbone)  # on its device now
     trainer.config = config
     return trainer

@@ -22,7 +22,8 @@ from prefsweep.models.direct_gradients import use_direct_gradients
 from prefsweep.models.learned_head import replace_fused_head
 from prefsweep.models.shared_prefix import share_prefixes
 from prefsweep.stages.generate_pairs import read_pairs
-from prefsweep.stages.training import Batch, MicroBatchTrainerMixin, pair_parts, trimmed
+from prefsweep.stages.micro_batches import Batch, pair_parts, trimmed
+from prefsweep.stages.training import MicroBatchTrainerMixin
 
 
 def load_rows(
@@ -75,8 +76,11 @@ class TokenisedTrainerMixin(MicroBatchTrainerMixin):
     def compute_loss(self, model: Any, inputs: Batch, *rest: Any, **options: Any) -> Any:
         mode = "train" if self.model.training else "eval"
         logged, self._metrics[mode] = self._metrics[mode], defaultdict(list)
-        loss = super().compute_loss(model, inputs, *rest, **options)
-        of_part, self._metrics[mode] = self._metrics[mode], logged
+        try:
+            loss = super().compute_loss(model, inputs, *rest, **options)
+            of_part = self._metrics[mode]
+        finally:
+            self._metrics[mode] = logged
         of_part.pop("num_tokens", None)  # a count, which `count` keeps
         self.parts.append(({name: values[-1] for name, values in of_part.items()}, self.weights(inputs)))
         return loss

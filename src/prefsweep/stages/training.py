@@ -11,7 +11,7 @@ Departures from the trainers as they come:
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,22 +28,17 @@ from prefsweep.models.adapters import has_adapters, restore_adapters
 from prefsweep.models.flops import training_flops
 from prefsweep.models.loading import device
 from prefsweep.models.memory_budget import plan
-from prefsweep.models.padding_free import is_flat
 from prefsweep.models.precision import check_bf16
 from prefsweep.pipeline.cost import Cost
 from prefsweep.pipeline.files import remove, write_json
 from prefsweep.pipeline.stage import Context
 from prefsweep.stages.callbacks import CheckpointCallback, HistoryCallback, Progress, save
 from prefsweep.stages.generation_callback import GenerateCompletionsCallback
+from prefsweep.stages.micro_batches import Batch, parts_by_length
 
 LOG = logging.getLogger(__name__)
-Batch = dict[str, Tensor]
 SMALLEST = 64  # tokens of a part that is not halved any more
-# What a part costs beside its tokens. On a CPU its gradients are added to those of the others; on a GPU the next part's
-# kernels are launched one by one while a few thousand tokens could have been computed.
-PART_TOKENS = {"cpu": 256, "cuda": 8192}
 COUNTS = "counts.json"  # in a checkpoint: what the steps up to it have cost
-SEQUENCES = ("input_ids", "attention_mask", "completion_mask", "labels")  # the tensors of a batch that have columns
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "rmsprop": "rmsprop"}  # config → transformers
 
 
@@ -156,15 +151,20 @@ class MicroBatchTrainerMixin(Trainer):
         model.train()
         inputs = self._prepare_inputs(inputs)
         self.count(inputs)
-        while True:
-            try:
-                total = self.backward_parts(model, inputs)
-                break
-            except torch.OutOfMemoryError:
-                self.restart_in_smaller_parts(model)
+        while (total := self.try_backward(model, inputs)) is None:
+            self.restart_in_smaller_parts(model)
         if not torch.isfinite(total):
             self.stop_diverged("loss", float(total))
         return total
+
+    def try_backward(self, model: Any, inputs: Batch) -> Tensor | None:
+        """Return None if memory ran out and smaller parts may fit; what the failed pass held is freed on return."""
+        try:
+            return self.backward_parts(model, inputs)
+        except torch.OutOfMemoryError:
+            if self.micro_tokens is None or self.micro_tokens < SMALLEST:
+                raise
+            return None
 
     def backward_parts(self, model: Any, inputs: Batch) -> Tensor:
         """Leave the gradient of a batch in the model, and return its loss."""
@@ -178,9 +178,8 @@ class MicroBatchTrainerMixin(Trainer):
         return total
 
     def restart_in_smaller_parts(self, model: Any) -> None:
-        """Forget what a step has computed, and halve the tokens of a part; raise where the config says its rows."""
-        if self.micro_tokens is None or self.micro_tokens < SMALLEST:
-            raise
+        """Forget what a step has computed, and halve the tokens of a part."""
+        assert self.micro_tokens is not None
         self.micro_tokens //= 2
         LOG.warning("out of memory: from here on %d tokens in one pass; the step is the same", self.micro_tokens)
         model.zero_grad()
@@ -286,55 +285,3 @@ def train(
     if completions_callback is not None:
         completions_callback.export_to(folder)
     return {"steps": trainer.state.global_step, **validation}
-
-
-def parts_by_length(attention: Tensor, tokens: int, model: Any = None) -> list[list[int]]:
-    """Return the rows [B] of each part of a batch, from its attention mask [B, L].
-
-    Rows of like length share a part. None has more than `tokens`, padding included, unless it is one row; of such
-    splits it is the one that takes least time, a part of its own counted as `PART_TOKENS` of padding. Where the `model`
-    reads rows without padding, they are the fewest parts.
-    """
-    lengths, of_part = attention.sum(-1).tolist(), PART_TOKENS[attention.device.type]
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    if model is not None and is_flat(model, attention.numel(), lengths):
-        return full_parts(order, lengths, tokens)
-    best, starts = [0.0], list[int]()  # for the first n rows in order: their cost, and where their last part starts
-    for end, last in enumerate(order, 1):
-        first = range(max(0, end - max(1, tokens // lengths[last])), end)
-        cost, start = min((best[start] + (end - start) * lengths[last] + of_part, start) for start in first)
-        best.append(cost)
-        starts.append(start)
-    parts, end = list[list[int]](), len(order)
-    while end:
-        parts.append(sorted(order[starts[end - 1] : end]))
-        end = starts[end - 1]
-    return parts[::-1]
-
-
-def full_parts(order: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
-    """Return rows in this order in parts of at most so many tokens."""
-    parts, room = list[list[int]](), 0
-    for row in order:
-        if lengths[row] > room:
-            parts.append([])
-            room = tokens
-        parts[-1].append(row)
-        room -= lengths[row]
-    return [sorted(part) for part in parts]
-
-
-def pair_parts(inputs: Batch, split: Callable[[Tensor], list[list[int]]]) -> Iterator[tuple[Batch, float]]:
-    """Split a batch by pairs: chosen is stacked on rejected, so row i and row pairs + i are one pair."""
-    pairs = len(inputs["input_ids"]) // 2
-    longer = torch.maximum(*inputs["attention_mask"].chunk(2))
-    for rows in split(longer):
-        both = rows + [pairs + row for row in rows]
-        part = {name: value[both if name in SEQUENCES else rows] for name, value in inputs.items()}
-        yield trimmed(part), len(rows) / pairs
-
-
-def trimmed(batch: Batch) -> Batch:
-    """Return the batch without the columns that are padding in all of its rows."""
-    width = int(batch["attention_mask"].sum(-1).max())
-    return {name: value[:, :width] if name in SEQUENCES else value for name, value in batch.items()}
