@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,11 @@ from hub_layout import NAMES, TRAPS, words, write_dataset
 from prefsweep.__main__ import dispatch
 from prefsweep.cli.preview import histogram
 from prefsweep.errors import UserError
+from workplace import Workplace
 
 
 def shown(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "prefsweep", "show", *words]
-    return subprocess.run(line, capture_output=True, text=True, cwd=folder)
+    return Workplace(folder).command("show", *words)
 
 
 def test_a_dataset_is_shown_as_the_model_reads_it(tmp_path: Path, model_folders: dict[str, Path]) -> None:

@@ -18,7 +18,7 @@ GRID = ("-m", "method=base,sft,dpo,sft+dpo", "seed=1,2", "jobs=2", "sweep=small"
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp("swept"))
-    done = place.run(*GRID)
+    done = place.run(*GRID, anew=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (place.folder / "first.txt").write_text(done.stdout)
     return place

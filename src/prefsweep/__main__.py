@@ -11,12 +11,16 @@ from prefsweep.cli import commands
 from prefsweep.cli.parser import parse
 from prefsweep.errors import DivergedError, UserError
 
+QUIET = {
+    # TRL reports each trainer's name to the hub from a thread; nothing is sent that was not asked for.
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # transformers asks the hub, from a thread, to convert a repository that has only a .bin.
+    "DISABLE_SAFETENSORS_CONVERSION": "1",
+}
+
 
 def main() -> int:
-    # TRL reports each trainer's name to the hub from a thread; nothing is sent that was not asked for.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # transformers asks the hub, from a thread, to convert a repository that has only a .bin.
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    os.environ |= QUIET | os.environ
     try:
         return dispatch(sys.argv[1:])
     except UserError as error:
