@@ -350,7 +350,11 @@ SAID = [
     ("method=dpo scorer@judge=trained stages.judge_model.share=[0,1]", "dataset.share=null", "l.share=[0.5,1]"),
     ("method=ppo dataset.share=[0.5,0.5]", "dataset.share=[0.5, 0.5]", "[0,0.5]"),
     ("method=base dataset.share=[0,0.5] scorer@judge=trained", "dataset.share", "trains on no row"),
-    ("dataset=imdb method=sft scorer@judge=trained", "scorer@judge=trained", "scorer@judge=sentiment-roberta"),
+    (
+        f"dataset=local dataset.path={__file__} dataset.pairs=generated method=sft scorer@judge=trained",
+        "scorer@judge=trained",
+        "scorer@judge=sentiment-roberta",
+    ),
     (
         "method=dpo scorer@reward=oracle stages.dpo.reads=[model,dataset,reward]",
         "scorer@judge=oracle",
@@ -380,7 +384,11 @@ SAID = [
     ("dataset=ultrafeedback dataset.subset=all", "dataset.subset", "no such key in this dataset"),
     ("dataset=imdb dataset.query_tokens=[8,2]", "dataset.query_tokens=[8, 2]", "[4,16]"),
     ("dataset=imdb dataset.pairs=dataset", "dataset.pairs=dataset", "set dataset.pairs=generated"),
-    ("dataset=imdb method=ppo scorer@reward=trained", "scorer@reward=trained", "no pairs to train it on"),
+    (
+        f"dataset=local dataset.path={__file__} dataset.pairs=generated method=ppo scorer@judge=deberta-v3",
+        "scorer@reward=trained",
+        "no pairs to train it on",
+    ),
     ("method.start=nope", "method.pipeline.evaluate.start_policy", "no stage nope"),
     ("+stages.sft={epochs:1,epohcs:2}", "stages.sft.epohcs", "nearest: stages.sft.epochs)"),
     ("stages.dpo.reads=[modle]", "stages.dpo.reads", "nearest: model)"),

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import hub_layout
 from prefsweep.config.compose import compose, composing
 from prefsweep.config.schema import HH_SUBSETS
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.sources import load, load_splits, pretraining_texts, release_splits
+from prefsweep.data.sources import load, load_ranked, load_splits, pretraining_texts, release_splits
 from prefsweep.data.splits import SPLITS
 from prefsweep.data.tally import Examples, sentences
 from prefsweep.data.views import encode_prompts
@@ -250,7 +251,28 @@ def test_a_few_words_tell_where_the_first_tokens_end(tokenizer: Any) -> None:
         assert places == [end for _, end in spans[:8]]
 
 
-def test_the_label_is_never_read(written: Written, tmp_path: Path, tokenizer: Any) -> None:
+def test_labelled_reviews_are_pairs_for_a_scorer(written: Written) -> None:
+    """Each pair is a positive and a negative review of the same share; those of two shares have none in common."""
+    texts, labels = {}, {}
+    for split in SPLITS:
+        examples = load(configured("imdb", written("imdb")), split)
+        labels |= {example.chosen: example.label for example in examples}
+        counts = Counter(example.label for example in examples)
+        ranked = load_ranked(configured("imdb", written("imdb")), split)
+        assert len(ranked) == min(counts[True], counts[False]) > 0
+        assert all(labels[pair.chosen] is True and labels[pair.rejected] is False for pair in ranked)
+        assert len({pair.id for pair in ranked}) == len(ranked) and {pair.prompt for pair in ranked} == {""}
+    for share in ("[0,0.5]", "[0.5,1]"):
+        dataset = configured("imdb", written("imdb"), f"dataset.share={share}")
+        shared = load_ranked(dataset, "train")
+        texts[share] = {text for pair in shared for text in (pair.chosen, pair.rejected)}
+        assert texts[share] <= {example.chosen for example in load(dataset, "train")}
+    assert not texts["[0,0.5]"] & texts["[0.5,1]"] and all(texts.values())
+    hh = configured("hh-rlhf", written("hh-rlhf"))
+    assert load_ranked(hh, "train")[:] == load(hh, "train")[:]
+
+
+def test_no_label_is_read_where_a_policy_learns(written: Written, tmp_path: Path, tokenizer: Any) -> None:
     import pyarrow.parquet
 
     for file in written("imdb").rglob("*.parquet"):

@@ -69,6 +69,11 @@ class DatasetConfig:
     max_train_samples: int | None = config_field(at_least=1)
     sample_seed: int | None = config_field(at_least=0)
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether its rows hold pairs, or texts with labels to make pairs of, from which a scorer can learn."""
+        return self.pairs == "dataset"
+
 
 @dataclass
 class SyntheticReviewsConfig(DatasetConfig):
@@ -122,6 +127,10 @@ class KaleidoscopeConfig(HubDatasetConfig):
 class IMDBConfig(HubDatasetConfig):
     over_characters: int = config_field(at_least=0)
     query_tokens: list[int] = config_field(at_least=1)
+
+    @property
+    def is_ranked(self) -> bool:
+        return True
 
 
 @dataclass

@@ -25,6 +25,7 @@ class PreferenceExample:
     # Whether each completion came to its end. One that generation stopped at its maximum did not: no EOS follows it.
     chosen_ended: bool = True
     rejected_ended: bool = True
+    label: bool | None = None  # of a text in `chosen`: whether it is a positive one, where the dataset says so
 
     def completion(self, side: str) -> str:
         """Return the `chosen` or the `rejected` completion; raise a UserError if the row has none."""

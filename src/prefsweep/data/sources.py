@@ -5,6 +5,7 @@ A dataset's YAML names in `_target_` the function that makes its `Splits` of its
 
 import dataclasses
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ def load(dataset: DatasetConfig, split: str, tokenizer: Any = None) -> Examples:
     if split == "train" and dataset.max_train_samples is not None:
         return examples.first(dataset.max_train_samples)
     return examples
+
+
+def load_ranked(dataset: DatasetConfig, split: str) -> Examples:
+    """Return the pairs of a split from which a scorer learns, and on which it is tested.
+
+    Of labelled texts the first positive one and the first negative one are a pair, and so on, both from the share of
+    the prompts that `dataset.share` leaves. A longer list of either label is cut.
+    """
+    examples = load(dataset, split)
+    labelled = {label: [row for row in examples if row.label is label] for label in (True, False)}
+    if not any(labelled.values()):
+        return examples
+    pairs = zip(labelled[True], labelled[False], strict=False)
+    rows = (replace(good, id=f"{good.id}:{bad.id}", rejected=bad.chosen, label=None) for good, bad in pairs)
+    return Examples(rows, examples.tally, split)
 
 
 def load_splits(dataset: DatasetConfig) -> Splits:

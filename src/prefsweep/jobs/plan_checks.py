@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from prefsweep.config.schema import Config, IMDBConfig, LocalConfig
+from prefsweep.config.schema import Config, LocalConfig
 from prefsweep.errors import UserError
 from prefsweep.pipeline.plan import Plan
 from prefsweep.pipeline.stage import Stage
@@ -18,7 +18,7 @@ def check_plan(plan: Plan, config: Config) -> None:
     trained = {stage.config.trains_scorer: stage for stage in plan.stages if stage.config.trains_scorer}
     if not config.method.allow_reward_as_judge:
         check_judge(plan, config, trained)
-    if config.dataset.pairs == "generated":
+    if config.dataset.pairs == "generated" and isinstance(config.dataset, LocalConfig):
         check_pairs(config.dataset, trained)
     if "judge" in trained and not config.method.allow_reward_as_judge:
         check_shares(plan, config, trained["judge"])
@@ -67,10 +67,9 @@ def check_shares(plan: Plan, config: Config, judge: Stage) -> None:
 def check_pairs(dataset: Any, trained: dict[str, Any]) -> None:
     """Refuse to train a scorer without pairs: generated pairs are ranked by a reward that must exist before them."""
     for role in trained:
-        if role == "judge" or isinstance(dataset, IMDBConfig | LocalConfig):
-            other = {"judge": "sentiment-roberta", "reward": "distilbert-imdb"}[role]
-            reason = f"dataset={dataset.name} has no pairs to train it on"
-            raise UserError(f"scorer@{role}=trained: {reason}; set scorer@{role}={other}, or another from the hub")
+        other = {"judge": "sentiment-roberta", "reward": "distilbert-imdb"}[role]
+        reason = f"dataset={dataset.name} has no pairs to train it on"
+        raise UserError(f"scorer@{role}=trained: {reason}; set scorer@{role}={other}, or another from the hub")
 
 
 def check_targets(plan: Plan) -> None:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from prefsweep.config.schema import DatasetConfig, ScorerConfig
 from prefsweep.config.stages import EvaluationConfig, JudgeAccuracyConfig
-from prefsweep.data.sources import load
+from prefsweep.data.sources import load_ranked
 from prefsweep.evaluation import judged
 from prefsweep.models.loading import device
 from prefsweep.models.scorers import Measures, Scorer, flops_of, load_scorer
@@ -105,7 +105,7 @@ def judge_accuracy(
     Its accuracy stands beside that of length alone: a judge that is no better says little about completions that differ
     in length.
     """
-    examples = load(dataset, "test")
+    examples = load_ranked(dataset, "test")
     pairs = [pair for pair in examples[: config.pairs] if pair.chosen is not None and pair.rejected is not None]
     scorer = load_scorer(judge, device(context.runtime), judge_model)
     prompts = [pair.prompt for pair in pairs]

@@ -23,7 +23,7 @@ from prefsweep.config.stages import RewardModelConfig
 from prefsweep.data.cache import Cache, Columns
 from prefsweep.data.frames import templated_rows
 from prefsweep.data.schema import PreferenceExample
-from prefsweep.data.sources import load
+from prefsweep.data.sources import load_ranked
 from prefsweep.data.truncation import Truncation
 from prefsweep.data.views import IN_MEMORY, view_of
 from prefsweep.errors import UserError
@@ -66,9 +66,9 @@ def run(
     if config.max_length > positions:
         raise UserError(f"{key}.max_length={config.max_length}: the backbone has {positions} positions")
     cache = Cache.of(context.runtime)
-    examples = load(dataset, "train", tokenizer)
+    examples = load_ranked(dataset, "train")
     train_rows, truncation = pair_rows(examples, tokenizer, config, cache)
-    held_out = load(dataset, "validation", tokenizer)
+    held_out = load_ranked(dataset, "validation")
     rows = {"train": train_rows, "validation": pair_rows(held_out, tokenizer, config, cache)[0]}
     trainer = reward_trainer(config, RewardModel(backbone), tokenizer, rows, context)
     lengths = ([len(pair.completion(side)) for pair in held_out] for side in SIDES)

@@ -1,6 +1,6 @@
 """imdb: film reviews. A prompt is the first few tokens of one, by the policy's tokenizer; the rest is how it goes on.
 
-There are no pairs, and the label (was the review positive?) is never read: a scorer ranks completions.
+There are no pairs of completions: a scorer ranks them. The label (is the review positive?) is for training a scorer.
 """
 
 import re
@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 from prefsweep.config.schema import IMDBConfig
-from prefsweep.data.files import read
+from prefsweep.data.files import LABELS, Row, read
 from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.splits import FileSplits, Splits, stable_hash
@@ -46,13 +46,18 @@ class ReviewSplits(FileSplits):
             if len(text) <= self.dataset.over_characters or not review:
                 yield "short"
             else:
-                yield PreferenceExample(f"{part}-{number}", review, "", review, None)
+                yield PreferenceExample(f"{part}-{number}", review, "", review, None, label=label_of(row))
 
     def for_tokenizer(self, tokenizer: Any) -> Splits:
         if tokenizer is None:
             return self
         # it is a fast one: only those know where in a text a token ends
         return self.by_tokenizer.setdefault(tokenizer_identity(tokenizer), PromptSplits(self, tokenizer))
+
+
+def label_of(row: Row) -> bool | None:
+    """Return whether a review is positive; None where the file does not say, or says -1 as the hub's third split does."""
+    return LABELS.get(str(row.values.get("label")))
 
 
 class PromptSplits(Splits):
