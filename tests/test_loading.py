@@ -1,8 +1,11 @@
 """Weights from folders and caches: fp32 whatever they were saved in, nothing executed, nothing random in silence."""
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +212,18 @@ def test_a_run_without_network_ends_in_that_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "hf download openai-community/gpt2" in done.stderr
     assert not place.stages("generate") and not (tmp_path / "wandb").exists()
+
+
+def test_a_model_of_the_cache_is_loaded_without_a_request(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """None for its adapters either, which transformers would look for on the hub."""
+    commit = "0" * 40
+    shutil.copytree(model_folders["gpt2"], tmp_path / f"hf/hub/models--someone--model/snapshots/{commit}")
+    workplace = Workplace(tmp_path)
+    options = f"'someone/model', {{'revision': '{commit}'}}"
+    code = f"from prefsweep.models.loading import *; load_fp32(AutoModelForCausalLM, {options})"
+    environment = {**os.environ, **workplace.environment, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not workplace.sockets.exists()
 
 
 def test_a_commit_holds_for_its_own_repository_alone(composed: Callable[..., Any], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from prefsweep.config.schema import ModelConfig, RuntimeConfig
 from prefsweep.config.stage import PolicyTrainingConfig
 from prefsweep.config.stages import EncoderConfig, OnPolicyConfig
 from prefsweep.errors import UserError
-from prefsweep.hub import Repository, hub_is_reachable, unreachable
+from prefsweep.hub import Repository, hub_is_reachable, offline, unreachable
 from prefsweep.models.adapters import BASE, check_targets, is_adapted, merged, with_adapters
 from prefsweep.models.tokenizers import CONVENTIONS, train_tokenizer
 from prefsweep.pipeline.memory import keep_freed_memory
@@ -182,7 +182,8 @@ def from_pretrained(kind: Any, source: str, options: dict[str, Any], key: str = 
     """
     safe = {**options, "trust_remote_code": False}
     try:
-        return kind.from_pretrained(source, local_files_only=True, **safe)
+        with offline():
+            return kind.from_pretrained(source, local_files_only=True, **safe)
     except OSError as error:
         if Path(source).exists():
             raise unreadable(source, error) from error

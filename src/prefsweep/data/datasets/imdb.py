@@ -56,7 +56,7 @@ class ReviewSplits(FileSplits):
 
 
 def label_of(row: Row) -> bool | None:
-    """Return whether a review is positive; None where the file does not say, or says -1 as the hub's third split does."""
+    """Return whether a review is positive; None where its file does not say."""
     return LABELS.get(str(row.values.get("label")))
 
 
