@@ -75,13 +75,13 @@ TURNS = (
 
 
 def write_hh(folder: Path, rows: int, test_rows: int) -> None:
-    for place, subset in enumerate(HH_SUBSETS):
+    for index, subset in enumerate(HH_SUBSETS):
         counts = {"test": test_rows, "train": rows}
         questions: dict[str, list[Pair]] = {
-            part: list(pairs(count, seed=10 * place + len(part))) for part, count in counts.items()
+            part: list(pairs(count, seed=10 * index + len(part))) for part, count in counts.items()
         }
         for part, good in questions.items():
-            found = [
+            records = [
                 {
                     side: transcript(question, completion, turns=turns)
                     for side, completion in zip(SIDES, completions, strict=True)
@@ -90,7 +90,7 @@ def write_hh(folder: Path, rows: int, test_rows: int) -> None:
             ]
             first, better, worse = good[0]
             other = questions["test"][0]
-            found[3:3] = [
+            records[3:3] = [
                 {"chosen": transcript(first, better), "rejected": transcript(first + "!", worse)},
                 {"chosen": transcript(first, ""), "rejected": transcript(first, worse)},
                 {"chosen": transcript(first, better), "rejected": transcript(first, " \n")},
@@ -98,13 +98,13 @@ def write_hh(folder: Path, rows: int, test_rows: int) -> None:
             ]
             if part == "train":  # asked first as in a row of test, but with another turn after it
                 turns = " Why?\n\nHuman: Just so.\n\nAssistant:"
-                found.append(
+                records.append(
                     {
                         side: transcript(other[0], completion, turns=turns)
                         for side, completion in zip(SIDES, other[1:], strict=True)
                     }
                 )
-            write_jsonl(folder / subset / f"{part}.jsonl.gz", found)
+            write_jsonl(folder / subset / f"{part}.jsonl.gz", records)
 
 
 SIDES = ("chosen", "rejected")
@@ -116,10 +116,10 @@ def turn(role: str, content: str) -> dict[str, str]:
     return {"content": content, "role": role}
 
 
-def preferred(asked: list[dict[str, str]], better: str, worse: str, scores: tuple[float, float]) -> dict[str, Any]:
-    completions = [[*asked, turn("assistant", completion.strip())] for completion in (better, worse)]
+def preferred(prompt: list[dict[str, str]], better: str, worse: str, scores: tuple[float, float]) -> dict[str, Any]:
+    completions = [[*prompt, turn("assistant", completion.strip())] for completion in (better, worse)]
     return {
-        "prompt": asked[-1]["content"],
+        "prompt": prompt[-1]["content"],
         "prompt_id": "0" * 64,
         "chosen": completions[0],
         "rejected": completions[1],
@@ -132,24 +132,24 @@ def preferred(asked: list[dict[str, str]], better: str, worse: str, scores: tupl
 def write_ultrafeedback(folder: Path, rows: int, test_rows: int) -> None:
     tested = list(pairs(test_rows, seed=51))
     for part, good in {"test": tested, "train": list(pairs(rows, seed=52))}.items():
-        found = [
-            preferred([turn("user", question)], better, worse, (8.5, 8.5 - 0.5 * (1 + place % 5)))
-            for place, (question, better, worse) in enumerate(good)
+        records = [
+            preferred([turn("user", question)], better, worse, (8.5, 8.5 - 0.5 * (1 + index % 5)))
+            for index, (question, better, worse) in enumerate(good)
         ]
         question, better, worse = good[0]
-        asked = [turn("user", question)]
-        long = [turn("system", "Be brief."), turn("user", "Hello."), turn("assistant", "Hello!"), *asked]
-        found[1] = preferred(long, better, worse, (9.0, 3.0))
-        found[3:3] = [
-            preferred(asked, better, worse, (7.0, 7.0)),
-            preferred(asked, better, worse, (6.5, 7.0)),
-            preferred(asked, better, better, (8.0, 7.0)),
-            preferred(asked, better, " ", (8.0, 1.0)),
-            {**preferred(asked, better, worse, (8.0, 1.0)), "rejected": [turn("user", "?"), turn("assistant", worse)]},
+        prompt = [turn("user", question)]
+        long = [turn("system", "Be brief."), turn("user", "Hello."), turn("assistant", "Hello!"), *prompt]
+        records[1] = preferred(long, better, worse, (9.0, 3.0))
+        records[3:3] = [
+            preferred(prompt, better, worse, (7.0, 7.0)),
+            preferred(prompt, better, worse, (6.5, 7.0)),
+            preferred(prompt, better, better, (8.0, 7.0)),
+            preferred(prompt, better, " ", (8.0, 1.0)),
+            {**preferred(prompt, better, worse, (8.0, 1.0)), "rejected": [turn("user", "?"), turn("assistant", worse)]},
         ]
         if part == "train":
-            found.append(preferred([turn("user", tested[3][0])], *tested[3][1:], (8.0, 4.0)))
-        write_parquet(folder / f"data/{part}_prefs-00000-of-00001.parquet", found)
+            records.append(preferred([turn("user", tested[3][0])], *tested[3][1:], (8.0, 4.0)))
+        write_parquet(folder / f"data/{part}_prefs-00000-of-00001.parquet", records)
 
 
 # ------------------------------------------------------------------------------------------ CulturalKaleidoscope, imdb
@@ -157,28 +157,28 @@ def write_ultrafeedback(folder: Path, rows: int, test_rows: int) -> None:
 
 def write_kaleidoscope(folder: Path, rows: int, test_rows: int) -> None:
     good = list(pairs((rows + test_rows) // 2, seed=61))
-    found = [
+    records = [
         pair
         for question, better, worse in good
         for pair in ((question, better, worse), (question, better + ' Yes, "so".\nReally.', worse))
     ]
     question, better, worse = good[0]
-    found[3:3] = [("", better, worse), (question, better, ""), (question, better, better)]
+    records[3:3] = [("", better, worse), (question, better, ""), (question, better, better)]
     with (folder / "CulturalKaleidoscope_Preference.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["", "Question", "More_Prefered", "Less_Prefered"])
-        writer.writerows([number, *pair] for number, pair in enumerate(found))
+        writer.writerows([number, *pair] for number, pair in enumerate(records))
 
 
 def write_imdb(folder: Path, rows: int, test_rows: int) -> None:
     parts = {}
     for part, count, seed in (("test", test_rows, 71), ("train", rows, 72)):
         whole = reviews(3 * count, seed=seed, coherence=0.74)
-        parts[part] = ["<br /><br />".join(whole[3 * place : 3 * place + 3]) for place in range(count)]
+        parts[part] = ["<br /><br />".join(whole[3 * index : 3 * index + 3]) for index in range(count)]
     parts["train"].append(parts["test"][1])
     for part, texts in parts.items():
         texts[3:3] = ["Too short.", "No more than two hundred characters." + "!" * 164]
-        labels = [int(2 * place >= len(texts)) for place in range(len(texts))]  # sorted, as the real one
+        labels = [int(2 * index >= len(texts)) for index in range(len(texts))]  # sorted, as the real one
         write_parquet(
             folder / f"plain_text/{part}-00000-of-00001.parquet",
             [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)],

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 @contextmanager
 def hub(datasets: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
     """Its address, and the paths that it is asked for. Each dataset has one commit: the hash of its name."""
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
-            asked.append(path)
+            requests.append(path)
             for name, folder in datasets.items():
                 if path == f"/api/datasets/{name}":
                     return self.reply(json.dumps({"id": name, "sha": commit(name), "siblings": []}).encode())
@@ -50,7 +50,7 @@ def hub(datasets: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tupl
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
     finally:
         server.shutdown()
         server.server_close()

@@ -14,19 +14,19 @@ LINK = re.compile(r"\[`([^`]+)`\]\(([^)#]+\.py)#L\d+\)")
 
 def definitions(source: str) -> dict[str, int]:
     """Every function, class, method and constant of a module: `Trainer.look` → its line."""
-    found: dict[str, int] = {}
+    line_numbers: dict[str, int] = {}
 
     def visit(body: list[ast.stmt], above: str) -> None:
         for node in body:
             if isinstance(node, ast.Assign | ast.AnnAssign):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                found.update({above + each.id: node.lineno for each in targets if isinstance(each, ast.Name)})
+                line_numbers.update({above + each.id: node.lineno for each in targets if isinstance(each, ast.Name)})
             elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-                found[above + node.name] = node.lineno
+                line_numbers[above + node.name] = node.lineno
                 visit(node.body if isinstance(node, ast.ClassDef) else [], f"{above}{node.name}.")
 
     visit(ast.parse(source).body, "")
-    return found
+    return line_numbers
 
 
 def line_of(name: str, file: Path) -> int:
@@ -42,8 +42,8 @@ def line_of(name: str, file: Path) -> int:
 def with_lines(page: Path) -> str:
     """The page, each link's line as it is now."""
 
-    def linked(found: re.Match[str]) -> str:
-        name, where = found.groups()
+    def linked(match: re.Match[str]) -> str:
+        name, where = match.groups()
         return f"[`{name}`]({where}#L{line_of(name, page.parent / where)})"
 
     return LINK.sub(linked, page.read_text())

@@ -78,18 +78,18 @@ def logprobs(model: Any) -> torch.Tensor:
 def test_a_policy_that_is_loaded_back_says_what_it_said(
     lora: bool, name: str, config: Any, run: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[torch.Tensor] = []
+    saved_logprobs: list[torch.Tensor] = []
     save = callbacks.save
 
     def watched(model: Any, tokenizer: Any, folder: Path) -> None:
-        said.append(logprobs(model))
+        saved_logprobs.append(logprobs(model))
         save(model, tokenizer, folder)
 
     monkeypatch.setattr("prefsweep.stages.training.save", watched)
     made = config(name, f"model.lora={str(lora).lower()}")
     folder = run(sft, made)
-    assert (said[-1] - logprobs(load_policy(made.model, None))).abs().max() > 0.01, "nothing was learned"
-    assert torch.allclose(said[-1], logprobs(load_policy(made.model, folder)), atol=1e-5)
+    assert (saved_logprobs[-1] - logprobs(load_policy(made.model, None))).abs().max() > 0.01, "nothing was learned"
+    assert torch.allclose(saved_logprobs[-1], logprobs(load_policy(made.model, folder)), atol=1e-5)
     assert adapters.is_adapted(folder) == lora
 
 
@@ -117,8 +117,8 @@ def test_weights_that_a_run_made_are_linked_and_not_written_twice(config: Any, r
     words = ("stages.dpo.evaluate_every=2", "stages.dpo.checkpoint=best", "stages.dpo.save_every=2")
     reference = policy.with_name("reference_logps-artifact")
     best = run(dpo, config("gpt2", *words), "best", policy=policy, reference=reference)
-    for kept in (best, best / "steps/2", best / "steps/4"):
-        assert (kept / "base/model.safetensors").samefile(policy / "model.safetensors")
+    for state in (best, best / "steps/2", best / "steps/4"):
+        assert (state / "base/model.safetensors").samefile(policy / "model.safetensors")
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -138,21 +138,21 @@ def test_a_killed_training_of_adapters_ends_as_an_undisturbed_one(
         return run(stage, made, name, new_context(name, log_every=1, resume_checkpoint_every=2), **inputs)
 
     assert die_at(3, lambda: work("killed")) == -signal.SIGKILL
-    (kept,) = (tmp_path / "killed/checkpoints").glob("checkpoint-*")
-    assert not (kept / "model.safetensors").exists()
-    found = [load_file(work(name) / "adapters/00/adapter_model.safetensors") for name in ("killed", "undisturbed")]
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[1])
+    (checkpoint,) = (tmp_path / "killed/checkpoints").glob("checkpoint-*")
+    assert not (checkpoint / "model.safetensors").exists()
+    weights = [load_file(work(name) / "adapters/00/adapter_model.safetensors") for name in ("killed", "undisturbed")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
 
 
 def test_gradient_checkpointing_changes_nothing(config: Any, run: Stage, new_context: Any) -> None:
-    found = [
+    weights = [
         load_file(
             run(sft, config("opt"), f"checkpointing-{on}", new_context(f"work-{on}", gradient_checkpointing=on))
             / "adapters/00/adapter_model.safetensors"
         )
         for on in (True, False)
     ]
-    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[1])
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[1])
 
 
 def test_ppo_moves_the_adapters_alone_and_its_reference_stays(ppo_config: Callable[..., PPOConfig]) -> None:
@@ -222,7 +222,7 @@ def test_dropout_of_adapters_is_off_in_ppo(config: Any, tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("model.adapter.r=0", r"adapter\.r=0: must be at least 1"),
         ("model.adapter.alpha=0", r"adapter\.alpha=0: must be at least 1"),
@@ -233,8 +233,8 @@ def test_dropout_of_adapters_is_off_in_ppo(config: Any, tokenizer: Any) -> None:
         ("stages.ppo.adapter.dropout=0.1", r"stages\.ppo\.adapter\.dropout=0\.1: must be 0"),
     ],
 )
-def test_what_cannot_be_adapted_is_refused_with_the_config(words: str, said: str, config: Any) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_adapted_is_refused_with_the_config(words: str, message: str, config: Any) -> None:
+    with pytest.raises(UserError, match=message):
         config("gpt2", words)
     config("gpt2", words, "model.lora=false") if "targets" in words else None  # nobody reads it
 
@@ -263,7 +263,7 @@ def test_a_stage_may_have_adapters_of_its_own(config: Any) -> None:
 
 
 def test_fresh_adapters_alone_are_trained_and_the_seed_alone_decides_how_they_start(config: Any) -> None:
-    made, found = config("gpt2"), []
+    made, initial = config("gpt2"), []
     for before, seed in ((0, 1), (5, 1), (0, 2)):
         torch.manual_seed(before)
         made.stages.sft.seed = seed
@@ -272,9 +272,9 @@ def test_fresh_adapters_alone_are_trained_and_the_seed_alone_decides_how_they_st
         assert len(trained) == 2 * 2 * 3  # two matrices in each of two blocks: c_attn, and c_proj twice
         assert all("lora_" in name and weight.dtype == torch.float32 for name, weight in trained.items())
         assert torch.equal(logprobs(model), logprobs(load_policy(made.model, None)))
-        found.append(torch.cat([weight.flatten() for weight in trained.values()]))
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+        initial.append(torch.cat([weight.flatten() for weight in trained.values()]))
+    assert torch.equal(initial[0], initial[1])
+    assert not torch.equal(initial[0], initial[2])
 
 
 def added_by_hand(base: Any, folder: Path) -> Any:
@@ -309,9 +309,9 @@ def test_a_chain_of_adapters_adds_up(
     second = run(dpo, made, context=context, policy=first, reference=run(reference_logps, made, policy=first))
     assert next(context.history.rows())["loss"] == pytest.approx(math.log(2), abs=1e-6)
     left = sorted(file.relative_to(second).as_posix() for file in second.rglob("*.safetensors"))
-    assert left == [f"adapters/0{place}/adapter_model.safetensors" for place in range(2)]
+    assert left == [f"adapters/0{index}/adapter_model.safetensors" for index in range(2)]
     assert all("lora_" in key for file in left for key in load_file(second / file))
-    assert all(0.2 in found for found in rates)
+    assert all(0.2 in step_rates for step_rates in rates)
     shutil.rmtree(first)  # whole without the folder of the stage before it
     by_hand = load_policy(made.model, None)
     for link in adapters.stack(second):
@@ -339,8 +339,8 @@ def ran(folder: Path, config: Any, role: str, stage: Path) -> Path:
     """The folder of a run whose result is that stage, its store beside it."""
     store = folder / "outputs/stages" / role / "abc"
     shutil.copytree(stage, store)
-    told = {"id": None, "revision": None, "path": "the hash of a folder"}
-    (store / "record.json").write_text(json.dumps({"stage": role, "sections": {"model": told}}))
+    section = {"id": None, "revision": None, "path": "the hash of a folder"}
+    (store / "record.json").write_text(json.dumps({"stage": role, "sections": {"model": section}}))
     whole = dataclasses.asdict(config) | {"method": {"result": role}}
     whole["runtime"]["outputs"] = str(folder / "outputs")
     (folder / "run.json").write_text(
@@ -373,14 +373,14 @@ def test_what_cannot_be_exported_is_one_line(config: Any, run: Stage, tmp_path: 
     policy = run(sft, made)
     result = run(dpo, made, policy=policy, reference=run(reference_logps, made, policy=policy))
     folder = ran(tmp_path, made, "dpo", result)
-    for words, said in (
+    for words, message in (
         ([folder, tmp_path / "new"], "add --merge"),
         ([tmp_path / "outputs/stages/dpo/abc", tmp_path / "new"], "add --merge"),
         ([policy, tmp_path / "new"], "holds no run.json"),
         ([folder, policy], "exists already"),
         ([folder], "export: needs DIR"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             dispatch(["export", *map(str, words)])
     assert not (tmp_path / "new").exists()
 
@@ -402,11 +402,11 @@ def test_a_stage_is_exported_like_its_run(config: Any, run: Stage, tmp_path: Pat
     assert left == set(names)
     adapted = run(sft, config("gpt2"), "adapted")
     record = json.loads((stage / "record.json").read_text())
-    for told, said in (
+    for content, message in (
         (record, "name the folder of the run"),
         (record | {"stage": "reward_model"}, "leaves no policy"),
     ):
-        (adapted / "record.json").write_text(json.dumps(told))
-        with pytest.raises(UserError, match=said):
+        (adapted / "record.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=message):
             dispatch(["export", str(adapted), str(tmp_path / "refused")])
     assert not (tmp_path / "refused").exists()

@@ -29,8 +29,10 @@ SHORT = ("batch_size=8", "max_steps=4", "warmup_steps=0", "max_length=96", "vali
 @pytest.fixture
 def config(composed: Callable[..., Any], model_folders: dict[str, Path]) -> Callable[..., Any]:
     def make(*words: str, model: str = "gpt2") -> Any:
-        said = [f"stages.sft.{word}" for word in (*SHORT, "validation_max_new_tokens=12", "evaluate_every=2", *words)]
-        return composed("model=gpt2", f"model.path={model_folders[model]}", *said)
+        overrides = [
+            f"stages.sft.{word}" for word in (*SHORT, "validation_max_new_tokens=12", "evaluate_every=2", *words)
+        ]
+        return composed("model=gpt2", f"model.path={model_folders[model]}", *overrides)
 
     return make
 
@@ -42,22 +44,22 @@ def train(config: Any, folder: Path, context: Context) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "words"),
     [("gpt2", ()), ("opt", ()), ("gpt2", ("lora=true", "adapter.dropout=0.5", "learning_rate=1e-2"))],
     ids=["gpt2", "opt", "lora"],
 )
 def test_they_are_the_policys_own_to_the_first_validation_prompts(
-    model: str, said: tuple[str, ...], config: Any, new_context: Any, tokenizer: Any, tmp_path: Path
+    model: str, words: tuple[str, ...], config: Any, new_context: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
     """Each drawn again, alone, from the state that the stage left; of adapters without their dropout."""
-    made = config(*said, model=model)
+    made = config(*words, model=model)
     stage = train(made, tmp_path / "sft", new_context("checkpoints", forward_batch=4))
     rows = list(read_jsonl(stage / "validation.jsonl"))
     assert [row["step"] for row in rows] == [2] * 6 + [4] * 6
     held_out = distinct_prompts(load(made.dataset, "validation", tokenizer))[:6]
     policy = load_policy(made.model, stage).eval()
-    for place, (example, row) in enumerate(zip(held_out, rows[6:], strict=True)):
-        uniform = decoding.uniforms([f"validation/{place}"], 12, made.stages.sft.seed)
+    for index, (example, row) in enumerate(zip(held_out, rows[6:], strict=True)):
+        uniform = decoding.uniforms([f"validation/{index}"], 12, made.stages.sft.seed)
         prompts = encode_prompts([example.prompt], tokenizer)
         (drawn,) = decoding.sample(policy, prompts, uniform, tokenizer.eos_token_id, tokenizer.pad_token_id, 1.0)
         assert row["completion"] == tokenizer.decode(drawn, skip_special_tokens=True)
@@ -75,8 +77,8 @@ def test_a_training_goes_as_it_would_unasked(config: Any, new_context: Any, tmp_
         )
         for prompts in (0, 6)
     ]
-    unasked, asked = (load_file(folder / "adapters/00/adapter_model.safetensors") for folder in folders)
-    assert all(torch.equal(unasked[name], asked[name]) for name in unasked)
+    without, with_answers = (load_file(folder / "adapters/00/adapter_model.safetensors") for folder in folders)
+    assert all(torch.equal(without[name], with_answers[name]) for name in without)
     assert not (folders[0] / "validation.jsonl").exists()
 
 
@@ -92,28 +94,30 @@ def test_the_judges_mean_by_step(config: Any, new_context: Any, tmp_path: Path) 
     pair = synthetic.preferences(1, seed=3, coherence=0.74, noise=0.0)[0]
     texts = [pair.completion("chosen"), pair.completion("rejected"), " Film the."]
     rows = [(4, texts[0]), (4, texts[1]), (8, texts[0]), (8, texts[0]), (12, texts[2]), (12, texts[1])]
-    for place in (trained, folder):
-        place.mkdir()
-    told = [{"step": step, "prompt": pair.prompt, "completion": completion, "ended": True} for step, completion in rows]
-    (trained / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    for path in (trained, folder):
+        path.mkdir()
+    answers = [
+        {"step": step, "prompt": pair.prompt, "completion": completion, "ended": True} for step, completion in rows
+    ]
+    (trained / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
     context = new_context("checkpoints")
     context.history.append(4, {"validation/judge": 9.0})  # of an attempt that was killed
-    found = judging.judge_validation(
+    metrics = judging.judge_validation(
         made.stages.judge_validation, judge=made.judge, folder=folder, context=context, trained=trained
     )
     truth = {text: synthetic.true_reward(pair.prompt + text) for text in texts}
     assert len(set(truth.values())) > 1
     expected = {step: fmean(truth[completion] for at, completion in rows if at == step) for step in (4, 8, 12)}
-    told = [(row["step"], row["validation/judge"]) for row in context.history.rows()]
-    assert told == [(step, pytest.approx(mean)) for step, mean in expected.items()]
+    means = [(row["step"], row["validation/judge"]) for row in context.history.rows()]
+    assert means == [(step, pytest.approx(mean)) for step, mean in expected.items()]
     assert [row["judge"] for row in list(read_jsonl(folder / "validation.jsonl"))] == [
         truth[completion] for _, completion in rows
     ]
-    assert found == {"completions": 6, "validations": 3}
+    assert metrics == {"completions": 6, "validations": 3}
 
 
 @pytest.mark.parametrize(
-    ("said", "validates"),
+    ("words", "validates"),
     [
         (["method=base"], False),
         (["method=sft"], True),
@@ -122,15 +126,15 @@ def test_the_judges_mean_by_step(config: Any, new_context: Any, tmp_path: Path) 
         (["method=ppo"], True),
     ],
 )
-def test_who_answers_is_judged(said: list[str], validates: bool) -> None:
+def test_who_answers_is_judged(words: list[str], validates: bool) -> None:
     with composing():
-        plan = plan_of(compose(said))
+        plan = plan_of(compose(words))
     assert ("judge_validation" in plan.used) is validates
 
 
 def test_how_many_tokens_matters_to_nobody_who_answers_none(composed: Callable[..., Any]) -> None:
-    def identity(*said: str) -> str:
-        return plan_of(composed("method=sft", *said)).identity
+    def identity(*words: str) -> str:
+        return plan_of(composed("method=sft", *words)).identity
 
     assert identity("stages.sft.validation_max_new_tokens=20") != identity()
     none = "stages.sft.validation_prompts=0"
@@ -140,16 +144,16 @@ def test_how_many_tokens_matters_to_nobody_who_answers_none(composed: Callable[.
 @pytest.mark.slow
 def test_a_sweep_chosen_by_what_the_judge_said_on_validation(tmp_path: Path) -> None:
     """Over two methods that validate by other things: `best` takes the judge's word for both, and on validation."""
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     every = ["stages.dpo.evaluate_every=2", "stages.ppo.evaluate_every=1", "scorer@judge=deberta-v3"]
-    assert place.run("-m", "method=dpo,ppo", *every, "sweep=s", "tracking=off").returncode == 0
+    assert workplace.run("-m", "method=dpo,ppo", *every, "sweep=s", "tracking=off").returncode == 0
     means = {}
-    for name, run in place.jobs("s").items():
+    for name, run in workplace.jobs("s").items():
         stage = tmp_path / "outputs/stages/judge_validation" / run["stages"]["judge_validation"]
         rows = list(read_jsonl(stage / "validation.jsonl"))
         last = max(row["step"] for row in rows)
         means[name.partition("/")[0]] = fmean(row["judge"] for row in rows if row["step"] == last)
-    done = place.command("best", "multirun_sweeps/s", "--by", "validation/judge")
+    done = workplace.command("best", "multirun_sweeps/s", "--by", "validation/judge")
     assert done.returncode == 0, done.stderr
     ordered = sorted(means, key=lambda name: -means[name])
     for number, name in enumerate(ordered, 1):

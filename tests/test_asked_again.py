@@ -23,11 +23,11 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
 ) -> None:
     """And the rows are those of a stage that was asked for all of them at once."""
     config = composed("model=gpt2", f"model.path={model_folders['gpt2']}", "stages.generate.max_new_tokens=8")
-    asked, drawn = list[int](), dict[str, int]()
+    requested, drawn = list[int](), dict[str, int]()
     real = generate.sample_completions
 
     def counting(config: Any, generator: Any, tokenizer: Any, rows: Any, runtime: Any) -> Any:
-        asked.append(len(rows))
+        requested.append(len(rows))
         return real(config, generator, tokenizer, rows, runtime)
 
     monkeypatch.setattr(generate, "sample_completions", counting)
@@ -42,21 +42,21 @@ def test_more_prompts_or_answers_cost_the_new_ones_alone(
 
     few = run("few", 4, 1)
     more = run("more", 6, 2, "few")
-    assert asked == [4, 8]
+    assert requested == [4, 8]
     assert more == run("whole", 6, 2)
     assert [row for row in more if row in few] == few
-    assert run("fewer", 2, 1, "more", "few") == few[:2] and asked == [4, 8, 12]  # nothing left to ask
+    assert run("fewer", 2, 1, "more", "few") == few[:2] and requested == [4, 8, 12]  # nothing left to ask
     tokens = {name: sum(len(row["completion_tokens"]) for row in rows) for name, rows in (("few", few), ("more", more))}
     assert drawn == {**tokens, "more": tokens["more"] - tokens["few"], "whole": tokens["more"], "fewer": 0}
-    kept = new_context("killed").checkpoints / "completions.jsonl"
-    write_jsonl(kept, more[:5])
-    assert run("killed", 6, 2) == more and asked[3:] == [7]
+    checkpoint = new_context("killed").checkpoints / "completions.jsonl"
+    write_jsonl(checkpoint, more[:5])
+    assert run("killed", 6, 2) == more and requested[3:] == [7]
     assert drawn["killed"] == drawn["whole"]  # what the first attempt drew is this stage's own
 
 
 def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
-    assert place.run("method=base", "tracking=off").returncode == 0
+    workplace = Workplace(tmp_path)
+    assert workplace.run("method=base", "tracking=off").returncode == 0
     from prefsweep.config.compose import compose, composing
     from workplace import SMALL
 
@@ -66,7 +66,7 @@ def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Pa
         stage = next(stage for stage in job.plan.stages if stage.role == "generate/result")
         return list(store_of(job.config.runtime).find_similar(stage, "prompts", "completions_per_prompt"))
 
-    (built,) = place.stages("generate")
+    (built,) = workplace.stages("generate")
     assert find_similar("stages.generate.prompts=12") == find_similar() == [built]
     assert find_similar("stages.generate.prompts=12", "stages.generate.seed=1") == []
     assert find_similar("stages.generate.prompts=12", "dataset.seed=1") == []
@@ -76,45 +76,47 @@ def test_only_stages_that_differ_in_nothing_else_lend_their_answers(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_sweep_is_judged_again_and_nothing_is_trained(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     half = "dataset.share=[0,0.5]"  # the rest is the later judge's
-    assert place.run("-m", "method=base,dpo", "sweep=first", "tracking=off", half).returncode == 0
-    trained = {name: place.stages(name) for name in ("pretrain", "dpo", "generate")}
+    assert workplace.run("-m", "method=base,dpo", "sweep=first", "tracking=off", half).returncode == 0
+    trained = {name: workplace.stages(name) for name in ("pretrain", "dpo", "generate")}
 
-    done = place.command("rescore", "multirun_sweeps/first", "scorer@judge=trained")
+    done = workplace.command("rescore", "multirun_sweeps/first", "scorer@judge=trained")
     assert done.returncode == 0, done.stderr
-    assert {name: place.stages(name) for name in trained} == trained
-    again, first = place.jobs("first-by-trained"), place.jobs("first")
+    assert {name: workplace.stages(name) for name in trained} == trained
+    again, first = workplace.jobs("first-by-trained"), workplace.jobs("first")
     assert again.keys() == first.keys()
     for name, run in again.items():
         assert run["config"]["judge"]["name"] == "trained" and run["status"] == "finished"
         assert run["metrics"]["judge/mean"] != first[name]["metrics"]["judge/mean"]
         assert run["metrics"]["text/length"] == first[name]["metrics"]["text/length"]
     assert (tmp_path / "multirun_sweeps/first-by-trained/table.md").is_file()
-    one, other = (list(read_jsonl(folder / "validation.jsonl")) for folder in place.stages("judge_validation"))
+    one, other = (list(read_jsonl(folder / "validation.jsonl")) for folder in workplace.stages("judge_validation"))
     assert [row["completion"] for row in one] == [
         row["completion"] for row in other
     ]  # of dpo, by the one judge and the other
     assert [row["judge"] for row in one] != [row["judge"] for row in other]
 
-    done = place.command("rescore", "multirun_sweeps/first", "stages.generate.prompts=12")
+    done = workplace.command("rescore", "multirun_sweeps/first", "stages.generate.prompts=12")
     assert done.returncode == 0, done.stderr
-    assert {name: place.stages(name) for name in ("pretrain", "dpo")} == {k: trained[k] for k in ("pretrain", "dpo")}
+    assert {name: workplace.stages(name) for name in ("pretrain", "dpo")} == {
+        k: trained[k] for k in ("pretrain", "dpo")
+    }
     (tmp_path / "outputs/stages/dpo" / trained["dpo"][0].name / "model.safetensors").write_text("")
-    for asked, message in (
+    for arguments, message in (
         (["multirun_sweeps/first", "scorer@judge=trained", "judge.code_version=99"], "dpo would be built again"),
         (["multirun_sweeps/first", "stages.dpo.beta=0.3"], "dpo would be built again"),
         (["multirun_sweeps/first", "scorer@judge=trained", "dataset.share=null"], "set dataset.share=[0,0.5]"),
         (["multirun_sweeps/first"], "rescore: needs key=value"),
         (["nowhere", "scorer@judge=trained"], "no such folder"),
     ):
-        done = place.command("rescore", *asked)
+        done = workplace.command("rescore", *arguments)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> None:
     """The evaluating half of the graph once more; what the run says of its own prompts is what it says without."""
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     own, other = (write_dataset(name, tmp_path / name) for name in ("hh-rlhf", "imdb"))
     line = ["model=gpt2", *words("hh-rlhf", own), "method=dpo", "debug=smoke", "runtime=cpu", "tracking=off"]
     more = [
@@ -122,29 +124,27 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
         f"other_datasets.imdb.path={other}",
         "other_datasets.imdb.validation=8",
     ]
-    assert place.command(*line).returncode == 0
-    alone = place.single()
+    assert workplace.command(*line).returncode == 0
+    alone = workplace.single()
     (tmp_path / "outputs/runs" / alone["name"]).rename(tmp_path / "before")
-    trained = place.stages("dpo")
-    done = place.command(*line, *more)
+    trained = workplace.stages("dpo")
+    done = workplace.command(*line, *more)
     assert done.returncode == 0, done.stderr
-    found = place.single()
-    assert place.stages("dpo") == trained
-    assert {name: value for name, value in found["metrics"].items() if "@" not in name} == alone["metrics"]
-    assert {"judge/mean@imdb", "judge/win_rate@imdb", "kl/base@imdb", "text/length@imdb"} <= found["metrics"].keys()
-    assert not any(name.startswith(("preference/", "judge/accuracy")) and "@" in name for name in found["metrics"])
-    rows = list(
-        read_jsonl(tmp_path / "outputs/stages/evaluate" / found["stages"]["evaluate/imdb"] / "completions.jsonl")
-    )
+    run = workplace.single()
+    assert workplace.stages("dpo") == trained
+    assert {name: value for name, value in run["metrics"].items() if "@" not in name} == alone["metrics"]
+    assert {"judge/mean@imdb", "judge/win_rate@imdb", "kl/base@imdb", "text/length@imdb"} <= run["metrics"].keys()
+    assert not any(name.startswith(("preference/", "judge/accuracy")) and "@" in name for name in run["metrics"])
+    rows = list(read_jsonl(tmp_path / "outputs/stages/evaluate" / run["stages"]["evaluate/imdb"] / "completions.jsonl"))
     mean = sum(row["values"]["judge/mean"] for row in rows) / len(rows)
-    assert found["metrics"]["judge/mean@imdb"] == pytest.approx(mean)
-    assert json.loads(json.dumps(found["config"]["other_datasets"]))["imdb"]["path"] == str(other)
-    done = place.command(*line, *more, "runtime.dry_run=true")
+    assert run["metrics"]["judge/mean@imdb"] == pytest.approx(mean)
+    assert json.loads(json.dumps(run["config"]["other_datasets"]))["imdb"]["path"] == str(other)
+    done = workplace.command(*line, *more, "runtime.dry_run=true")
     assert re.search(r"^imdb: test kept 16", done.stdout, re.MULTILINE), done.stdout
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("overrides", "message"),
     [
         (["evaluate_on=[imbd]"], "no such dataset (nearest: imdb)"),
         (["evaluate_on=[synthetic-reviews]"], "is the run's own dataset"),
@@ -164,6 +164,6 @@ def test_a_policy_is_judged_on_other_datasets_prompts_too(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_what_cannot_be_asked_is_said_in_one_line(tmp_path: Path, said: list[str], message: str) -> None:
-    done = Workplace(tmp_path).command(*said, "runtime.dry_run=true")
+def test_what_cannot_be_asked_is_said_in_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
+    done = Workplace(tmp_path).command(*overrides, "runtime.dry_run=true")
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr

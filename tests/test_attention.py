@@ -32,8 +32,8 @@ def test_short_rows_in_bf16_are_attended_in_fp32(length: int) -> None:
     exact = attended(sdpa_attention_forward, torch.float32, length)
     errors = [
         [
-            float((found - in_fp32).detach().abs().mean())
-            for found, in_fp32 in zip(attended(how, torch.bfloat16, length), exact, strict=True)
+            float((output - in_fp32).detach().abs().mean())
+            for output, in_fp32 in zip(attended(how, torch.bfloat16, length), exact, strict=True)
         ]
         for how in (attention, sdpa_attention_forward)
     ]

@@ -21,7 +21,7 @@ from prefsweep.data.views import completion_rows, pair_rows, text_rows
 EXAMPLES = preferences(30, seed=4, coherence=0.74, noise=0.0)
 
 
-def kept(root: Path) -> list[Path]:
+def entries(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if not path.name.startswith("."))
 
 
@@ -34,7 +34,7 @@ def test_cached_rows_are_those_made_in_memory(
     for _ in range(2):  # written, then read
         rows, cut = pair_rows(EXAMPLES, tokenizer, 40, Cache(tmp_path))
         assert rows.to_list() == expected[0].to_list() and cut == expected[1] and cut.completions
-    assert len(kept(tmp_path)) == 1
+    assert len(entries(tmp_path)) == 1
 
 
 def test_they_are_mapped_and_made_once(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,10 +60,10 @@ def test_what_changes_the_rows_changes_the_name(tokenizer: Any, tmp_path: Path) 
     for completion_only_loss in (True, False):
         completion_rows(EXAMPLES, tokenizer, 96, completion_only_loss, store)
     text_rows([row.prompt for row in EXAMPLES], tokenizer, 96, store)
-    assert len(kept(tmp_path)) == 8
+    assert len(entries(tmp_path)) == 8
     tokenizer(["a", "b b"], padding=True, truncation=True, max_length=2)  # what one call asks for is no other tokenizer
     pair_rows([replace(row, id="x", group="y") for row in EXAMPLES], tokenizer, 96, store)
-    assert len(kept(tmp_path)) == 8
+    assert len(entries(tmp_path)) == 8
 
 
 def test_no_two_texts_run_into_one(tokenizer: Any) -> None:
@@ -82,7 +82,7 @@ def test_no_two_texts_run_into_one(tokenizer: Any) -> None:
 def test_what_is_damaged_is_made_again(harm: str, tokenizer: Any, tmp_path: Path) -> None:
     expected, _ = pair_rows(EXAMPLES, tokenizer, 96, Cache(tmp_path))
     wanted = expected.to_list()
-    (folder,) = kept(tmp_path)
+    (folder,) = entries(tmp_path)
     bytes_before = (folder / ROWS).read_bytes()
     time.sleep(0.01)
     if harm == "cut":
@@ -109,9 +109,9 @@ def test_a_build_that_died_leaves_nothing_to_read(tokenizer: Any, tmp_path: Path
     texts = ["one", "two"]
     with pytest.raises(RuntimeError, match="killed"):
         Cache(tmp_path).rows({"name": "toy"}, texts, tokenizer, dying)
-    assert not kept(tmp_path)
+    assert not entries(tmp_path)
     rows, _ = Cache(tmp_path).rows({"name": "toy"}, texts, tokenizer, lambda part, cut: {"ids": [[1]] * len(part)})
-    assert len(rows) == 2 and len(kept(tmp_path)) == 1
+    assert len(rows) == 2 and len(entries(tmp_path)) == 1
 
 
 def made_slowly(folder: Path, tokenizer: Any) -> None:

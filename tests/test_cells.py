@@ -14,16 +14,16 @@ METHODS = ("ppo", "dpo", "sft+dpo")
 
 
 def run_cells(folder: Path, dataset: str, cells: list[tuple[str, str]]) -> None:
-    place = Workplace(folder)
+    workplace = Workplace(folder)
     blocks = ",".join(f"{{model:[{model}],method:[{method}]}}" for model, method in cells)
     words = hub_layout.words(dataset, hub_layout.write_dataset(dataset, folder / "data"))
     settings = ("debug=smoke", "runtime=cpu", "runtime.threads=1", "tracking=off", "sweep=cells", "jobs=2")
-    done = place.command(*settings, *words, f"grid=[{blocks}]")
+    done = workplace.command(*settings, *words, f"grid=[{blocks}]")
     assert done.returncode == 0, done.stdout + done.stderr
     runs = [json.loads(path.read_text()) for path in (folder / "multirun_sweeps/cells").glob("*/run.json")]
     assert {(run["config"]["model"]["name"], run["config"]["method"]["name"]) for run in runs} == set(cells)
     assert {run["status"] for run in runs} == {"finished"}
-    assert not place.sockets.exists()
+    assert not workplace.sockets.exists()
 
 
 @pytest.mark.parametrize("dataset", hub_layout.NAMES)

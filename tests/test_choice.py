@@ -37,13 +37,13 @@ def tuned(
     on_test: dict[float, float],
     on_validation: dict[float, list[float]],
     key: str = "learning_rate",
-    **said: str,
+    **settings: str,
 ) -> Path:
     """dpo over values of a key and two seeds: a mean score on test, and a history of validation loss."""
     for value, score in on_test.items():
         for seed in (1, 2):
             words = ["experiment=demo", "method=dpo", f"seed={seed}", f"stages.dpo.{key}={value}", "sweep=tuned"]
-            changes = {f"stages.dpo.{name}": each for name, each in {key: value, **said}.items()}
+            changes = {f"stages.dpo.{name}": each for name, each in {key: value, **settings}.items()}
             run = write_run(sweep, "dpo", seed, {"judge/mean": score}, overrides=words, **changes)
             record = json.loads((run / "run.json").read_text())
             record["stages"]["dpo"] = run.name
@@ -70,8 +70,8 @@ def test_the_best_is_chosen_on_validation_and_told_on_test(tmp_path: Path) -> No
 
 
 def test_a_run_that_kept_its_best_state_is_ranked_by_that(tmp_path: Path) -> None:
-    kept = {"checkpoint": "best", "best_by": "loss"}
-    sweep = tuned(tmp_path / "s", {0.1: 0.0, 0.5: 0.0}, {0.1: [0.1, 0.9], 0.5: [0.5, 0.4]}, **kept)
+    settings = {"checkpoint": "best", "best_by": "loss"}
+    sweep = tuned(tmp_path / "s", {0.1: 0.0, 0.5: 0.0}, {0.1: [0.1, 0.9], 0.5: [0.5, 0.4]}, **settings)
     assert [choice.value for choice in ranked(sweep, "validation/loss")] == pytest.approx([0.1, 0.4])
 
 
@@ -115,11 +115,11 @@ def test_two_runs_side_by_side_are_paired_over_prompts(tmp_path: Path) -> None:
     write_completions(b, {"judge/mean": second.tolist()})
     where = console()
     diff(a, b, where)
-    found = re.search(r"judge/mean .* (−?[\d.]+) ± ([\d.]+)", printed(where))
+    match = re.search(r"judge/mean .* (−?[\d.]+) ± ([\d.]+)", printed(where))
     low, high = scipy.stats.ttest_rel(second, first).confidence_interval(0.95)
-    assert found
-    assert float(found[1].replace("−", "-")) == pytest.approx((low + high) / 2, abs=1e-3)
-    assert float(found[2]) == pytest.approx((high - low) / 2, abs=1e-3)
+    assert match
+    assert float(match[1].replace("−", "-")) == pytest.approx((low + high) / 2, abs=1e-3)
+    assert float(match[2]) == pytest.approx((high - low) / 2, abs=1e-3)
     assert re.search(r"stages\.dpo\.beta +0\.5 +0\.25", printed(where)) and re.search(r"seed +1 +2", printed(where))
     assert re.search(r"kl/base +1\.00 +3\.00 +2\.00\n", printed(where))
     assert "A [" in printed(where) and "Completion 0 of" in printed(where)
@@ -150,9 +150,9 @@ def test_the_words_of_best_and_confirm() -> None:
 def test_the_commands_on_a_sweep_that_was_run(tmp_path: Path) -> None:
     """`best` ranks by the histories and shows the first on test; `confirm` runs it alone on fresh seeds; `diff` takes
     two of its runs."""
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     rates = ("1e-5", "1e-2")
-    done = place.run("-m", "method=sft", f"stages.sft.learning_rate={','.join(rates)}", "sweep=s", "tracking=off")
+    done = workplace.run("-m", "method=sft", f"stages.sft.learning_rate={','.join(rates)}", "sweep=s", "tracking=off")
     assert done.returncode == 0
     runs = {run["config"]["stages"]["sft"]["learning_rate"]: run for run in runs_of(tmp_path / "multirun_sweeps/s")}
     losses = {}
@@ -161,13 +161,13 @@ def test_the_commands_on_a_sweep_that_was_run(tmp_path: Path) -> None:
         rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         losses[rate] = [row["validation/loss"] for row in rows if "validation/loss" in row][-1]
     first, second = sorted(losses, key=lambda rate: losses[rate])
-    chosen = place.command("best", "multirun_sweeps/s", "--by", "validation/loss")
+    chosen = workplace.command("best", "multirun_sweeps/s", "--by", "validation/loss")
     assert chosen.returncode == 0, chosen.stderr
     for number, rate in ((1, first), (2, second)):
         assert f"{number}  validation/loss {losses[rate]:.4f}  sft.learning_rate {rate:g}" in chosen.stdout
     assert f"{len(rates)} by validation/loss; below, what it reaches on test" in chosen.stdout
 
-    confirmed = place.command("confirm", "multirun_sweeps/s", "--by", "validation/loss", "--seeds", "2")
+    confirmed = workplace.command("confirm", "multirun_sweeps/s", "--by", "validation/loss", "--seeds", "2")
     assert confirmed.returncode == 0, confirmed.stderr
     fresh = runs_of(tmp_path / "multirun_sweeps/s-confirm")
     assert {(run["config"]["seed"], run["config"]["stages"]["sft"]["learning_rate"]) for run in fresh} == {
@@ -178,7 +178,7 @@ def test_the_commands_on_a_sweep_that_was_run(tmp_path: Path) -> None:
     assert "On fresh seeds: the best of 2 configurations of s by validation/loss." in table
 
     one, other = sorted(path.parent for path in (tmp_path / "multirun_sweeps/s").glob("*/run.json"))
-    compared = place.command("diff", str(one), str(other))
+    compared = workplace.command("diff", str(one), str(other))
     assert compared.returncode == 0, compared.stderr
     assert "stages.sft.learning_rate" in compared.stdout and "judge/mean" in compared.stdout
     assert "A [" in compared.stdout and "B [" in compared.stdout

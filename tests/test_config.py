@@ -24,8 +24,8 @@ CONF = config_folder()
 ALL_STAGES = Path(__file__).parent / "conf"  # a method whose graph names every stage
 SOURCE = Path(schema.__file__).parents[1]
 HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "wandb")
-Said = tuple[int, str, str]
-Say = Callable[..., Said]
+Result = tuple[int, str, str]
+Say = Callable[..., Result]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         monkeypatch.setitem(sys.modules, name, None)
     handler = signal.getsignal(signal.SIGTERM)
 
-    def typed(*words: str) -> Said:
+    def typed(*words: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["prefsweep", *words])
         code = __main__.main()
         return code, *capsys.readouterr()
@@ -114,15 +114,15 @@ def leaves(file: Path) -> Iterator[tuple[str, bool]]:
     """Each key with a value in the section that the file is about, and whether it is explained on its line."""
     section = ""
     for line in file.read_text().splitlines():
-        found = LEAF.fullmatch(line)
-        if not found:
+        match = LEAF.fullmatch(line)
+        if not match:
             continue
-        if not found["indent"]:
-            section = found["key"]
-        value = found["value"].strip()
-        about = not found["indent"] or section == file.parent.name or section == "architecture"
-        if about and value and found["key"] not in SPEAKS_FOR_ITSELF:
-            yield found["key"], bool(found["comment"])
+        if not match["indent"]:
+            section = match["key"]
+        value = match["value"].strip()
+        about = not match["indent"] or section == file.parent.name or section == "architecture"
+        if about and value and match["key"] not in SPEAKS_FOR_ITSELF:
+            yield match["key"], bool(match["comment"])
 
 
 def explained(file: Path) -> set[str]:
@@ -180,7 +180,7 @@ def test_no_key_that_nothing_reads() -> None:
 
 # ------------------------------------------------------------------------------------- a mistake is one line and exit 2
 
-SAID = [
+MISTAKES = [
     # a misspelt key
     ("stages.dpo.betta=1", "stages.dpo.betta", "nearest: stages.dpo.beta)"),
     ("stages.dop.beta=1", "stages.dop", "nearest: stages.dpo)"),
@@ -406,8 +406,8 @@ SAID = [
 ]
 
 
-def refused(said: Said, *parts: str) -> None:
-    code, out, err = said
+def refused(result: Result, *parts: str) -> None:
+    code, out, err = result
     assert (code, out) == (2, "")
     assert err.startswith("prefsweep: ") and err.count("\n") == 1 and err.endswith("\n")
     for part in parts:
@@ -415,7 +415,7 @@ def refused(said: Said, *parts: str) -> None:
     assert not list(Path.cwd().iterdir())
 
 
-@pytest.mark.parametrize(("line", "key", "help"), SAID, ids=[line for line, *_ in SAID])
+@pytest.mark.parametrize(("line", "key", "help"), MISTAKES, ids=[line for line, *_ in MISTAKES])
 def test_a_mistake_on_the_line_is_one_line_and_leaves_nothing(line: str, key: str, help: str, say: Say) -> None:
     refused(say(*line.split()), f"prefsweep: {key}", help)
 
@@ -467,7 +467,7 @@ def test_a_mistake_is_told_before_any_heavy_library_is_imported(line: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("place", "bug"),
+    ("target", "bug"),
     [
         ("prefsweep.sweep.grid.prepare", KeyError("planted")),
         ("prefsweep.config.compose.check_stages", ValueError("planted")),
@@ -475,12 +475,12 @@ def test_a_mistake_is_told_before_any_heavy_library_is_imported(line: str, tmp_p
     ],
 )
 def test_a_bug_is_never_taken_for_a_mistake(
-    place: str, bug: Exception, say: Say, monkeypatch: pytest.MonkeyPatch
+    target: str, bug: Exception, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planted(*_: object) -> None:
         raise bug
 
-    monkeypatch.setattr(place, planted)
+    monkeypatch.setattr(target, planted)
     with pytest.raises(type(bug), match="planted"):
         say("method=sft")
 

@@ -107,8 +107,8 @@ def test_what_an_earlier_attempt_scored_is_in_the_cost(new_context: Any, monkeyp
     with pytest.raises(RuntimeError):
         judging.measures(Failing(), *texts, [True] * 5, "some", new_context("killed"))
     context = new_context("killed")
-    found = judging.measures(Reader(), *texts, [True] * 5, "some", context)
-    assert found == {"score": ppo_toy.threes(*texts)}
+    scores = judging.measures(Reader(), *texts, [True] * 5, "some", context)
+    assert scores == {"score": ppo_toy.threes(*texts)}
     assert context.cost.counts["flops"] == 5000
 
 
@@ -130,12 +130,12 @@ def test_time_adds_up_over_attempts_and_counts_are_the_checkpoints(tmp_path: Pat
     second = Cost(tmp_path)
     second.restore({"flops": 6})
     second.add(flops=5)
-    found = second.record()
-    assert 100 <= found["seconds"] < 200
-    assert found["peak_memory_bytes"] == 2**60
-    assert {name: found[name] for name in COUNTS} == dict.fromkeys(COUNTS, 0) | {"flops": 11}
-    assert second.row() == {f"cost/{name}": found[name] for name in COUNTS}
-    assert found["gpu_hours"] == 0
+    record = second.record()
+    assert 100 <= record["seconds"] < 200
+    assert record["peak_memory_bytes"] == 2**60
+    assert {name: record[name] for name in COUNTS} == dict.fromkeys(COUNTS, 0) | {"flops": 11}
+    assert second.row() == {f"cost/{name}": record[name] for name in COUNTS}
+    assert record["gpu_hours"] == 0
 
 
 def test_a_stage_has_what_it_cost_beside_its_record_and_no_time_in_its_files(tmp_path: Path) -> None:
@@ -169,10 +169,10 @@ def test_what_several_processes_spent_is_one_stages(tmp_path: Path) -> None:
         (folder / TRACE).write_text(json.dumps({"step": number, "seconds": 1.0}) + "\n")
     cost = Cost(tmp_path)
     cost.join()
-    found = cost.record()
-    assert found["seconds"] < 50
-    assert (found["flops"], found["gpu_hours"], found["energy_joules"], found["power_watts"]) == (7, 2.0, 20.0, 2.0)
-    assert found["peak_memory_bytes"] == 2**60 + 1
+    record = cost.record()
+    assert record["seconds"] < 50
+    assert (record["flops"], record["gpu_hours"], record["energy_joules"], record["power_watts"]) == (7, 2.0, 20.0, 2.0)
+    assert record["peak_memory_bytes"] == 2**60 + 1
     (tmp_path / "artifact").mkdir()
     cost.export_to(tmp_path / "artifact")
     assert [row["step"] for row in rows(tmp_path / "artifact" / TRACE)] == [0]
@@ -198,10 +198,10 @@ def test_what_several_processes_spent_in_vain_is_counted_once(tmp_path: Path) ->
 
 def test_a_trace_is_thinned_to_what_a_figure_shows(tmp_path: Path) -> None:
     trace: list[dict[str, float]] = [{"seconds": float(at), "watts": float(at % 2)} for at in range(4 * POINTS)]
-    found = thinned([{"step": 3, "seconds": 1.25}, *trace])
-    assert found[0] == {"step": 3, "seconds": 1.25}
-    assert len(found) == 1 + POINTS
-    assert all(row["watts"] == 0.5 for row in found[1:])
+    points = thinned([{"step": 3, "seconds": 1.25}, *trace])
+    assert points[0] == {"step": 3, "seconds": 1.25}
+    assert len(points) == 1 + POINTS
+    assert all(row["watts"] == 0.5 for row in points[1:])
     (tmp_path / TRACE).write_text('{"step": 1, "seconds": 2.0}\n{"seconds": 3.0, "wat')  # a kill cut it off
     assert list(rows(tmp_path / TRACE)) == [{"step": 1, "seconds": 2.0}]
 
@@ -234,7 +234,7 @@ class Card:
         self.allocations = [5, 5]
         self.processes = [SimpleNamespace(pid=1)]
         self.milliwatts = 250_000
-        self.asked: list[Any] = []
+        self.uuids: list[Any] = []
 
     def torch(self) -> Any:
         return SimpleNamespace(
@@ -249,7 +249,7 @@ class Card:
 
     def nvml(self) -> Any:
         def handle(uuid: Any) -> str:
-            self.asked.append(uuid)
+            self.uuids.append(uuid)
             return "handle"
 
         return SimpleNamespace(
@@ -290,7 +290,7 @@ def test_power_is_that_of_the_cards_in_use(card: Card, clock: Callable[[float], 
     clock(2.0)
     card.milliwatts = 100_000
     assert gpus.sample_power() == 100.0
-    assert card.asked == [b"GPU-card-1"] * 2
+    assert card.uuids == [b"GPU-card-1"] * 2
     assert gpus.spent() == {
         "gpu_seconds": 12.0,
         "gpu_peak_memory_bytes": 1001,
@@ -330,10 +330,10 @@ def test_a_short_stage_is_looked_at_once(card: Card, tmp_path: Path) -> None:
     with watched(Cost(tmp_path)) as cost:
         card.allocations[0] += 1
         time.sleep(0.02)  # less would be rounded to no energy
-    found = cost.record()
-    assert found["power_watts"] == 250.0
-    assert found["energy_joules"] > 0
-    assert found["gpu_hours"] > 0
+    record = cost.record()
+    assert record["power_watts"] == 250.0
+    assert record["energy_joules"] > 0
+    assert record["gpu_hours"] > 0
 
 
 def test_without_a_driver_the_reason_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,10 +364,10 @@ def test_a_real_card_tells_its_memory_and_its_power_or_why_not(tmp_path: Path) -
         for _ in range(200):
             square = (square @ square).clamp(max=1.0)
         torch.cuda.synchronize()
-    found = cost.record()
-    assert found["gpu_peak_memory_bytes"] >= square.numel() * square.element_size()
-    assert found["gpu_hours"] > 0
-    assert "energy_left_out" in found or 1 < found["power_watts"] < 5000
+    record = cost.record()
+    assert record["gpu_peak_memory_bytes"] >= square.numel() * square.element_size()
+    assert record["gpu_hours"] > 0
+    assert "energy_left_out" in record or 1 < record["power_watts"] < 5000
 
 
 def test_a_thread_watches_while_the_work_is_done(card: Card, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

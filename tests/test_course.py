@@ -29,16 +29,18 @@ from workplace import Workplace
 COMMON = ("judge/mean", "kl/base", "kl/start", "text/length", "text/ended")
 
 
-def rows_of(place: Workplace, run: dict[str, Any]) -> list[dict[str, Any]]:
-    folder = place.folder / "outputs/stages/judge_course" / run["stages"]["judge_course"]
+def rows_of(workplace: Workplace, run: dict[str, Any]) -> list[dict[str, Any]]:
+    folder = workplace.folder / "outputs/stages/judge_course" / run["stages"]["judge_course"]
     return list(read_jsonl(folder / "course.jsonl"))
 
 
-def check_last_state(place: Workplace, run: dict[str, Any]) -> None:
+def check_last_state(workplace: Workplace, run: dict[str, Any]) -> None:
     """On the prompts of the course, the last state has the numbers that evaluate has of the result."""
-    evaluated = read_jsonl(place.folder / "outputs/stages/evaluate" / run["stages"]["evaluate"] / "completions.jsonl")
+    evaluated = read_jsonl(
+        workplace.folder / "outputs/stages/evaluate" / run["stages"]["evaluate"] / "completions.jsonl"
+    )
     values = [row["values"] for row in list(evaluated)[:6] if row["sample"] == 0]
-    last = rows_of(place, run)[-1]
+    last = rows_of(workplace, run)[-1]
     assert sum(last["by_group"]["sizes"]) == len(values) == 6
     for name in COMMON:
         assert last[name] == pytest.approx(fmean(value[name] for value in values), rel=1e-4, abs=1e-6), name
@@ -47,33 +49,35 @@ def check_last_state(place: Workplace, run: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_the_states_of_a_training_are_judged_like_its_result(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     words: tuple[str, ...] = ("stages.dpo.save_every=3", "stages.dpo.learning_rate=1e-2", "stages.ppo.save_every=1")
     words += ("tracking=off", "dataset.share=[0,0.5]")  # the judge of the second rescoring learns the others
     sweep = ("-m", "method=base,dpo,sft+ppo", "sweep=states", *words)
-    assert place.run(*sweep).returncode == 0
-    assert place.stages("judge_course") == []
-    trained = {name: place.stages(name) for name in ("pretrain", "sft", "dpo", "ppo", "generate")}
+    assert workplace.run(*sweep).returncode == 0
+    assert workplace.stages("judge_course") == []
+    trained = {name: workplace.stages(name) for name in ("pretrain", "sft", "dpo", "ppo", "generate")}
 
     # a setting that comes later trains nothing, nor does another judge complete anything again
     later = ("stages.evaluate.course=true", "stages.course_samples.prompts=6")
-    assert place.command("rescore", "multirun_sweeps/states", *later).returncode == 0
-    assert {name: place.stages(name) for name in trained} == trained
-    samples = place.stages("course_samples")
-    runs = place.jobs("states-again")
+    assert workplace.command("rescore", "multirun_sweeps/states", *later).returncode == 0
+    assert {name: workplace.stages(name) for name in trained} == trained
+    samples = workplace.stages("course_samples")
+    runs = workplace.jobs("states-again")
     assert "judge_course" not in runs["base/1"]["stages"]
-    assert [row["step"] for row in rows_of(place, runs["dpo/1"])] == [0, 3, 4]  # of 4 steps
-    assert [row["step"] for row in rows_of(place, runs["sft+ppo/1"])] == [0, 1, 2]
+    assert [row["step"] for row in rows_of(workplace, runs["dpo/1"])] == [0, 3, 4]  # of 4 steps
+    assert [row["step"] for row in rows_of(workplace, runs["sft+ppo/1"])] == [0, 1, 2]
 
     another = ("scorer@judge=trained", "sweep=other")
-    assert place.command("rescore", "multirun_sweeps/states-again", *another).returncode == 0
-    assert {name: place.stages(name) for name in trained} == trained and place.stages("course_samples") == samples
+    assert workplace.command("rescore", "multirun_sweeps/states-again", *another).returncode == 0
+    assert {name: workplace.stages(name) for name in trained} == trained and workplace.stages(
+        "course_samples"
+    ) == samples
     for name in ("dpo/1", "sft+ppo/1"):
-        run = place.jobs("other")[name]
-        first, *_, last = rows_of(place, run)
+        run = workplace.jobs("other")[name]
+        first, *_, last = rows_of(workplace, run)
         assert first["kl/start"] == 0 and first["judge/mean"] != last["judge/mean"]
         assert (first["kl/base"] > 0) == (name == "sft+ppo/1")
-        check_last_state(place, run)
+        check_last_state(workplace, run)
     folder = tmp_path / "multirun_sweeps/other"
     assert (folder / "course.png").stat().st_size > 10_000 and 'alt="course"' in (folder / "report.html").read_text()
     assert len((folder / "course.md").read_text().split("\n\n")[0].splitlines()) == 2 + 6
@@ -152,8 +156,8 @@ def test_the_result_is_a_state_at_its_own_step(metrics: dict[str, Any], result: 
     for step in (2, 4, 10):
         (tmp_path / f"steps/{step}").mkdir(parents=True)
     write_json(tmp_path / "record.json", {"metrics": metrics})
-    kept = {step: tmp_path / f"steps/{step}" for step in (2, 4, 10)}
-    expected = {0: None} | {result: tmp_path} | kept
+    saved = {step: tmp_path / f"steps/{step}" for step in (2, 4, 10)}
+    expected = {0: None} | {result: tmp_path} | saved
     assert course.states(tmp_path) == expected and list(course.states(tmp_path)) == sorted(expected)
 
 

@@ -71,19 +71,19 @@ def test_every_row_is_kept_or_counted(name: str, written: Written) -> None:
     for split, examples in splits(name, written(name)).items():
         wrong = {reason: count for reason, count in examples.tally.dropped.items() if not reason.startswith("in ")}
         assert wrong == traps
-        assert examples.tally.kept == len(examples) > 0
+        assert examples.tally.remaining == len(examples) > 0
         assert examples.metrics()[f"data/{split}/kept"] == len(examples)
         assert sentences(examples.metrics()) == {split: str(examples.tally)}
 
 
 @pytest.mark.parametrize("name", hub_layout.NAMES)
 def test_no_group_lies_in_two_splits_and_no_row_is_lost(name: str, written: Written) -> None:
-    found = splits(name, written(name))
-    groups = {split: {example.group for example in examples} for split, examples in found.items()}
+    by_split = splits(name, written(name))
+    groups = {split: {example.group for example in examples} for split, examples in by_split.items()}
     assert not groups["train"] & groups["validation"] and not groups["train"] & groups["test"]
     assert not groups["validation"] & groups["test"]
     assert len(groups["validation"]) == 8
-    ids = [example.id for examples in found.values() for example in examples]
+    ids = [example.id for examples in by_split.values() for example in examples]
     assert len(set(ids)) == len(ids)
     whole = {"hh-rlhf": 48 + 16, "ultrafeedback": 48 + 16, "CulturalKaleidoscope": 64, "imdb": 48 + 16}
     assert len(ids) == whole[name]
@@ -173,9 +173,9 @@ def test_subsets_are_read_alone_or_together(written: Written) -> None:
     alone = {subset: splits("hh-rlhf", folder, f"dataset.subset={subset}") for subset in HH_SUBSETS}
     together = splits("hh-rlhf", folder, "dataset.subset=all")
     assert sorted(example.id for example in together["test"]) == sorted(
-        example.id for found in alone.values() for example in found["test"]
+        example.id for by_split in alone.values() for example in by_split["test"]
     )
-    assert together["train"].tally.read == sum(found["train"].tally.read for found in alone.values())
+    assert together["train"].tally.read == sum(by_split["train"].tally.read for by_split in alone.values())
     kinds = {example.id.rpartition("-test-")[0]: example.kind for example in together["test"]}
     assert kinds == {subset: "harmful" if subset == "harmless-base" else "helpful" for subset in HH_SUBSETS}
     assert [example.id for example in together["test"][:16]] != [
@@ -184,10 +184,14 @@ def test_subsets_are_read_alone_or_together(written: Written) -> None:
 
 
 def test_messages_become_plain_text(written: Written) -> None:
-    found = splits("ultrafeedback", written("ultrafeedback"))
-    several = by_id(Examples([*found["train"], *found["validation"]], found["train"].tally, "train"))["train-2"]
-    assert several.prompt.startswith("\n\nSystem: Be brief.\n\nHuman: Hello.\n\nAssistant: Hello!\n\nHuman: How would")
-    for example in found["train"]:
+    by_split = splits("ultrafeedback", written("ultrafeedback"))
+    conversation = by_id(Examples([*by_split["train"], *by_split["validation"]], by_split["train"].tally, "train"))[
+        "train-2"
+    ]
+    assert conversation.prompt.startswith(
+        "\n\nSystem: Be brief.\n\nHuman: Hello.\n\nAssistant: Hello!\n\nHuman: How would"
+    )
+    for example in by_split["train"]:
         assert example.prompt.endswith("?\n\nAssistant:") or example.prompt.endswith("\n\nAssistant:")
         assert all(
             example.completion(side)[:1] == " " != example.completion(side)[1:2] for side in ("chosen", "rejected")
@@ -246,9 +250,9 @@ def test_a_few_words_tell_where_the_first_tokens_end(tokenizer: Any) -> None:
     from prefsweep.data.datasets.imdb import first_ends
 
     texts = ["  A review, of a plain film. " * 9, "x" * 400, "an" + "?!" * 90 + " odd one", "été 日本 " * 40, "short"]
-    for text, places in zip(texts, first_ends(texts, tokenizer, 8), strict=True):
+    for text, ends in zip(texts, first_ends(texts, tokenizer, 8), strict=True):
         spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        assert places == [end for _, end in spans[:8]]
+        assert ends == [end for _, end in spans[:8]]
 
 
 def test_labelled_reviews_are_pairs_for_a_scorer(written: Written) -> None:
@@ -280,8 +284,8 @@ def test_no_label_is_read_where_a_policy_learns(written: Written, tmp_path: Path
         (tmp_path / "plain_text").mkdir(exist_ok=True)
         pyarrow.parquet.write_table(text_alone, tmp_path / "plain_text" / file.name)
     for split in SPLITS:
-        found = [load(configured("imdb", folder), split, tokenizer) for folder in (written("imdb"), tmp_path)]
-        assert found[0][:] == found[1][:]
+        loaded = [load(configured("imdb", folder), split, tokenizer) for folder in (written("imdb"), tmp_path)]
+        assert loaded[0][:] == loaded[1][:]
 
 
 # -------------------------------------------------------------------------------------------- a file of one's own
@@ -298,19 +302,19 @@ def test_a_file_of_ones_own_in_every_format(ending: str, tmp_path: Path) -> None
             writer.writerows(rows)
     else:
         (hub_layout.write_parquet if ending == "parquet" else hub_layout.write_jsonl)(path, rows)
-    found = splits("local", path, "dataset.test=2", "dataset.validation=3")
-    assert {split: len(examples) for split, examples in found.items()} == {"train": 7, "validation": 3, "test": 2}
-    assert {example.chosen for examples in found.values() for example in examples} == {' é,\n"yes"'}
-    assert {example.prompt for examples in found.values() for example in examples} == {row["prompt"] for row in rows}
+    by_split = splits("local", path, "dataset.test=2", "dataset.validation=3")
+    assert {split: len(examples) for split, examples in by_split.items()} == {"train": 7, "validation": 3, "test": 2}
+    assert {example.chosen for examples in by_split.values() for example in examples} == {' é,\n"yes"'}
+    assert {example.prompt for examples in by_split.values() for example in examples} == {row["prompt"] for row in rows}
 
 
 def test_prompts_alone_do_where_pairs_are_sampled(tmp_path: Path) -> None:
     hub_layout.write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Q{number}?"} for number in range(12)])
     sizes = ("dataset.test=2", "dataset.validation=3")
-    found = splits("local", tmp_path / "p.jsonl", *sizes, "dataset.pairs=generated")
-    assert {(example.chosen, example.rejected) for example in found["train"]} == {(None, None)}
+    by_split = splits("local", tmp_path / "p.jsonl", *sizes, "dataset.pairs=generated")
+    assert {(example.chosen, example.rejected) for example in by_split["train"]} == {(None, None)}
     with pytest.raises(UserError, match="has no chosen completion, which this method learns from"):
-        found["train"][0].completion("chosen")
+        by_split["train"][0].completion("chosen")
     with pytest.raises(UserError, match=r"p\.jsonl, line 1: .* set dataset\.pairs=generated"):
         splits("local", tmp_path / "p.jsonl", *sizes)
     ppo = [*hub_layout.words("local", tmp_path / "p.jsonl"), *sizes, "dataset.pairs=generated", "method=ppo"]
@@ -338,9 +342,9 @@ def test_a_file_of_single_completions_with_a_label(ending: str, tmp_path: Path) 
     else:
         (hub_layout.write_parquet if ending == "parquet" else hub_layout.write_jsonl)(path, rows)
     sizes = ("dataset.test=2", "dataset.validation=3")
-    found = splits("local", path, *sizes, "dataset.pairs=labelled")
-    assert {split: len(examples) for split, examples in found.items()} == {"train": 14, "validation": 6, "test": 4}
-    for example in (example for examples in found.values() for example in examples):
+    by_split = splits("local", path, *sizes, "dataset.pairs=labelled")
+    assert {split: len(examples) for split, examples in by_split.items()} == {"train": 14, "validation": 6, "test": 4}
+    for example in (example for examples in by_split.values() for example in examples):
         index = int((example.chosen or example.rejected or "").strip())
         assert example.prompt == example.group == f"Q{index // 2}?"
         assert (example.chosen is None, example.rejected is None) == (
@@ -382,12 +386,12 @@ finally:
 
 
 def test_a_run_parses_each_file_once(written: Written, tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     line = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), "method=sft+dpo", "debug=smoke", "model=gpt2-tiny"]
     done = subprocess.run(
         [sys.executable, "-c", COUNTING, *line, "runtime=cpu", "tracking=off", "runtime.threads=1"],
         cwd=tmp_path,
-        env={**os.environ, **place.environment},
+        env={**os.environ, **workplace.environment},
         capture_output=True,
         text=True,
         timeout=400,
@@ -449,9 +453,9 @@ def test_a_folder_may_be_laid_out_in_several_ways(shape: str, written: Written, 
             hub_layout.write_jsonl(folder / f"{part}.{ending if 'jsonl' in shape else 'jsonl'}", rows)
     if shape == "bare jsonl.gz":
         folder = folder.rename(tmp_path / "anything")
-    place = tmp_path if shape in ("jsonl", "csv", "parquet") else folder
+    source = tmp_path if shape in ("jsonl", "csv", "parquet") else folder
     expected = splits("hh-rlhf", theirs)
-    for split, examples in splits("hh-rlhf", place).items():
+    for split, examples in splits("hh-rlhf", source).items():
         texts = {(example.prompt, example.chosen, example.rejected) for example in examples}
         assert len(texts) == len(examples) == len(expected[split])
         if split == "test":
@@ -459,8 +463,8 @@ def test_a_folder_may_be_laid_out_in_several_ways(shape: str, written: Written, 
 
 
 def identity(name: str, folder: Path, *words: str) -> str:
-    said = [*hub_layout.words(name, folder), "method=sft", f"runtime.outputs={folder.parent / 'out'}", *words]
-    job = prepare(said, compose(said))
+    overrides = [*hub_layout.words(name, folder), "method=sft", f"runtime.outputs={folder.parent / 'out'}", *words]
+    job = prepare(overrides, compose(overrides))
     sent: Job = pickle.loads(pickle.dumps(job))  # as to the process of a job of a sweep
     return sent.plan.identity
 
@@ -499,31 +503,31 @@ BAD_LINES = [
 ]
 
 
-@pytest.mark.parametrize(("line", "said"), BAD_LINES)
-def test_a_bad_line_is_named_by_file_and_number(line: str, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("line", "message"), BAD_LINES)
+def test_a_bad_line_is_named_by_file_and_number(line: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "my.jsonl").write_text(f"{json.dumps(GOOD)}\n{line}\n")
     complaint = broken("local", tmp_path / "my.jsonl", "dataset.test=1")
-    assert complaint.startswith(f"{tmp_path / 'my.jsonl'}, line 2: ") and said in complaint
+    assert complaint.startswith(f"{tmp_path / 'my.jsonl'}, line 2: ") and message in complaint
 
 
 def test_files_that_are_no_such_files(tmp_path: Path) -> None:
-    def said(name: str, content: bytes) -> str:
+    def error(name: str, content: bytes) -> str:
         (tmp_path / name).write_bytes(content)
         return broken("local", tmp_path / name, "dataset.test=1").removeprefix(f"{tmp_path / name}")
 
-    assert said("empty.jsonl", b"") == ": holds no rows"
-    assert said("empty.csv", b"prompt,chosen,rejected\n") == ": holds no rows"
-    assert said("short.csv", b"prompt,chosen,rejected\na,b\n").startswith(", line 2: has not the 3 columns")
-    assert said("long.csv", b"prompt,chosen,rejected\na,b,c,d\n").startswith(", line 2: has not the 3 columns")
-    assert "cannot be read as .csv (unexpected end of data)" in said("open.csv", b'prompt,chosen,rejected\n"a,b,c\n')
-    assert said("latin.jsonl", b'{"prompt": "\xe9"}\n').startswith(", after line 0: is not utf-8")
-    assert said("cut.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-9]).startswith(", line 1: has neither")
-    assert said("not.jsonl.gz", b'{"prompt": "a"}\n').startswith(
+    assert error("empty.jsonl", b"") == ": holds no rows"
+    assert error("empty.csv", b"prompt,chosen,rejected\n") == ": holds no rows"
+    assert error("short.csv", b"prompt,chosen,rejected\na,b\n").startswith(", line 2: has not the 3 columns")
+    assert error("long.csv", b"prompt,chosen,rejected\na,b,c,d\n").startswith(", line 2: has not the 3 columns")
+    assert "cannot be read as .csv (unexpected end of data)" in error("open.csv", b'prompt,chosen,rejected\n"a,b,c\n')
+    assert error("latin.jsonl", b'{"prompt": "\xe9"}\n').startswith(", after line 0: is not utf-8")
+    assert error("cut.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-9]).startswith(", line 1: has neither")
+    assert error("not.jsonl.gz", b'{"prompt": "a"}\n').startswith(
         ", after line 0: cannot be read as .jsonl.gz (Not a gzipped"
     )
-    assert said("not.parquet", b"PAR1").startswith(", after row 0: cannot be read as .parquet (")
-    assert said("my.txt", b"a").startswith(": is of no known format; it must end in one of .jsonl.gz, .jsonl, .csv")
-    assert said("few.jsonl", f"{json.dumps(GOOD)}\n".encode()).startswith("dataset=local: has 1 prompts (kept 1 of 1)")
+    assert error("not.parquet", b"PAR1").startswith(", after row 0: cannot be read as .parquet (")
+    assert error("my.txt", b"a").startswith(": is of no known format; it must end in one of .jsonl.gz, .jsonl, .csv")
+    assert error("few.jsonl", f"{json.dumps(GOOD)}\n".encode()).startswith("dataset=local: has 1 prompts (kept 1 of 1)")
 
 
 def test_a_folder_that_lacks_a_file_or_has_two_in_its_place(written: Written, tmp_path: Path) -> None:
@@ -556,8 +560,10 @@ def test_rows_that_are_not_what_the_dataset_says(written: Written, tmp_path: Pat
     assert (
         "line 2: has no column More_Prefered (nearest: More_Liked); there are: Question, More_Liked, Less" in complaint
     )
-    found = broken("hh-rlhf", written("hh-rlhf"), "dataset.validation=48")
-    assert found.startswith("dataset.validation=48: leaves nothing to train on; train has 48 prompts (kept 48 of 53: ")
+    complaint = broken("hh-rlhf", written("hh-rlhf"), "dataset.validation=48")
+    assert complaint.startswith(
+        "dataset.validation=48: leaves nothing to train on; train has 48 prompts (kept 48 of 53: "
+    )
 
 
 BAD_ENDS = {
@@ -579,40 +585,40 @@ BAD_ENDS = {
 @pytest.mark.parametrize("kind", BAD_ENDS)
 def test_a_command_over_bad_data_ends_in_one_line_before_anything_is_built(kind: str, tmp_path: Path) -> None:
     """The base's answers and the judge read the test split alone, and would come first."""
-    end, said = BAD_ENDS[kind]
+    end, message = BAD_ENDS[kind]
     good = "".join(json.dumps(GOOD | {"prompt": f"Q{number}"}) + "\n" for number in range(0 if kind == "empty" else 40))
     (tmp_path / "my.jsonl").write_text(good + (end or ""))
     sizes = ("dataset.test=10", f"dataset.validation={30 if kind == 'few' else 10}")
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     method = ("method=sft", "dataset.pairs=generated") if kind == "prompts" else ("method=dpo",)
     small = ("debug=smoke", "tracking=off", "runtime=cpu")
-    done = place.command("dataset=local", "dataset.path=my.jsonl", *sizes, *method, *small)
+    done = workplace.command("dataset=local", "dataset.path=my.jsonl", *sizes, *method, *small)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert said in done.stderr and ("my" in done.stderr or kind == "few")
+    assert message in done.stderr and ("my" in done.stderr or kind == "few")
     assert "building" not in done.stdout and not list(tmp_path.glob("outputs/stages/*/*/record.json"))
-    assert place.single()["status"] == "failed"
+    assert workplace.single()["status"] == "failed"
 
 
 # --------------------------------------------------------------------------------------------- what a plan says of it
 
 
 def test_what_no_stage_has_read_is_read_and_told_first(written: Written, tmp_path: Path) -> None:
-    def told(*words: str) -> list[str]:
-        said = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), f"runtime.outputs={tmp_path}", *words]
-        job = prepare(said, compose(said))
+    def validate(*words: str) -> list[str]:
+        overrides = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), f"runtime.outputs={tmp_path}", *words]
+        job = prepare(overrides, compose(overrides))
         return list(dataset_summary.validate_datasets(job.plan.stages, store_of(job.config.runtime)))
 
-    assert told("method=base", "model=gpt2") == [
+    assert validate("method=base", "model=gpt2") == [
         "hh-rlhf: test kept 16 of 20: 1 prompts disagree, 2 empty completions, 1 equal completions"
     ]
-    (line,) = told("method=sft", "dataset.max_train_samples=9")
+    (line,) = validate("method=sft", "dataset.max_train_samples=9")
     assert line.startswith("hh-rlhf: train kept 9 of 53: ") and "; test kept 16 of 20: " in line
 
 
 def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tmp_path: Path) -> None:
-    said = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), "method=sft", f"runtime.outputs={tmp_path}"]
-    job = prepare(said, compose(said))
-    another = prepare([], compose([*said, "dataset.max_train_samples=9"]))
+    overrides = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), "method=sft", f"runtime.outputs={tmp_path}"]
+    job = prepare(overrides, compose(overrides))
+    another = prepare([], compose([*overrides, "dataset.max_train_samples=9"]))
     store = store_of(job.config.runtime)
     assert list(dataset_summary.lines(job.plan.stages, store)) == ["hh-rlhf: not read yet"]
     stages = {stage.role: stage for stage in job.plan.stages}

@@ -19,7 +19,7 @@ def model(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> Any
 
 
 def prompts(count: int) -> list[list[int]]:
-    return [[(7 * row + place) % 500 + 5 for place in range(1 + row % 6)] for row in range(count)]
+    return [[(7 * row + index) % 500 + 5 for index in range(1 + row % 6)] for row in range(count)]
 
 
 def test_tokens_are_drawn_with_their_probabilities() -> None:
@@ -60,7 +60,7 @@ def test_the_ends_of_the_interval_draw_real_tokens() -> None:
 def test_an_answer_does_not_depend_on_its_batch(model: Any) -> None:
     numbers = uniforms([f"{row}/0" for row in range(64)], 20, seed=0)
     together = sample(model, prompts(64), numbers, EOS, PAD, 1.0)
-    alone = [sample(model, [row], numbers[[place]], EOS, PAD, 1.0)[0] for place, row in enumerate(prompts(64))]
+    alone = [sample(model, [row], numbers[[index]], EOS, PAD, 1.0)[0] for index, row in enumerate(prompts(64))]
     assert together == alone
 
 

@@ -46,10 +46,10 @@ def test_bleu_1_is_clipped_precision_times_the_brevity_penalty() -> None:
 
 
 def test_rouge_1_and_l_by_hand() -> None:
-    (found,) = overlap.rouge(["the cat was found under the bed"], ["the cat was under the bed"])
-    assert found["text/rouge1"] == pytest.approx(2 * (6 / 7) * 1 / (6 / 7 + 1))
-    assert found["text/rougeL"] == pytest.approx(found["text/rouge1"])
-    assert found["text/rouge2"] == pytest.approx(2 * (4 / 6) * (4 / 5) / (4 / 6 + 4 / 5))
+    (scores,) = overlap.rouge(["the cat was found under the bed"], ["the cat was under the bed"])
+    assert scores["text/rouge1"] == pytest.approx(2 * (6 / 7) * 1 / (6 / 7 + 1))
+    assert scores["text/rougeL"] == pytest.approx(scores["text/rouge1"])
+    assert scores["text/rouge2"] == pytest.approx(2 * (4 / 6) * (4 / 5) / (4 / 6 + 4 / 5))
     assert overlap.rouge(["x"], [None]) == [{}]
 
 
@@ -63,10 +63,10 @@ def test_variety_by_hand() -> None:
 
 def test_a_run_measures_base_start_and_result_alike(tmp_path: Path) -> None:
     """Each metric again by numpy, rouge_score, sacrebleu and transformers, and by the run with that start as result."""
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     longer = ["stages.sft.max_steps=12", "stages.sft.learning_rate=3e-3", "scorer@judge=deberta-v3"]
-    assert place.run("-m", "method=sft,sft+dpo", *longer, "sweep=s", "tracking=off").returncode == 0
-    runs = place.jobs("s")
+    assert workplace.run("-m", "method=sft,sft+dpo", *longer, "sweep=s", "tracking=off").returncode == 0
+    runs = workplace.jobs("s")
     run, before = runs["sft+dpo/1"], runs["sft/1"]
     stages, metrics = tmp_path / "outputs/stages", run["metrics"]
     eos = load_tokenizer_of(run, stages).eos_token_id
@@ -165,13 +165,13 @@ def test_what_is_no_mean_has_values_whose_mean_it_is() -> None:
         }
         for number, (group, other) in enumerate(zip(groups, TEXTS * 134, strict=False))
     ]
-    found = text.metrics(rows)
-    assert found.metrics["text/bleu"] == pytest.approx(
+    result = text.metrics(rows)
+    assert result.metrics["text/bleu"] == pytest.approx(
         sacrebleu.corpus_bleu([row["completion"] for row in rows], [[row["chosen"] for row in rows]]).score
     )
-    assert [row["metric"] for row in found.by_group] == ["text/bleu", "text/bleu1"]
-    for row in found.by_group:
-        assert np.average(row["values"], weights=row["rows"]) == pytest.approx(found.metrics[row["metric"]])
+    assert [row["metric"] for row in result.by_group] == ["text/bleu", "text/bleu1"]
+    for row in result.by_group:
+        assert np.average(row["values"], weights=row["rows"]) == pytest.approx(result.metrics[row["metric"]])
 
 
 def test_a_median_of_few_levels_has_no_values_by_group() -> None:
@@ -210,8 +210,8 @@ def test_a_win_rate_is_over_all_draws_of_the_base_for_the_prompt() -> None:
     first, second = judged.values(ours, opponents, {}, {})
     assert (first["judge/win_rate"], first["judge/ties"]) == (2.5 / 4, 1 / 4)
     assert (second["judge/win_rate"], second["judge/ties"]) == (1.5 / 4, 1 / 4)
-    found = judged.metrics(ours, [row(0, 0.0)], [row(0, 0.0)], opponents, [{}] * 2, {}).metrics
-    assert found["judge/win_rate_length_controlled"] == pytest.approx((2.5 + 1.5 + 1) / (8 + 2))
+    metrics = judged.metrics(ours, [row(0, 0.0)], [row(0, 0.0)], opponents, [{}] * 2, {}).metrics
+    assert metrics["judge/win_rate_length_controlled"] == pytest.approx((2.5 + 1.5 + 1) / (8 + 2))
 
 
 def test_without_draws_it_is_against_the_completion_by_the_same_random_numbers() -> None:
@@ -224,12 +224,12 @@ def test_wins_ties_and_thresholds() -> None:
     base = [row(0, 0.0), row(1, -3.0), row(2, 5.0), row(3, -1.0)]
     pairs = {"p0": {"chosen": 2.0, "rejected": 0.0}, "p3": {"chosen": 0.0, "rejected": 0.0}}
     values = judged.values(ours, paired(base), pairs, {"harmful": -3.0, "helpful": -2.0})
-    found = means(values)
-    assert found["judge/win_rate"] == (1 + 0.5 + 0 + 1) / 4 and found["judge/ties"] == 0.25
-    assert found["judge/win_rate_chosen"] == (0 + 0.5) / 2 and found["judge/ties_chosen"] == 0.5
-    assert found["judge/hmr"] == 0.5, "a score at the threshold is not above it"
-    assert found["judge/hpr"] == 1.0
-    assert (found["judge/mean_harmful"], found["judge/mean_helpful"]) == (-1.0, -1.0)
+    metrics = means(values)
+    assert metrics["judge/win_rate"] == (1 + 0.5 + 0 + 1) / 4 and metrics["judge/ties"] == 0.25
+    assert metrics["judge/win_rate_chosen"] == (0 + 0.5) / 2 and metrics["judge/ties_chosen"] == 0.5
+    assert metrics["judge/hmr"] == 0.5, "a score at the threshold is not above it"
+    assert metrics["judge/hpr"] == 1.0
+    assert (metrics["judge/mean_harmful"], metrics["judge/mean_helpful"]) == (-1.0, -1.0)
     assert judged.metrics(ours, base, base, paired(base), values, {}).metrics["judge/cas"] == 0.75
 
 
@@ -262,21 +262,21 @@ def test_a_win_rate_that_is_all_length_is_none_at_equal_length() -> None:
     longer = [row(number, ours + 10 + rng.gauss(0, 5), ours + 10) for number, (ours, _) in enumerate(lengths)]
     rate = means(judged.values(longer, paired(base), {}, {}))["judge/win_rate"]
     assert rate > 0.65
-    found = judged.metrics(longer, base, base, paired(base), [{}] * 2000, {}).metrics
-    assert found["judge/win_rate_length_controlled"] == pytest.approx(0.5, abs=0.05)
-    assert "judge/win_rate_chosen_length_controlled" not in found
+    metrics = judged.metrics(longer, base, base, paired(base), [{}] * 2000, {}).metrics
+    assert metrics["judge/win_rate_length_controlled"] == pytest.approx(0.5, abs=0.05)
+    assert "judge/win_rate_chosen_length_controlled" not in metrics
     chosen = {
         row["id"]: {"chosen": row["scores"]["score"], "chosen_length": len(row["completion_tokens"])} for row in base
     }
     longer = [{**row, "completion": "." * len(row["completion_tokens"])} for row in longer]
-    found = judged.metrics(longer, base, base, paired(base), [{}] * 2000, chosen).metrics
-    assert found["judge/win_rate_chosen_length_controlled"] == pytest.approx(0.5, abs=0.05)
+    metrics = judged.metrics(longer, base, base, paired(base), [{}] * 2000, chosen).metrics
+    assert metrics["judge/win_rate_chosen_length_controlled"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_at_equal_lengths_it_is_the_win_rate() -> None:
     ours, base = [row(n, float(n % 4 > 0)) for n in range(400)], [row(n, 0.5) for n in range(400)]
-    found = judged.metrics(ours, base, base, paired(base), [{}] * 400, {}).metrics
-    assert found["judge/win_rate_length_controlled"] == pytest.approx(0.75, abs=0.002)
+    metrics = judged.metrics(ours, base, base, paired(base), [{}] * 400, {}).metrics
+    assert metrics["judge/win_rate_length_controlled"] == pytest.approx(0.75, abs=0.002)
 
 
 # --------------------------------------------------------------------------------------------------- the probabilities
@@ -305,10 +305,10 @@ def test_in_the_world_a_policys_kl_is_what_other_answers_of_it_say(policies: tup
     torch.manual_seed(0)
     sampled = []
     for prompt in prompts:
-        asked = torch.tensor([prompt] * each)
+        batch = torch.tensor([prompt] * each)
         out = policy.generate(
-            asked,
-            attention_mask=torch.ones_like(asked),
+            batch,
+            attention_mask=torch.ones_like(batch),
             do_sample=True,
             top_k=0,
             max_new_tokens=cap,
@@ -323,18 +323,18 @@ def test_in_the_world_a_policys_kl_is_what_other_answers_of_it_say(policies: tup
         ended = (completions.squeeze(-1) == eos).cumsum(-1)
         mask = (ended - (completions.squeeze(-1) == eos).long()) == 0
         sampled += (((ours - theirs).gather(-1, completions).squeeze(-1)) * mask).sum(-1).tolist()
-    uniform = decoding.uniforms([f"{place}/{number}" for place in range(6) for number in range(each)], cap, 3)
-    asked = [prompt for prompt in prompts for _ in range(each)]
-    drawn = decoding.sample(policy, asked, uniform, eos, pad, 1.0)
+    uniform = decoding.uniforms([f"{index}/{number}" for index in range(6) for number in range(each)], cap, 3)
+    repeated = [prompt for prompt in prompts for _ in range(each)]
+    drawn = decoding.sample(policy, repeated, uniform, eos, pad, 1.0)
     rows = [
         {"prompt_tokens": prompt, "completion_tokens": completion}
-        for prompt, completion in zip(asked, drawn, strict=True)
+        for prompt, completion in zip(repeated, drawn, strict=True)
     ]
-    said = divergence.values(policy, base, base, rows, divergence.Forward(pad, 64, "fp32"), True)
-    found = [row["kl/base"] for row in said]
-    errors = [np.std(column) / math.sqrt(len(column)) for column in (found, sampled)]
-    assert np.mean(found) == pytest.approx(np.mean(sampled), abs=4 * math.hypot(*errors))
-    assert np.mean(found) > 20 * errors[0] and errors[0] < errors[1] / 2
+    values = divergence.values(policy, base, base, rows, divergence.Forward(pad, 64, "fp32"), True)
+    kls = [row["kl/base"] for row in values]
+    errors = [np.std(column) / math.sqrt(len(column)) for column in (kls, sampled)]
+    assert np.mean(kls) == pytest.approx(np.mean(sampled), abs=4 * math.hypot(*errors))
+    assert np.mean(kls) > 20 * errors[0] and errors[0] < errors[1] / 2
 
 
 def test_coherence_is_the_bases_mean_surprise(policies: tuple[Any, Any, Any]) -> None:
@@ -342,9 +342,9 @@ def test_coherence_is_the_bases_mean_surprise(policies: tuple[Any, Any, Any]) ->
     rows = [{"prompt_tokens": [5, 6], "completion_tokens": [7, 8, 0]}, {"prompt_tokens": [9], "completion_tokens": [4]}]
     forward = divergence.Forward(0, 2, "fp32")
     for with_kl in (True, False):
-        said = divergence.values(policy, base, base, rows, forward, with_kl)
-        assert ("kl/base" in said[0]) == with_kl
-        for row, value in zip(rows, said, strict=True):
+        values = divergence.values(policy, base, base, rows, forward, with_kl)
+        assert ("kl/base" in values[0]) == with_kl
+        for row, value in zip(rows, values, strict=True):
             assert value["text/coherence"] == pytest.approx(surprise(base, row), abs=1e-5)
 
 
@@ -355,13 +355,13 @@ def test_the_dpo_loss_and_perplexity_of_test_pairs(policies: tuple[Any, Any, Any
     tokenizer = load_tokenizer(config.model, None)
     pairs = load(config.dataset, "test")[:6]
     forward = divergence.Forward(tokenizer.pad_token_id, 4, "fp32")
-    found = preference.metrics(policy, start, pairs, tokenizer, 96, None, forward, beta=0.3).metrics
+    metrics = preference.metrics(policy, start, pairs, tokenizer, 96, None, forward, beta=0.3).metrics
 
     def logprob(model: Any, prompt: str, completion: str) -> tuple[float, int]:
         head, tail = tokenizer(prompt)["input_ids"], [*tokenizer(completion)["input_ids"], tokenizer.eos_token_id]
         with torch.no_grad():
             logs = model(torch.tensor([head + tail])).logits.log_softmax(-1)[0, len(head) - 1 : -1]
-        return float(sum(logs[place, token] for place, token in enumerate(tail))), len(tail)
+        return float(sum(logs[index, token] for index, token in enumerate(tail))), len(tail)
 
     sides = {
         side: [[logprob(m, p.prompt, p.completion(side)) for p in pairs] for m in (policy, start)]
@@ -369,9 +369,11 @@ def test_the_dpo_loss_and_perplexity_of_test_pairs(policies: tuple[Any, Any, Any
     }
     gains = {side: [a[0] - b[0] for a, b in zip(*sides[side], strict=True)] for side in sides}
     margins = [a - b for a, b in zip(gains["chosen"], gains["rejected"], strict=True)]
-    assert found["preference/accuracy"] == sum((m > 0) + (m == 0) / 2 for m in margins) / 6
-    assert found["preference/margin"] == pytest.approx(sum(margins) / 6, abs=1e-4)
-    assert found["preference/loss"] == pytest.approx(sum(math.log1p(math.exp(-0.3 * m)) for m in margins) / 6, abs=1e-4)
+    assert metrics["preference/accuracy"] == sum((m > 0) + (m == 0) / 2 for m in margins) / 6
+    assert metrics["preference/margin"] == pytest.approx(sum(margins) / 6, abs=1e-4)
+    assert metrics["preference/loss"] == pytest.approx(
+        sum(math.log1p(math.exp(-0.3 * m)) for m in margins) / 6, abs=1e-4
+    )
     for side in sides:
         total, tokens = map(sum, zip(*sides[side][0], strict=True))
-        assert found[f"preference/perplexity_{side}"] == pytest.approx(math.exp(-total / tokens), rel=1e-4)
+        assert metrics[f"preference/perplexity_{side}"] == pytest.approx(math.exp(-total / tokens), rel=1e-4)

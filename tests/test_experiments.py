@@ -103,13 +103,13 @@ def test_it_is_planned_with_no_network(experiment: str, tmp_path: Path) -> None:
     assert not (tmp_path / "sockets.log").exists()
 
 
-def run(experiment: str, place: Workplace, *more: str) -> list[dict[str, Any]]:
-    folder = write_dataset(DATASETS[experiment], place.folder / "data")
-    done = place.command(f"experiment={experiment}", *SMALL, *words(DATASETS[experiment], folder)[1:], *more)
+def run(experiment: str, workplace: Workplace, *more: str) -> list[dict[str, Any]]:
+    folder = write_dataset(DATASETS[experiment], workplace.folder / "data")
+    done = workplace.command(f"experiment={experiment}", *SMALL, *words(DATASETS[experiment], folder)[1:], *more)
     assert done.returncode == 0, done.stdout + done.stderr
-    sweep = place.folder / "multirun_sweeps" / experiment
+    sweep = workplace.folder / "multirun_sweeps" / experiment
     assert (sweep / "table.md").is_file()
-    assert not place.sockets.exists(), "it asked the network"
+    assert not workplace.sockets.exists(), "it asked the network"
     return [json.loads(path.read_text()) for path in sorted(sweep.glob("*/run.json"))]
 
 
@@ -153,22 +153,22 @@ def test_the_defaults_are_those_that_are_documented() -> None:
 
 @pytest.mark.slow
 def test_the_demo_runs_at_smoke_size(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
-    assert place.run("experiment=demo", "tracking=off", "runtime.progress=false").returncode == 0
-    runs = place.jobs("demo")
+    workplace = Workplace(tmp_path)
+    assert workplace.run("experiment=demo", "tracking=off", "runtime.progress=false").returncode == 0
+    runs = workplace.jobs("demo")
     assert {name.partition("/")[0] for name in runs} == {"base", "sft", "dpo", "sft+dpo", "ppo"}
     assert {run["status"] for run in runs.values()} == {"finished"}
-    assert (tmp_path / "multirun_sweeps/demo/table.md").is_file() and not place.sockets.exists()
+    assert (tmp_path / "multirun_sweeps/demo/table.md").is_file() and not workplace.sockets.exists()
 
 
 @pytest.mark.slow
 def test_every_method_raises_the_true_reward_in_every_seed(tmp_path: Path) -> None:
     """At full size in the embedded world: half an hour on 2 cores."""
-    place, methods = Workplace(tmp_path), ("kto", "rloo", "grpo")
+    workplace, methods = Workplace(tmp_path), ("kto", "rloo", "grpo")
     words = ("method=base,kto,rloo,grpo", "stages.evaluate.frontier=false", "tracking=off", "runtime.progress=false")
-    assert place.run("experiment=methods", *words).returncode == 0
+    assert workplace.run("experiment=methods", *words).returncode == 0
     scores: dict[str, list[float]] = {}
-    for run in place.jobs("methods").values():
+    for run in workplace.jobs("methods").values():
         scores.setdefault(run["config"]["method"]["name"], []).append(run["metrics"]["judge/mean"])
     (base,) = scores["base"]
     for method in methods:

@@ -27,7 +27,7 @@ WHEEL = "toy_words-1.0-py3-none-any.whl"
 @contextmanager
 def package_index(breaks_after: int | None = None, ranges: bool = True) -> Iterator[tuple[str, list[str | None]]]:
     """Its address, and the range of each request for the file; a reply ends after `breaks_after` bytes."""
-    asked: list[str | None] = []
+    requests: list[str | None] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -36,7 +36,7 @@ def package_index(breaks_after: int | None = None, ranges: bool = True) -> Itera
             if self.path != f"/files/{WHEEL}":
                 return self.reply(404, b"")
             wanted = self.headers.get("Range")
-            asked.append(wanted)
+            requests.append(wanted)
             start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and ranges else 0
             self.reply(206 if wanted and ranges else 200, CONTENT[start:], breaks_after)
 
@@ -52,7 +52,7 @@ def package_index(breaks_after: int | None = None, ranges: bool = True) -> Itera
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/simple", asked
+        yield f"http://127.0.0.1:{server.server_port}/simple", requests
     finally:
         server.shutdown()
         server.server_close()
@@ -64,18 +64,18 @@ def fetch(address: str, path: Path, monkeypatch: pytest.MonkeyPatch, sha256: str
 
 
 def test_a_broken_download_goes_on_where_it_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with package_index(breaks_after=200_000) as (address, asked):
+    with package_index(breaks_after=200_000) as (address, requests):
         fetch(address, tmp_path / WHEEL, monkeypatch)
-    assert asked == [None, "bytes=200000-", "bytes=400000-"]
+    assert requests == [None, "bytes=200000-", "bytes=400000-"]
     assert (tmp_path / WHEEL).read_bytes() == CONTENT
     assert [file.name for file in tmp_path.iterdir()] == [WHEEL]
 
 
 def test_what_a_killed_download_left_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"{WHEEL}.part").write_bytes(CONTENT[:1234])
-    with package_index() as (address, asked):
+    with package_index() as (address, requests):
         fetch(address, tmp_path / WHEEL, monkeypatch)
-    assert asked == ["bytes=1234-"]
+    assert requests == ["bytes=1234-"]
     assert (tmp_path / WHEEL).read_bytes() == CONTENT
 
 

@@ -37,8 +37,8 @@ def drawn(figure: Figure | None) -> Figure:
 
 
 def panel(figure: Figure, title: str) -> Any:
-    (found,) = (axes for axes in figure.axes if axes.get_title(loc="left") == title)
-    return found
+    (match,) = (axes for axes in figure.axes if axes.get_title(loc="left") == title)
+    return match
 
 
 def lines(axes: Any) -> list[tuple[list[float], list[float], str, str]]:
@@ -181,4 +181,4 @@ def test_the_colours_of_two_rows_differ_for_everybody(kind: str) -> None:
 
 
 def test_in_black_and_white_print_shapes_tell_rows_apart() -> None:
-    assert len({style.marker(place) for place in range(6)}) == 6
+    assert len({style.marker(index) for index in range(6)}) == 6

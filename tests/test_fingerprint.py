@@ -27,7 +27,7 @@ class Inner:
 @dataclass
 class Outer:
     rate: float = config_field()
-    several: list[float] = config_field()
+    values: list[float] = config_field()
     named: dict[str, float] | None = config_field()
     inner: Inner = field(default_factory=Inner)
 
@@ -78,7 +78,7 @@ def test_minus_zero_equals_zero() -> None:
 
 def test_every_field_counts() -> None:
     start = Outer(1.0, [2.0], {"a": 3.0}, Inner(4.0))
-    other = {"rate": 0.0, "several": [0.0], "named": None, "inner": Inner(0.0)}
+    other = {"rate": 0.0, "values": [0.0], "named": None, "inner": Inner(0.0)}
     assert len({named(start), *(named(replace(start, **{name: value})) for name, value in other.items())}) == 5
 
 

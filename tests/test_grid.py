@@ -36,15 +36,15 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     return expanded
 
 
-def said(job: Job) -> tuple[str, int, float | None]:
+def summary(job: Job) -> tuple[str, int, float | None]:
     """Method, seed, and beta where the job runs DPO."""
     beta = job.config.stages.dpo.beta if "dpo" in job.plan.used else None
     return job.config.method.name, job.config.seed, beta
 
 
 def identities(grid: Grid, role: str) -> dict[tuple[str, int], str]:
-    found = ((job, stage) for job in grid.jobs for stage in job.plan.stages if stage.role == role)
-    return {(job.config.method.name, job.config.seed): stage.identity for job, stage in found}
+    stages = ((job, stage) for job in grid.jobs for stage in job.plan.stages if stage.role == role)
+    return {(job.config.method.name, job.config.seed): stage.identity for job, stage in stages}
 
 
 # ---------------------------------------------------------------------------------------- several values on the line
@@ -52,7 +52,7 @@ def identities(grid: Grid, role: str) -> dict[tuple[str, int], str]:
 
 def test_a_key_of_a_stage_multiplies_only_the_jobs_that_run_it(sweep: Sweep) -> None:
     grid = sweep("method=sft,dpo", "stages.dpo.beta=.1,.25")
-    assert [said(job) for job in grid.jobs] == [("sft", 1, None), ("dpo", 1, 0.1), ("dpo", 1, 0.25)]
+    assert [summary(job) for job in grid.jobs] == [("sft", 1, None), ("dpo", 1, 0.1), ("dpo", 1, 0.25)]
 
 
 def test_each_override_is_parsed_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,11 +111,11 @@ def test_every_job_has_a_name_of_its_own(sweep: Sweep) -> None:
 
 
 def test_hydras_own_words_for_several_values_are_understood(sweep: Sweep) -> None:
-    assert [said(job) for job in sweep("method=glob(*dpo)", "stages.dpo.beta=.5").jobs] == [
+    assert [summary(job) for job in sweep("method=glob(*dpo)", "stages.dpo.beta=.5").jobs] == [
         ("dpo", 1, 0.5),
         ("sft+dpo", 1, 0.5),
     ]
-    assert {said(job)[0] for job in sweep("method=glob(*)").jobs} >= {"base", "sft", "dpo", "sft+dpo"}
+    assert {summary(job)[0] for job in sweep("method=glob(*)").jobs} >= {"base", "sft", "dpo", "sft+dpo"}
     assert [job.config.seed for job in sweep("seed=choice(4,2)", "method=sft").jobs] == [4, 2]
     with pytest.raises(UserError, match=r"^seed=interval\(1,2\): "):
         sweep("seed=interval(1,2)")
@@ -139,27 +139,31 @@ ALL = [("sft", 1, None), ("sft", 2, None), ("dpo", 1, 0.1), ("dpo", 1, 0.25)]
 def test_a_grid_is_the_union_of_its_blocks_and_a_block_the_product_of_its_keys(sweep: Sweep) -> None:
     grid = sweep("experiment=mine", multirun=False, mine=BLOCKS)
     assert grid.is_sweep
-    assert [said(job) for job in grid.jobs] == ALL
+    assert [summary(job) for job in grid.jobs] == ALL
 
 
 def test_the_command_line_wins_over_the_grid(sweep: Sweep) -> None:
-    found = [said(job) for job in sweep("experiment=mine", "seed=7", multirun=False, mine=BLOCKS).jobs]
-    assert found == [("sft", 7, None), ("dpo", 7, 0.1), ("dpo", 7, 0.25)]
+    summaries = [summary(job) for job in sweep("experiment=mine", "seed=7", multirun=False, mine=BLOCKS).jobs]
+    assert summaries == [("sft", 7, None), ("dpo", 7, 0.1), ("dpo", 7, 0.25)]
 
 
 def test_the_command_line_multiplies_the_grid(sweep: Sweep) -> None:
     grid = sweep("experiment=mine", "stages.sft.epochs=1,2", mine=BLOCKS)
-    assert [said(job) for job in grid.jobs] == [*ALL, *ALL[:2]]
+    assert [summary(job) for job in grid.jobs] == [*ALL, *ALL[:2]]
 
 
 def test_a_job_that_two_blocks_have_is_one(sweep: Sweep) -> None:
     blocks = "[{method: [sft], seed: [1, 2]}, {method: sft, seed: [2, 3], stages.sft.max_steps: [null]}]"
-    assert [said(job)[:2] for job in sweep("experiment=mine", mine=blocks).jobs] == [("sft", 1), ("sft", 2), ("sft", 3)]
+    assert [summary(job)[:2] for job in sweep("experiment=mine", mine=blocks).jobs] == [
+        ("sft", 1),
+        ("sft", 2),
+        ("sft", 3),
+    ]
 
 
 def test_experiments_swept_over_keep_each_its_own_grid(sweep: Sweep) -> None:
     grid = sweep("experiment=one,two", one="[{method: [sft], seed: [5, 6]}]", two="[{method: [dpo], seed: [7]}]")
-    assert [said(job)[:2] for job in grid.jobs] == [("sft", 5), ("sft", 6), ("dpo", 7)]
+    assert [summary(job)[:2] for job in grid.jobs] == [("sft", 5), ("sft", 6), ("dpo", 7)]
 
 
 def test_a_grid_may_hold_lists_and_null_as_values(sweep: Sweep) -> None:
@@ -182,8 +186,8 @@ def test_a_value_of_a_file_comes_back_from_the_command_line_as_it_was(value: Any
     with composing():
         (override,) = parse([f"key={format_value(value)}"])
     assert not override.is_sweep_override()
-    found = plain(override.value())
-    assert (found, type(found)) == (value, type(value))
+    parsed = plain(override.value())
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
 def plain(value: Any) -> Any:

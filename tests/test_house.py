@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def imported(source: str, known: set[str]) -> Iterator[str]:
 
 def parts() -> dict[str, list[Path]]:
     """`pipeline` → its files, `config` → config.py."""
-    found = {path.stem: [path] if path.suffix == ".py" else sorted(path.rglob("*.py")) for path in PACKAGE.iterdir()}
-    return {name: files for name, files in found.items() if files and not name.startswith("__")}
+    modules = {path.stem: [path] if path.suffix == ".py" else sorted(path.rglob("*.py")) for path in PACKAGE.iterdir()}
+    return {name: files for name, files in modules.items() if files and not name.startswith("__")}
 
 
 def imports_of(part: str) -> set[str]:
@@ -102,7 +103,7 @@ def read_tree(readme: str) -> dict[Path, str]:
     """The block after `## The tree`: a line is a path under the less indented one above it, then free text."""
     block = re.search(r"^## The tree\n+```\w*\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
     assert block, "README.md needs a fenced block right after the heading `## The tree`"
-    found: dict[Path, str] = {}
+    entries: dict[Path, str] = {}
     above: list[tuple[int, Path]] = []
     for line in filter(str.strip, block[1].splitlines()):
         word, _, text = line.strip().partition(" ")
@@ -110,8 +111,8 @@ def read_tree(readme: str) -> dict[Path, str]:
         above = [(depth, path) for depth, path in above if depth < indent]
         path = (above[-1][1] if above else Path()) / word
         above.append((indent, path))
-        found[path] = text.strip()
-    return found
+        entries[path] = text.strip()
+    return entries
 
 
 def must_be_listed(files: list[Path]) -> set[Path]:
@@ -126,11 +127,11 @@ def must_be_listed(files: list[Path]) -> set[Path]:
 
 def choices(files: list[Path]) -> dict[Path, set[str]]:
     """conf/<group> → the names of its choices."""
-    found: dict[Path, set[str]] = {}
+    names_by_group: dict[Path, set[str]] = {}
     for file in files:
         if file.parts[0] == "conf" and len(file.parts) == 3 and not file.stem.startswith("_"):
-            found.setdefault(file.parent, set()).add(file.stem)
-    return found
+            names_by_group.setdefault(file.parent, set()).add(file.stem)
+    return names_by_group
 
 
 def test_the_readmes_tree_is_the_tree_on_disk() -> None:
@@ -184,17 +185,35 @@ def test_a_tree_reads_as_it_is_indented() -> None:
 
 # ---------------------------------------------------------------------------------------------------------- the text
 
+# Words that say what was done with a thing and not what it is: none of them names anything.
+DIALECT = {"said", "told", "found", "place", "places", "kept", "several", "asked"}
+
 # The places and papers in which this was written mean nothing to who reads it. (Written so as not to find themselves.)
 FOREIGN = re.compile(r"\bissue[ ]#?\d|\bsittin[g]s?\b|/wor[k]/|/tmp/[w]\b", flags=re.IGNORECASE)
 
 
 def test_the_text_speaks_of_the_project_alone() -> None:
-    found = []
+    hits = []
     for file in known_to_git():
         content = (ROOT / file).read_bytes()
         if b"\0" not in content:
-            found += [f"{file}: {hit[0]}" for hit in FOREIGN.finditer(content.decode(errors="replace"))]
-    assert not found
+            hits += [f"{file}: {hit[0]}" for hit in FOREIGN.finditer(content.decode(errors="replace"))]
+    assert not hits
+
+
+def test_names_say_what_a_thing_is() -> None:
+    """No identifier of the code is one of the words that would fit anything."""
+    hits = []
+    for file in known_to_git():
+        if file.suffix == ".py":
+            with tokenize.open(ROOT / file) as source:
+                tokens = list(tokenize.generate_tokens(source.readline))
+            hits += [
+                f"{file}:{token.start[0]}: {token.string}"
+                for token in tokens
+                if token.type == tokenize.NAME and token.string.lower() in DIALECT
+            ]
+    assert not hits
 
 
 @pytest.mark.parametrize(
@@ -275,7 +294,7 @@ def conditions(source: str) -> Iterator[str]:
 
 def test_no_code_asks_whether_it_is_a_smoke_run() -> None:
     for file in sorted((ROOT / "src").rglob("*.py")):
-        assert [said for said in conditions(file.read_text()) if "smoke" in said.lower()] == [], file
+        assert [condition for condition in conditions(file.read_text()) if "smoke" in condition.lower()] == [], file
 
 
 def test_the_search_for_conditions_sees_all_of_them() -> None:

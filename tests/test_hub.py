@@ -49,13 +49,13 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_an_unknown_commit_is_asked_for_once_and_kept(datasets: dict[str, Path], tmp_path: Path) -> None:
     words = ("dataset=CulturalKaleidoscope", "dataset.validation=8", "dataset.test=8")
-    with hub(datasets) as (address, asked):
+    with hub(datasets) as (address, requests):
         first = use(tmp_path, address, *words)
         assert first[1:] == [commit(CULTURAL), "16"]
         assert json.loads((tmp_path / "outputs/hub-commits.json").read_text()) == {CULTURAL: commit(CULTURAL)}
-        fetched = len(asked)
+        fetched = len(requests)
         assert use(tmp_path, address, *words) == first
-        assert [path for path in asked[fetched:] if "datasets" in path] == []
+        assert [path for path in requests[fetched:] if "datasets" in path] == []
     assert use(tmp_path, address, *words) == first  # the hub is gone
     (tmp_path / "outputs/hub-commits.json").unlink()
     (refs := tmp_path / "cache/hub" / f"datasets--{CULTURAL.replace('/', '--')}" / "refs").mkdir()
@@ -67,42 +67,44 @@ def test_an_unknown_commit_is_asked_for_once_and_kept(datasets: dict[str, Path],
 
 def test_another_repository_is_not_read_at_the_pinned_ones_commit(datasets: dict[str, Path], tmp_path: Path) -> None:
     words = ("dataset=ultrafeedback", f"dataset.id={BARRA}", "dataset.validation=8")
-    with hub(datasets) as (address, asked):
-        found = use(tmp_path, address, *words)
-        assert found[1:] == [commit(BARRA), "16"]
-        assert not [path for path in asked if "3949bf" in path]
+    with hub(datasets) as (address, requests):
+        printed = use(tmp_path, address, *words)
+        assert printed[1:] == [commit(BARRA), "16"]
+        assert not [path for path in requests if "3949bf" in path]
         pinned = use(tmp_path, address, *words, f"dataset.revision={commit(BARRA)}")
-        assert pinned == found
+        assert pinned == printed
         assert "has no such commit" in " ".join(use(tmp_path, address, *words, "dataset.revision=" + "0" * 40))
 
 
 def test_only_the_files_that_are_read_are_fetched(tmp_path: Path) -> None:
     written = hub_layout.write_dataset("hh-rlhf", tmp_path / "hh")
-    with hub({"my/hh": written}) as (address, asked):
+    with hub({"my/hh": written}) as (address, requests):
         use(tmp_path, address, "dataset=hh-rlhf", "dataset.id=my/hh", "dataset.validation=8")
-    fetched = {path.partition(commit("my/hh") + "/")[2] for path in asked if "/resolve/" in path}
+    fetched = {path.partition(commit("my/hh") + "/")[2] for path in requests if "/resolve/" in path}
     assert fetched == {"harmless-base/train.jsonl.gz", "harmless-base/test.jsonl.gz"}
 
 
 def test_what_the_hub_refuses_is_one_line(datasets: dict[str, Path], tmp_path: Path) -> None:
     with hub(datasets, gated=(CULTURAL,)) as (address, _):
-        said = " ".join(use(tmp_path, address, "dataset=CulturalKaleidoscope"))
-        assert said.startswith(f"{CULTURAL}: is gated; accept its conditions at https://huggingface.co/datasets/")
-        said = " ".join(use(tmp_path, address, "dataset=imdb", "dataset.id=no/such"))
-        assert said.startswith("dataset.id=no/such: the hub has no such dataset")
+        message = " ".join(use(tmp_path, address, "dataset=CulturalKaleidoscope"))
+        assert message.startswith(f"{CULTURAL}: is gated; accept its conditions at https://huggingface.co/datasets/")
+        message = " ".join(use(tmp_path, address, "dataset=imdb", "dataset.id=no/such"))
+        assert message.startswith("dataset.id=no/such: the hub has no such dataset")
 
 
 def test_without_network_one_line_says_how_to_get_it(tmp_path: Path) -> None:
-    place, nobody = Workplace(tmp_path), "http://127.0.0.1:9"
-    done = place.command("dataset=CulturalKaleidoscope", "method=base", "tracking=off", HF_HOME=str(tmp_path / "empty"))
+    workplace, nobody = Workplace(tmp_path), "http://127.0.0.1:9"
+    done = workplace.command(
+        "dataset=CulturalKaleidoscope", "method=base", "tracking=off", HF_HOME=str(tmp_path / "empty")
+    )
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"prefsweep: {CULTURAL}: not in the local cache and the hub cannot be reached")
     assert f"`hf download --repo-type dataset {CULTURAL}`" in line and "dataset.path=FOLDER" in line
     assert not (tmp_path / "outputs").exists()  # no commit, so no identity, so no run
-    said = " ".join(use(tmp_path, nobody, "dataset=hh-rlhf"))
-    assert said.startswith("Anthropic/hh-rlhf: not in the local cache")
-    assert "`hf download --repo-type dataset Anthropic/hh-rlhf --revision 09be8c5" in said
-    asleep = place.command("dataset=CulturalKaleidoscope", "runtime.dry_run=true", HF_HOME=str(tmp_path / "empty"))
+    message = " ".join(use(tmp_path, nobody, "dataset=hh-rlhf"))
+    assert message.startswith("Anthropic/hh-rlhf: not in the local cache")
+    assert "`hf download --repo-type dataset Anthropic/hh-rlhf --revision 09be8c5" in message
+    asleep = workplace.command("dataset=CulturalKaleidoscope", "runtime.dry_run=true", HF_HOME=str(tmp_path / "empty"))
     assert asleep.returncode == 0
     assert "CulturalKaleidoscope: not read yet; not pinned: its commit is looked up at first use" in asleep.stdout

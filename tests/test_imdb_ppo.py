@@ -30,12 +30,12 @@ def test_it_is_the_recipe() -> None:
 
 @pytest.mark.experiment
 def test_it_runs_and_shows_answers_before_and_after(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     imdb = write_dataset("imdb", tmp_path / "imdb")
     small = ("debug=smoke", "runtime=cpu", "runtime.threads=1", f"dataset.path={imdb}", "dataset.validation=8")
-    done = place.command("experiment=gpt2-imdb-ppo", "grid=[{seed: [1]}]", "stages.ppo.learning_rate=.01", *small)
+    done = workplace.command("experiment=gpt2-imdb-ppo", "grid=[{seed: [1]}]", "stages.ppo.learning_rate=.01", *small)
     assert done.returncode == 0, done.stderr
-    (run,) = place.jobs("gpt2-imdb-ppo").values()
+    (run,) = workplace.jobs("gpt2-imdb-ppo").values()
     (folder,) = (path.parent for path in (tmp_path / "multirun_sweeps/gpt2-imdb-ppo").glob("*/run.json"))
     assert "TRL's notebook" in (folder.parent / "table.csv").read_text()
     with (folder / "before_after.csv").open() as file:
@@ -48,7 +48,7 @@ def test_it_runs_and_shows_answers_before_and_after(tmp_path: Path) -> None:
     assert any(row["before"] != row["after"] for row in rows)
     shown = (folder / "before_after.md").read_text()
     assert f"| **median of 8** |  | {statistics.median(before):.3f}".replace("-", "−") in shown
-    history = (place.stages("ppo")[0] / "history.jsonl").read_text().splitlines()
+    history = (workplace.stages("ppo")[0] / "history.jsonl").read_text().splitlines()
     assert json.loads(history[0])["ratio/first"] == 1
 
 

@@ -49,8 +49,8 @@ def test_shares_hold_each_question_once(composed: Callable[..., Any]) -> None:
 
 def test_a_trained_judge_learns_its_share_alone(config: Any, new_context: Any, tmp_path: Path) -> None:
     made = config("stages.judge_model.batch_size=1", "stages.judge_model.max_steps=null")
-    kept = load(replace(made.dataset, share=[0.5, 1.0]), "train")
-    assert run(made, tmp_path / "trained", new_context())["steps"] == len(kept) < 48
+    rows = load(replace(made.dataset, share=[0.5, 1.0]), "train")
+    assert run(made, tmp_path / "trained", new_context())["steps"] == len(rows) < 48
 
 
 def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatch: Any) -> None:
@@ -73,8 +73,8 @@ def test_a_killed_scoring_goes_on_from_where_it_was(new_context: Any, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         judging.measures(scorer, [""] * 7, completions, [True] * 7, "completions", new_context())
     scorer.read.append("whole")
-    found = judging.measures(scorer, [""] * 7, completions, [True] * 7, "completions", new_context())
-    assert found == {"score": [float(number) for number in range(7)], "truncated": [0.0] * 7}
+    scores = judging.measures(scorer, [""] * 7, completions, [True] * 7, "completions", new_context())
+    assert scores == {"score": [float(number) for number in range(7)], "truncated": [0.0] * 7}
     assert scorer.read == [*completions[:4], "whole", *completions[4:]]
 
 
@@ -92,9 +92,9 @@ def test_the_answers_are_scored_by_the_judge_of_the_run(config: Any, new_context
         context=new_context("scoring"),
         **given,
     )
-    found = [row["scores"]["score"] for row in list(read_jsonl(tmp_path / "scored" / SAMPLES))]
+    scores = [row["scores"]["score"] for row in list(read_jsonl(tmp_path / "scored" / SAMPLES))]
     scorer = load_scorer(made.judge, torch.device("cpu"), tmp_path / "trained")
-    assert found == scorer.score(["The plot"] * 2, [" was witty.", " was dull."])["score"]
+    assert scores == scorer.score(["The plot"] * 2, [" was witty.", " was dull."])["score"]
 
 
 def identities(made: Any) -> dict[str, str]:

@@ -136,8 +136,8 @@ def test_the_metrics_do_not_depend_on_what_fits_in_memory(config: Any, new_conte
         trainer.training_step(trainer.model, batch_of(trainer))
         steps.append({name: mean for name, [mean] in trainer._metrics["train"].items()})
     assert {"rewards/margins", "rewards/margins_nats", "entropy", "logits/rejected"} <= steps[0].keys()
-    for found in (validations, steps):
-        assert found[1] == pytest.approx(found[0], rel=1e-6) == found[2]
+    for metrics in (validations, steps):
+        assert metrics[1] == pytest.approx(metrics[0], rel=1e-6) == metrics[2]
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -200,17 +200,17 @@ def test_tokens_and_labels_are_counted(config: Any, new_context: Any, tmp_path: 
 
 
 def test_the_validation_does_not_depend_on_the_memory(config: Any, new_context: Any, tmp_path: Path) -> None:
-    found = [
+    metrics = [
         run(config("max_steps=2"), tmp_path / str(size), new_context(str(size), forward_batch=size, micro_batch=8))
         for size in (2, 64)
     ]
-    for name, value in found[0].items():
-        assert found[1][name] == pytest.approx(value, abs=1e-4), name
+    for name, value in metrics[0].items():
+        assert metrics[1][name] == pytest.approx(value, abs=1e-4), name
 
 
 def test_it_is_a_method(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
-    assert place.run("method=kto", "tracking=off").returncode == 0
-    metrics = place.single()["metrics"]
+    workplace = Workplace(tmp_path)
+    assert workplace.run("method=kto", "tracking=off").returncode == 0
+    metrics = workplace.single()["metrics"]
     assert {"judge/win_rate", "kl/base", "preference/accuracy"} <= metrics.keys()
-    assert len(place.stages("kto")) == 1 and not place.stages("reference_logps")
+    assert len(workplace.stages("kto")) == 1 and not workplace.stages("reference_logps")

@@ -73,12 +73,12 @@ def test_a_judge_of_questions_that_others_learn_is_refused(method: str, plan_wit
 
 
 def test_dpo_and_the_reward_of_ppo_learn_equally_many_labels(plan_with: Callable[..., Any], tmp_path: Path) -> None:
-    place, words = Workplace(tmp_path), hub_layout.words("CulturalKaleidoscope", tmp_path / "cultural")
+    workplace, words = Workplace(tmp_path), hub_layout.words("CulturalKaleidoscope", tmp_path / "cultural")
     small = ("debug=smoke", "runtime=cpu", "runtime.threads=1", "tracking=off", "stages.reward_model.max_steps=null")
-    done = place.command("-m", *words, "method=dpo,ppo", "sweep=both", *small, "stages.dpo.max_steps=null")
+    done = workplace.command("-m", *words, "method=dpo,ppo", "sweep=both", *small, "stages.dpo.max_steps=null")
     assert done.returncode == 0, done.stderr
     rows = next(len(rows_of(stage)) for stage in plan_with("method=dpo").plan.stages if stage.name == "dpo")
-    assert {run["cost"]["method"]["labels"] for run in place.jobs("both").values()} == {rows}
+    assert {run["cost"]["method"]["labels"] for run in workplace.jobs("both").values()} == {rows}
 
 
 def test_the_rows_of_both_shares_are_told(plan_with: Callable[..., Any]) -> None:

@@ -23,7 +23,7 @@ def with_trls_head(folder: Path) -> Any:
     return model
 
 
-def asked(model: Any, precision: str = "fp32") -> Any:
+def fused_forward(model: Any, precision: str = "fp32") -> Any:
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         return model(input_ids=IDS, attention_mask=(IDS != 1).long(), labels=LABELS, fused_lm_head=True)
 
@@ -41,11 +41,11 @@ def test_every_field_and_every_gradient_is_that_of_trls_head(
 ) -> None:
     monkeypatch.setattr(learned_head, "PIECE", piece)
     model = with_trls_head(model_folders[name])
-    theirs = asked(model)
+    theirs = fused_forward(model)
     their_gradients = gradients(model, theirs.log_probs.pow(2).mean())
     learned_head.replace_fused_head(model)
     use_direct_gradients(model)
-    ours = asked(model)
+    ours = fused_forward(model)
     for field in (*FIELDS, "loss", "label_mask"):
         torch.testing.assert_close(getattr(ours, field), getattr(theirs, field), atol=1e-6, rtol=1e-6)
     for parameter, gradient in gradients(model, ours.log_probs.pow(2).mean()).items():
@@ -54,9 +54,9 @@ def test_every_field_and_every_gradient_is_that_of_trls_head(
 
 def test_bf16_agrees_within_its_own_precision(model_folders: dict[str, Path]) -> None:
     model = with_trls_head(model_folders["gpt2"])
-    theirs = asked(model, "bf16")
+    theirs = fused_forward(model, "bf16")
     learned_head.replace_fused_head(model)
-    assert asked(model, "bf16").loss.item() == pytest.approx(theirs.loss.item(), rel=2**-8)
+    assert fused_forward(model, "bf16").loss.item() == pytest.approx(theirs.loss.item(), rel=2**-8)
 
 
 def test_without_the_word_the_forward_is_the_models_own(model_folders: dict[str, Path]) -> None:

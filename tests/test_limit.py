@@ -34,11 +34,11 @@ def test_a_tilt_is_the_closed_form_with_a_normaliser_per_prompt() -> None:
     """π* = π_ref exp(r/β) / Z(x), its KL and its reward by definition over the distinct answers."""
     for beta in (0.3, 1.0, 5.0):
         kl, value, _ = frontier.tilt(DRAWS, DRAWS, 1 / beta)
-        for place, rewards in enumerate(REWARD):
+        for index, rewards in enumerate(REWARD):
             policy = REFERENCE * np.exp(rewards / beta)
             policy /= policy.sum()
-            assert kl[place] == pytest.approx((policy * np.log(policy / REFERENCE)).sum())
-            assert value[place] == pytest.approx((policy * rewards).sum())
+            assert kl[index] == pytest.approx((policy * np.log(policy / REFERENCE)).sum())
+            assert value[index] == pytest.approx((policy * rewards).sum())
 
 
 @pytest.mark.parametrize("kl", [0.05, 0.3, 0.6])
@@ -47,8 +47,8 @@ def test_no_policy_has_more_reward_at_that_kl(kl: float) -> None:
 
     def policies(x: np.ndarray) -> np.ndarray:
         raised = np.exp(x.reshape(2, 3) - x.reshape(2, 3).max(1, keepdims=True))
-        found: np.ndarray = raised / raised.sum(1, keepdims=True)
-        return found
+        probabilities: np.ndarray = raised / raised.sum(1, keepdims=True)
+        return probabilities
 
     def mean_kl(x: np.ndarray) -> float:
         policy = policies(x)
@@ -56,8 +56,8 @@ def test_no_policy_has_more_reward_at_that_kl(kl: float) -> None:
 
     bound = {"type": "ineq", "fun": lambda x: kl - mean_kl(x)}
     starts = (np.random.default_rng(seed).normal(size=6) * 0.3 for seed in range(5))
-    found = [minimize(lambda x: -(policies(x) * REWARD).sum(1).mean(), x, constraints=[bound]) for x in starts]
-    most = max(-each.fun for each in found if each.success)
+    optima = [minimize(lambda x: -(policies(x) * REWARD).sum(1).mean(), x, constraints=[bound]) for x in starts]
+    most = max(-each.fun for each in optima if each.success)
     kls, values = frontier.tilted(DRAWS, DRAWS).mean()
     assert np.interp(kl, kls, values) == pytest.approx(most, rel=2e-3)
 
@@ -148,8 +148,8 @@ def test_in_the_world_the_curve_is_the_truth_from_below(truth: tuple[list[str], 
     shares = {}
     for count in (16, 256):
         pool = world(prompts, count * 12, count)
-        found = [frontier.tilted(part, part).mean() for part in np.split(pool, 12, axis=1)]
-        gains = [np.interp(1.5, kls, values - values[0]) for kls, values in found]
+        curves = [frontier.tilted(part, part).mean() for part in np.split(pool, 12, axis=1)]
+        gains = [np.interp(1.5, kls, values - values[0]) for kls, values in curves]
         shares[count] = np.mean(gains) / np.interp(1.5, kl, value - value[0])
     assert 0.88 < shares[16] < shares[256] < 1.01
     assert shares[256] > 0.985
@@ -164,18 +164,18 @@ def test_in_the_world_the_truth_is_the_tilt_of_the_distribution_of_rewards(truth
 
     def tilted(log_beta: float) -> np.ndarray:
         """Mean KL and mean reward."""
-        found = []
+        points = []
         for rewards, counts in known:
             reference = counts / counts.sum()
             policy = reference * np.exp((rewards - rewards.max()) / math.exp(log_beta))
             policy /= policy.sum()
-            found.append(((policy * np.log(policy / reference)).sum(), (policy * rewards).sum()))
-        mean: np.ndarray = np.mean(found, axis=0)
+            points.append(((policy * np.log(policy / reference)).sum(), (policy * rewards).sum()))
+        mean: np.ndarray = np.mean(points, axis=0)
         return mean
 
-    for asked in (0.25, 0.5, 1.0, 1.5, 2.0):
-        found = bisect(lambda x, asked=asked: tilted(x)[0] - asked, math.log(0.02), math.log(50))
-        assert np.interp(asked, kl, value) == pytest.approx(tilted(found)[1], abs=2e-3)
+    for target_kl in (0.25, 0.5, 1.0, 1.5, 2.0):
+        root = bisect(lambda x, target_kl=target_kl: tilted(x)[0] - target_kl, math.log(0.02), math.log(50))
+        assert np.interp(target_kl, kl, value) == pytest.approx(tilted(root)[1], abs=2e-3)
 
 
 def test_in_the_world_win_rate_and_kl_of_the_best_of_four(truth: tuple[list[str], np.ndarray]) -> None:
@@ -191,12 +191,12 @@ def test_in_the_world_win_rate_and_kl_of_the_best_of_four(truth: tuple[list[str]
     draws = rng.integers(0, scores.shape[1], (400, len(prompts), 5))
     rows, base = [], []
     for time, picked in enumerate(draws):
-        for place, five in enumerate(picked):
-            values = scores[place, five]
-            for kept, score in ((rows, values[:4].max()), (base, values[4])):
-                kept.append({"id": str(place), "sample": time, "scores": {"score": float(score)}})
-    found = judged.values(rows, judged.opponents(rows, base, []), {}, {})
-    rate = np.mean([value["judge/win_rate"] for value in found])
+        for index, five in enumerate(picked):
+            values = scores[index, five]
+            for target, score in ((rows, values[:4].max()), (base, values[4])):
+                target.append({"id": str(index), "sample": time, "scores": {"score": float(score)}})
+    judged_values = judged.values(rows, judged.opponents(rows, base, []), {}, {})
+    rate = np.mean([value["judge/win_rate"] for value in judged_values])
     assert rate == pytest.approx(np.mean(known), abs=3 * 0.5 / math.sqrt(len(rows)))
     assert frontier.best_of(scores[:, :2000], scores[:, :2000], 4) == pytest.approx(
         np.mean([row["scores"]["score"] for row in rows]), abs=0.04
@@ -206,9 +206,9 @@ def test_in_the_world_win_rate_and_kl_of_the_best_of_four(truth: tuple[list[str]
 # ------------------------------------------------------------------------------------------------------ the efficiency
 
 
-def kept(folder: Path, scores: np.ndarray) -> Path:
+def save_curves(folder: Path, scores: np.ndarray) -> Path:
     curve = frontier.tilted(scores, scores)
-    ids = [str(place) for place in range(len(scores))]
+    ids = [str(index) for index in range(len(scores))]
     np.savez(folder / "by_prompt.npz", ids=ids, groups=ids, kl=curve.kl, value=curve.value, trusted=3.0)
     return folder / "by_prompt.npz"
 
@@ -216,12 +216,12 @@ def kept(folder: Path, scores: np.ndarray) -> Path:
 def policy(kl: float, share: float, scores: np.ndarray) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
     """Rows of one that gains that share of what is to be had at that mean KL."""
     curve = frontier.tilted(scores, scores)
-    place = int(np.searchsorted(curve.mean()[0], kl))
+    index = int(np.searchsorted(curve.mean()[0], kl))
     rows = [{"id": str(number)} for number in range(len(scores))]
     values = [
         {
-            "judge/mean": curve.value[number, 0] + share * (curve.value[number, place] - curve.value[number, 0]),
-            "kl/base": curve.kl[number, place],
+            "judge/mean": curve.value[number, 0] + share * (curve.value[number, index] - curve.value[number, 0]),
+            "kl/base": curve.kl[number, index],
         }
         for number in range(len(scores))
     ]
@@ -230,25 +230,25 @@ def policy(kl: float, share: float, scores: np.ndarray) -> tuple[list[dict[str, 
 
 def test_efficiency_is_the_share_of_what_was_to_be_had(tmp_path: Path) -> None:
     scores = np.random.default_rng(3).normal(size=(40, 256))
-    place = kept(tmp_path, scores)
+    path = save_curves(tmp_path, scores)
     for share in (0.4, 1.0):
-        found = efficiency.metrics(place, *policy(1.5, share, scores), "kl/base", 0.1).metrics
-        assert found["frontier/efficiency"] == pytest.approx(share, abs=1e-3)
-        assert found["frontier/gain"] == pytest.approx(share * found["frontier/optimal_gain"], rel=1e-3)
+        metrics = efficiency.metrics(path, *policy(1.5, share, scores), "kl/base", 0.1).metrics
+        assert metrics["frontier/efficiency"] == pytest.approx(share, abs=1e-3)
+        assert metrics["frontier/gain"] == pytest.approx(share * metrics["frontier/optimal_gain"], rel=1e-3)
     rows, values = policy(1.5, 0.5, scores)
     shared = efficiency.metrics(
-        place, [*rows, {"id": "another"}], [*values, {"judge/mean": 99.0, "kl/base": 9.0}], "kl/base", 0.1
+        path, [*rows, {"id": "another"}], [*values, {"judge/mean": 99.0, "kl/base": 9.0}], "kl/base", 0.1
     ).metrics
     assert shared["frontier/efficiency"] == pytest.approx(0.5, abs=1e-3)  # prompts without a limit have no say
 
 
 def test_it_is_not_told_where_it_would_mean_nothing(tmp_path: Path) -> None:
     scores = np.random.default_rng(3).normal(size=(40, 256))
-    place = kept(tmp_path, scores)
+    path = save_curves(tmp_path, scores)
     too_near, past_the_end = policy(0.05, 1, scores), policy(4.0, 1, scores)
     elsewhere = [{"id": "another"}], [{"judge/mean": 0.0, "kl/base": 1.0}]
     for rows, values in (too_near, past_the_end, elsewhere):
-        assert efficiency.metrics(place, rows, values, "kl/base", 0.1) == Measured()
+        assert efficiency.metrics(path, rows, values, "kl/base", 0.1) == Measured()
 
 
 def test_the_band_covers_new_prompts() -> None:
@@ -277,7 +277,7 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
         write_jsonl(tmp_path / name / "completions.jsonl", rows)
     config = composed("stages.evaluate.frontier=true").stages.frontier
     (tmp_path / "made").mkdir()
-    told = stage.run(
+    metrics = stage.run(
         config,
         folder=tmp_path / "made",
         context=new_context(),
@@ -285,7 +285,7 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
         rewarded=tmp_path / "rewarded",
     )
     curves = json.loads((tmp_path / "made/curves.json").read_text())
-    assert (curves["completions"], curves["prompts"]) == (told["completions"], told["prompts"]) == (64, 12)
+    assert (curves["completions"], curves["prompts"]) == (metrics["completions"], metrics["prompts"]) == (64, 12)
     by_judge, by_reward = (curves["curves"][name]["optimal"] for name in ("judge", "reward"))
     assert by_judge[-1]["kl"] <= curves["curves"]["judge"]["trusted_kl"] < math.log(64)
     for one, other in zip(by_judge[1:], by_reward[1:], strict=True):
@@ -298,11 +298,11 @@ def test_the_stage_draws_both_curves_and_best_of_n(tmp_path: Path, composed: Any
 
 @pytest.mark.slow
 def test_one_frontier_serves_every_method_of_the_reference(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
-    done = place.run("stages.evaluate.frontier=true", "-m", "method=base,dpo,ppo", "sweep=limits", "tracking=off")
+    workplace = Workplace(tmp_path)
+    done = workplace.run("stages.evaluate.frontier=true", "-m", "method=base,dpo,ppo", "sweep=limits", "tracking=off")
     assert done.returncode == 0
-    assert len(place.stages("frontier_samples")) == 1 and len(place.stages("frontier_rewards")) == 1
-    assert len(place.stages("frontier")) == 2  # ppo's has the curve of its reward too
+    assert len(workplace.stages("frontier_samples")) == 1 and len(workplace.stages("frontier_rewards")) == 1
+    assert len(workplace.stages("frontier")) == 2  # ppo's has the curve of its reward too
     drawn = read_frontiers(records(read_runs([tmp_path / "multirun_sweeps/limits"])))
     assert sorted(curve["name"] for curve in drawn) == ["judge", "reward"]
 
@@ -337,8 +337,8 @@ def test_against_kl_to_the_start_stand_those_that_share_one_and_the_start_itself
     runs = records(frame)
     divergence, start = kl_axis(runs)
     assert (divergence, start) == ("kl/start", "of sft 1")
-    found = {(run["method"], run["seed"]): kl_of(run, divergence, start) for run in runs}
-    assert found == {("sft", 1): 0.0, ("sft", 2): None, ("sft+dpo", 1): 2.0, ("sft+ppo", 1): 3.0}
+    kl_by_run = {(run["method"], run["seed"]): kl_of(run, divergence, start) for run in runs}
+    assert kl_by_run == {("sft", 1): 0.0, ("sft", 2): None, ("sft+dpo", 1): 2.0, ("sft+ppo", 1): 3.0}
     # whose completions are tilted, and whether any are, keeps no run out of the table
     assert len(comparable_sets(frame, read_completions(frame))) == 1
     assert kl_axis([run | {"stages.evaluate.frontier_of": "base"} for run in runs]) == ("kl/base", None)
@@ -353,7 +353,7 @@ def test_kl_to_two_models_is_no_one_axis(tmp_path: Path) -> None:
 
 
 def test_answers_at_another_temperature_have_no_limit(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     for words in (["stages.generate.temperature=0"], ["stages.frontier_samples.temperature=0.7"]):
-        done = place.command("stages.evaluate.frontier=true", *words)
+        done = workplace.command("stages.evaluate.frontier=true", *words)
         assert done.returncode == 2 and "temperature" in done.stderr and done.stderr.count("\n") == 1, done.stderr

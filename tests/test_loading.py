@@ -83,14 +83,14 @@ def test_fp16_weights_are_read_as_fp32(
 def test_an_fp16_opt_trains_in_fp32(model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Through every training stage; with its narrow embeddings and its norms after the blocks."""
     folder = half(model_folders["opt"], tmp_path)
-    place = Workplace(tmp_path)
-    said = ("model=opt-350m", f"model.path={folder}", "model.from_scratch=false", "tracking=off", "sweep=opt")
-    assert place.run("-m", *said, "method=sft+dpo,ppo").returncode == 0
+    workplace = Workplace(tmp_path)
+    overrides = ("model=opt-350m", f"model.path={folder}", "model.from_scratch=false", "tracking=off", "sweep=opt")
+    assert workplace.run("-m", *overrides, "method=sft+dpo,ppo").returncode == 0
     for stage in ("sft", "dpo", "ppo", "reward_model"):
-        (found,) = place.stages(stage)
-        assert {weight.dtype for weight in load_file(found / "model.safetensors").values()} == {torch.float32}
-        rows = [json.loads(line) for line in (found / "history.jsonl").read_text().splitlines()]
-        assert rows and "NaN" not in (found / "history.jsonl").read_text()
+        (built,) = workplace.stages(stage)
+        assert {weight.dtype for weight in load_file(built / "model.safetensors").values()} == {torch.float32}
+        rows = [json.loads(line) for line in (built / "history.jsonl").read_text().splitlines()]
+        assert rows and "NaN" not in (built / "history.jsonl").read_text()
 
 
 def test_a_bin_of_weights_is_the_same_model(
@@ -102,8 +102,8 @@ def test_a_bin_of_weights_is_the_same_model(
     plain, boxed = policy(model_folders["opt"]), policy(as_bin(model_folders["opt"], tmp_path / "opt"))
     assert all(torch.equal(*pair) for pair in zip(plain.parameters(), boxed.parameters(), strict=True))
     folder = save_classifier("bert", ("NEGATIVE", "POSITIVE"), tmp_path / "bert")
-    asked = ["The plot"], [" was witty."]
-    assert scorer(folder).score(*asked) == scorer(as_bin(folder, tmp_path / "boxed")).score(*asked)
+    texts = ["The plot"], [" was witty."]
+    assert scorer(folder).score(*texts) == scorer(as_bin(folder, tmp_path / "boxed")).score(*texts)
 
 
 def test_safetensors_are_taken_where_both_lie(
@@ -113,8 +113,8 @@ def test_safetensors_are_taken_where_both_lie(
     folder = tmp_path / "both"
     shutil.copytree(model_folders["gpt2"], folder)
     (folder / "pytorch_model.bin").write_bytes(b"no weights at all")
-    plain, found = policy(model_folders["gpt2"]), policy(folder)
-    assert all(torch.equal(*pair) for pair in zip(plain.parameters(), found.parameters(), strict=True))
+    plain, loaded = policy(model_folders["gpt2"]), policy(folder)
+    assert all(torch.equal(*pair) for pair in zip(plain.parameters(), loaded.parameters(), strict=True))
 
 
 def test_a_bin_with_code_in_it_is_refused_unopened(
@@ -159,9 +159,9 @@ def test_the_names_that_the_hub_has_for_weights_are_read(
         weights = load_file(model_folders[name] / "model.safetensors")
         inside = {key.removeprefix(prefix): value for key, value in weights.items() if key != "lm_head.weight"}
         assert inside.keys() != weights.keys()
-        found = policy(as_bin(model_folders[name], tmp_path / name, inside))
+        loaded = policy(as_bin(model_folders[name], tmp_path / name, inside))
         expected = policy(model_folders[name])
-        assert all(torch.equal(*pair) for pair in zip(expected.parameters(), found.parameters(), strict=True))
+        assert all(torch.equal(*pair) for pair in zip(expected.parameters(), loaded.parameters(), strict=True))
 
 
 def test_a_scorer_without_its_head_is_refused(scorer: Callable[[Path], Any], tmp_path: Path) -> None:
@@ -200,18 +200,18 @@ def test_what_cannot_be_had_is_said_before_anything_is_built(
     job = prepare([*words], composed(*words))
     with pytest.raises(UserError) as refused:
         check_models(repositories(job.config, job.plan.stages).values())
-    said = str(refused.value)
-    assert said.startswith(f"{id}: ") and said.endswith(f" or set {key}=FOLDER")
-    assert f"hf download {id} --revision " in said and "@" not in said
+    message = str(refused.value)
+    assert message.startswith(f"{id}: ") and message.endswith(f" or set {key}=FOLDER")
+    assert f"hf download {id} --revision " in message and "@" not in message
 
 
 def test_a_run_without_network_ends_in_that_line(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     cache = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    done = place.command("model=gpt2", "method=dpo", "tracking=off", **cache)
+    done = workplace.command("model=gpt2", "method=dpo", "tracking=off", **cache)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "hf download openai-community/gpt2" in done.stderr
-    assert not place.stages("generate") and not (tmp_path / "wandb").exists()
+    assert not workplace.stages("generate") and not (tmp_path / "wandb").exists()
 
 
 def test_a_model_of_the_cache_is_loaded_without_a_request(model_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -233,8 +233,8 @@ def test_a_commit_holds_for_its_own_repository_alone(composed: Callable[..., Any
     assert pinned(another, tmp_path, False).revision is None
     (tmp_path / hub.COMMITS).write_text(json.dumps({"models/lvwerra/gpt2-imdb": "abc"}))
     assert pinned(another, tmp_path, False).revision == "abc"
-    said = composed("model=gpt2", "model.id=lvwerra/gpt2-imdb", "model.revision=def").model
-    assert pinned(said, tmp_path, False).revision == "def"
+    at_revision = composed("model=gpt2", "model.id=lvwerra/gpt2-imdb", "model.revision=def").model
+    assert pinned(at_revision, tmp_path, False).revision == "def"
 
 
 def test_what_is_local_or_made_from_nothing_is_asked_of_nobody(
@@ -243,7 +243,7 @@ def test_what_is_local_or_made_from_nothing_is_asked_of_nobody(
     smoke = composed("model=gpt2", "debug=smoke", "scorer@judge=deberta-v3")
     assert isinstance(smoke.judge, HubScorerConfig)
     local = composed("model=gpt2", f"model.path={model_folders['gpt2']}").model
-    assert [repository(found) for found in (smoke.model, smoke.judge, local)] == [None] * 3
+    assert [repository(section) for section in (smoke.model, smoke.judge, local)] == [None] * 3
     assert repository(composed("model=gpt2").model) == Repository(
         "openai-community/gpt2", composed("model=gpt2").model.revision, "model", "model.path"
     )

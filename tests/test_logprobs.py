@@ -29,9 +29,9 @@ def by_definition(model: Any, prompt: list[int], completion: list[int]) -> float
 
 @torch.no_grad()
 def test_they_equal_the_definition_row_by_row(model: Any) -> None:
-    found = completion_logprobs(model, completion_batch(PROMPTS, COMPLETIONS, pad=0, device=model.device))
+    logprobs = completion_logprobs(model, completion_batch(PROMPTS, COMPLETIONS, pad=0, device=model.device))
     expected = [by_definition(model, *row) for row in zip(PROMPTS, COMPLETIONS, strict=True)]
-    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+    assert logprobs.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @torch.no_grad()
@@ -89,8 +89,8 @@ def test_a_policy_has_no_distance_to_itself_and_a_positive_one_to_another() -> N
         {"group": "b", "prompt_tokens": [2], "completion_tokens": [0]},
     ]
     policy = tiny(1)
-    said = values(policy, tiny(2), policy, rows, Forward(0, 2, "fp32"), with_kl=True)  # type: ignore[arg-type]
-    found = means(said) | per_token(said, rows).metrics
-    assert found["kl/start"] == 0.0
-    assert found["kl/base"] > 0.1
-    assert found["kl/base_per_token"] == pytest.approx(found["kl/base"] * 2 / 4)
+    row_values = values(policy, tiny(2), policy, rows, Forward(0, 2, "fp32"), with_kl=True)  # type: ignore[arg-type]
+    metrics = means(row_values) | per_token(row_values, rows).metrics
+    assert metrics["kl/start"] == 0.0
+    assert metrics["kl/base"] > 0.1
+    assert metrics["kl/base_per_token"] == pytest.approx(metrics["kl/base"] * 2 / 4)

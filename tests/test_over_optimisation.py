@@ -18,8 +18,8 @@ def test_the_answers_of_each_validation_are_read_by_another_scorer(tmp_path: Pat
         run.mkdir(parents=True)
         stage.mkdir(parents=True)
         config = {"runtime": {"outputs": str(tmp_path / "outputs")}, "stages": {"ppo": {"kl_coef": kl_coef}}}
-        told = {"status": "finished", "config": config, "stages": {"ppo": name}}
-        (run / "run.json").write_text(json.dumps(told))
+        record = {"status": "finished", "config": config, "stages": {"ppo": name}}
+        (run / "run.json").write_text(json.dumps(record))
         rows = [
             {"step": step, "prompt": PROMPT, "completion": completion, "ended": True, "score": step + kl_coef}
             for step, completions in COMPLETIONS.items()

@@ -30,14 +30,14 @@ def test_all_pairs_of_a_prompt_but_ties_and_equal_answers() -> None:
     ]
     scored = [3.0, 1.0, 2.0, 0.0, *(1.0, 1.0, 1.0, 5.0), *(0.5, 0.5, 0.5, 0.5)]
     counts: Counter[str] = Counter()
-    found = generate_pairs.ranked_pairs(rows, scored, {"a": "A", "b": "B", "c": "C"}, counts)
-    said = [(pair["group"], pair["chosen"], pair["rejected"]) for pair in found]
-    assert said[:6] == [("A", *pair) for pair in ("wx", "wy", "wz", "yx", "xz", "yz")]
-    assert said[6:] == [("B", "u", "v"), ("B", "u", "v")]
+    pairs = generate_pairs.ranked_pairs(rows, scored, {"a": "A", "b": "B", "c": "C"}, counts)
+    triples = [(pair["group"], pair["chosen"], pair["rejected"]) for pair in pairs]
+    assert triples[:6] == [("A", *pair) for pair in ("wx", "wy", "wz", "yx", "xz", "yz")]
+    assert triples[6:] == [("B", "u", "v"), ("B", "u", "v")]
     assert counts == {"labels": 12, "equal_completions": 2 + 2, "ties": 2 + 4}
-    assert len({pair["id"] for pair in found}) == len(found)
-    assert [pair["chosen_ended"] for pair in found] == [pair["chosen"] != "w" for pair in found]
-    assert [pair["rejected_ended"] for pair in found] == [pair["rejected"] != "w" for pair in found]
+    assert len({pair["id"] for pair in pairs}) == len(pairs)
+    assert [pair["chosen_ended"] for pair in pairs] == [pair["chosen"] != "w" for pair in pairs]
+    assert [pair["rejected_ended"] for pair in pairs] == [pair["rejected"] != "w" for pair in pairs]
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def test_a_killed_build_goes_on_and_ends_the_same(config: Any, new_context: Any,
         ]
 
     assert die_at_call("prefsweep.models.decoding.sample", 7, lambda: work("killed")) == -signal.SIGKILL
-    kept = list(read_jsonl(new_context("killed").checkpoints / "train.jsonl"))
-    assert 0 < len(kept) < 48
+    rows = list(read_jsonl(new_context("killed").checkpoints / "train.jsonl"))
+    assert 0 < len(rows) < 48
     assert work("killed") == work("undisturbed")
 
 

@@ -44,10 +44,10 @@ def test_log_probabilities_do_not_depend_on_batch_or_padding(name: str) -> None:
         for row, (query, completion) in enumerate(zip(queries, completions, strict=True)):
             alone = model(completion_batch([query], [completion], PAD, torch.device("cpu")))
             padded = model(completion_batch([query, [2] * 20], [completion, [2] * 6], PAD, torch.device("cpu")))
-            for other, place in ((alone, 0), (padded, 0)):
+            for other, index in ((alone, 0), (padded, 0)):
                 for field in ("logprobs", "values", "entropy"):
                     ours = getattr(whole, field)[row, -len(completion) :]
-                    assert torch.allclose(ours, getattr(other, field)[place, -len(completion) :], atol=1e-5), field
+                    assert torch.allclose(ours, getattr(other, field)[index, -len(completion) :], atol=1e-5), field
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
@@ -55,12 +55,12 @@ def test_log_probabilities_and_entropy_are_the_models_own_at_the_temperature(nam
     model = ActorCritic(tiny(name), SHARED, temperature=0.7)
     batch = completion_batch(QUERIES[:3], [[3, 4, EOS], [5, EOS], [6]], PAD, torch.device("cpu"))
     with torch.no_grad():
-        found, logs = model(batch), (completion_logits(model.policy, batch) / 0.7).log_softmax(-1)
+        outputs, logs = model(batch), (completion_logits(model.policy, batch) / 0.7).log_softmax(-1)
     mask = batch.completion_mask
     expected = logs.gather(-1, batch.completions[..., None]).squeeze(-1)
-    assert torch.allclose(found.logprobs[mask], expected[mask], atol=1e-5)
-    assert torch.allclose(found.entropy[mask], -(logs.exp() * logs).sum(-1)[mask], atol=1e-5)
-    assert (found.values == 0).all()  # a critic that knows nothing says so
+    assert torch.allclose(outputs.logprobs[mask], expected[mask], atol=1e-5)
+    assert torch.allclose(outputs.entropy[mask], -(logs.exp() * logs).sum(-1)[mask], atol=1e-5)
+    assert (outputs.values == 0).all()  # a critic that knows nothing says so
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -201,9 +201,9 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_nothing(ppo_config: Config
 
 def test_queries_are_cut_to_a_drawn_number_of_first_tokens_or_to_what_fits(ppo_config: Config) -> None:
     long = list(range(100))
-    found = [clipped_query(long, f"0/{row}", ppo_config(query_tokens=[2, 8])) for row in range(200)]
-    assert {len(query) for query in found} == set(range(2, 9))
-    assert all(query == long[: len(query)] for query in found)
+    queries = [clipped_query(long, f"0/{row}", ppo_config(query_tokens=[2, 8])) for row in range(200)]
+    assert {len(query) for query in queries} == set(range(2, 9))
+    assert all(query == long[: len(query)] for query in queries)
     assert clipped_query(long, "0/0", ppo_config(max_length=32)) == long[-20:]
     assert on_policy.truncated(ppo_config(max_length=32), [long, long[:20], long[:21]]) == 2
     assert on_policy.truncated(ppo_config(query_tokens=[2, 8], max_length=32), [long]) == 0
@@ -221,21 +221,21 @@ def test_answers_end_at_eos_or_at_their_cap_and_every_query_comes_once_a_pass(pp
 
 def test_the_scorer_reads_query_and_answer_as_text_and_each_row_gets_its_own_score(ppo_config: Config) -> None:
     made = make_trainer(ppo_config(), make_task())
-    _, found = made.iterate()
-    for row, (query, response) in enumerate(zip(found.queries, found.responses, strict=True)):
+    _, rollouts = made.iterate()
+    for row, (query, response) in enumerate(zip(rollouts.queries, rollouts.responses, strict=True)):
         (prompt,), (completion,) = CODEC.prompts([query]), CODEC.completions([query], [response])
-        assert (found.prompts[row], found.completions[row]) == (prompt, completion)
-        assert found.scores[row].item() == pytest.approx(threes([prompt], [completion])[0])
-    assert len(set(found.scores.tolist())) > 4
+        assert (rollouts.prompts[row], rollouts.completions[row]) == (prompt, completion)
+        assert rollouts.scores[row].item() == pytest.approx(threes([prompt], [completion])[0])
+    assert len(set(rollouts.scores.tolist())) > 4
 
 
 def test_the_scorer_is_passed_which_completions_ended(ppo_config: Config) -> None:
     def ends(prompts: list[str], completions: list[str], ended: list[bool]) -> Measures:
         return {"score": list(map(float, ended))}
 
-    _, found = make_trainer(ppo_config(), replace(make_task(), score=ends)).iterate()
-    assert found.scores.tolist() == [float(response[-1] == EOS) for response in found.responses]
-    assert 0 < found.scores.sum() < len(found.scores)
+    _, rollouts = make_trainer(ppo_config(), replace(make_task(), score=ends)).iterate()
+    assert rollouts.scores.tolist() == [float(response[-1] == EOS) for response in rollouts.responses]
+    assert 0 < rollouts.scores.sum() < len(rollouts.scores)
 
 
 def test_an_answer_does_not_depend_on_the_batch_it_is_drawn_in(ppo_config: Config) -> None:
@@ -289,11 +289,11 @@ def test_returns_are_the_advantages_before_whitening_with_the_values(ppo_config:
     logprobs, reference, values, entropy = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1))
     scores = torch.tensor([1.0, -2.0, 0.5])
     before = update.Snapshot(logprobs, reference, entropy, mask, values.where(mask, 0.0))
-    found = ppo.advantage(config, before, scores, kl_coef=0.0)
-    assert found.returns is not None
-    assert torch.allclose(found.returns[mask], scores[:, None].expand(3, 5)[mask], atol=1e-5)
+    estimates = ppo.advantage(config, before, scores, kl_coef=0.0)
+    assert estimates.returns is not None
+    assert torch.allclose(estimates.returns[mask], scores[:, None].expand(3, 5)[mask], atol=1e-5)
     plain = (scores[:, None] - values)[mask]
-    assert torch.allclose(found.advantages[mask], (plain - plain.mean()) / plain.std(correction=0), atol=1e-4)
+    assert torch.allclose(estimates.advantages[mask], (plain - plain.mean()) / plain.std(correction=0), atol=1e-4)
 
 
 @pytest.mark.parametrize("world", [1, 3])
@@ -349,8 +349,8 @@ def test_honest_rollouts_pass_and_impossible_ones_trip(ppo_config: Config) -> No
         "entropy fell": (fine, torch.zeros(4), 0.001),
         "score was not finite": (torch.tensor([1.0, float("inf")]), torch.zeros(2), 1.0),
     }
-    for said, (scores, kl, entropy) in broken.items():
-        with pytest.raises(TrippedError, match=said):
+    for message, (scores, kl, entropy) in broken.items():
+        with pytest.raises(TrippedError, match=message):
             check_rollouts(made, 1, scores, kl, entropy)
 
 
@@ -373,8 +373,14 @@ def free_port() -> int:
 def worker_main(rank: int, world: int, port: int, made: PPOConfig, runtime: Any, path: Path, lora: bool) -> None:
     """Two iterations as one of `world` processes; rank 0 writes the first gradient, the metrics and the weights."""
     if world > 1:
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in places.items()} | {"MASTER_ADDR": "127.0.0.1"})
+        variables = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": world,
+            "LOCAL_WORLD_SIZE": world,
+            "MASTER_PORT": port,
+        }
+        os.environ.update({name: str(value) for name, value in variables.items()} | {"MASTER_ADDR": "127.0.0.1"})
     torch.set_num_threads(1)
     accelerator = on_policy.new_accelerator(runtime)
     assert accelerator.num_processes == world

@@ -27,9 +27,9 @@ def test_the_price_of_kl_pulls_a_policy_back_to_its_reference(ppo_config: Config
             weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     size = {"batch_size": 64, "minibatch_size": 32, "iterations": 30, "learning_rate": 3e-3}
     made = make_trainer(ppo_config(**size, score_normalisation="none", kl_coef=1.0), task, micro_batch=64)
-    found = [made.iterate()[0]["kl"] for _ in range(30)]
-    assert found[0] > 0.5
-    assert found[-1] < 0.15 * found[0]
+    kls = [made.iterate()[0]["kl"] for _ in range(30)]
+    assert kls[0] > 0.5
+    assert kls[-1] < 0.15 * kls[0]
 
 
 BANDIT_OF_PPO = {**BANDIT, "whiten_advantages": False, "clip_range_value": None, "vf_coef": 1.0}

@@ -48,7 +48,7 @@ class Vowels:
 
     def score(self, prompts: list[str], completions: list[str], ended: Any = None) -> dict[str, list[float]]:
         scores = [sum(letter in "aeiou" for letter in completion) / (1 + len(completion)) for completion in completions]
-        return {"score": scores, "truncated": [float(place % 4 == 0) for place in range(len(completions))]}
+        return {"score": scores, "truncated": [float(index % 4 == 0) for index in range(len(completions))]}
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def stage(
     monkeypatch.setattr(on_policy, "load_scorer", lambda *rest: Vowels())
 
     def run(folder: str, context: Any, *words: str, algorithm: str = "ppo", **inputs: Any) -> dict[str, Any]:
-        said = [f"stages.ppo.{word}" for word in (*SMALL, *words)]
-        made = composed("model=gpt2", f"model.path={model_folders['gpt2']}", *said)
+        overrides = [f"stages.ppo.{word}" for word in (*SMALL, *words)]
+        made = composed("model=gpt2", f"model.path={model_folders['gpt2']}", *overrides)
         artifact = tmp_path / folder
         artifact.mkdir(exist_ok=True)
         stage, kind, changes = ALGORITHMS[algorithm]
@@ -143,27 +143,27 @@ def documented() -> set[str]:
 
 
 def test_what_is_left_can_be_read(stage: Callable[..., dict[str, Any]], new_context: Any, tmp_path: Path) -> None:
-    blank, said = new_context(log_every=2), list[dict[str, Any]]()
-    context = Context(blank.runtime, blank.checkpoints, History(blank.history.path, said.append))
-    found = stage("done", context, "evaluate_every=3")
-    assert found["iterations"] == 5
-    assert found["episodes"] == 40
+    blank, logged = new_context(log_every=2), list[dict[str, Any]]()
+    context = Context(blank.runtime, blank.checkpoints, History(blank.history.path, logged.append))
+    metrics = stage("done", context, "evaluate_every=3")
+    assert metrics["iterations"] == 5
+    assert metrics["episodes"] == 40
     rows = list(context.history.rows())
-    told = {
+    expected = {
         *("score/mean", "score/std", "score/median", "score/truncated", "kl", "entropy", "kl_coef", "approx_kl"),
         *("ratio/first", "updates"),
         *("clip_fraction/policy", "clip_fraction/value", "explained_variance", "loss/policy", "loss/value"),
         *("response/length", "response/ended", "learning_rate", "grad_norm", "value/mean", "return/mean", "step"),
     }
-    assert told == set(rows[0])
+    assert expected == set(rows[0])
     assert {name for row in rows for name in row} - {"step"} == documented()
     assert rows[0]["score/truncated"] == 0.25
-    assert found["prompts_truncated"] == 0
+    assert metrics["prompts_truncated"] == 0
     assert [row["step"] for row in rows if "validation/score" in row] == [3, 5]
     tables = {name: (tmp_path / f"done/{name}.jsonl").read_text().splitlines() for name in ("rollouts", "validation")}
     assert {json.loads(line)["step"] for line in tables["rollouts"]} == {1, 2, 4}
-    assert [row["step"] for row in said if row.get("episodes_per_second", 0) > 0] == [1, 2, 3, 4, 5]
-    assert [row for news in said for row in news.get("rollouts", [])] == [
+    assert [row["step"] for row in logged if row.get("episodes_per_second", 0) > 0] == [1, 2, 3, 4, 5]
+    assert [row for news in logged for row in news.get("rollouts", [])] == [
         json.loads(line) for line in tables["rollouts"]
     ]
     assert len(tables["validation"]) == 2 * 4
@@ -177,11 +177,11 @@ def test_the_bar_says_how_fast_it_goes_and_whether_it_learns(
     stage: Callable[..., dict[str, Any]], new_context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown, bar, context = StringIO(), on_policy_loop.tqdm, new_context()
-    monkeypatch.setattr(on_policy_loop, "tqdm", lambda **said: bar(**said | {"disable": False, "file": shown}))
+    monkeypatch.setattr(on_policy_loop, "tqdm", lambda **options: bar(**options | {"disable": False, "file": shown}))
     stage("done", context, "iterations=2")
     row = next(context.history.rows())
-    told = f"score {row['score/mean']:.3f}, KL {row['kl']:.2f}"
-    assert re.search(rf"ppo: +50%.* [1-9]\d* episodes/s, {re.escape(told)}", shown.getvalue())
+    postfix = f"score {row['score/mean']:.3f}, KL {row['kl']:.2f}"
+    assert re.search(rf"ppo: +50%.* [1-9]\d* episodes/s, {re.escape(postfix)}", shown.getvalue())
 
 
 def test_a_guards_trip_is_a_result(
@@ -197,20 +197,20 @@ def test_a_guards_trip_is_a_result(
         rate(updater, iteration)
 
     def sabotaged(*tensors: Any) -> Any:
-        found = loss(*tensors)
-        return found | {"loss/policy": found["loss/policy"] * float("nan")} if seen[-1] == 3 else found
+        losses = loss(*tensors)
+        return losses | {"loss/policy": losses["loss/policy"] * float("nan")} if seen[-1] == 3 else losses
 
     monkeypatch.setattr(update.Updater, "set_learning_rate", noted)
     monkeypatch.setattr(update, "policy_loss", sabotaged)
     monkeypatch.setattr(callbacks.Checkpoints, "value", lambda choice, row: -row["step"])
     for folder, words in (("tripped", ()), ("of the best", ("checkpoint=best", "evaluate_every=1"))):
-        found = stage(folder, new_context(folder), *words)
-        assert found["diverged"].startswith("ppo: a loss was not finite at iteration 3")
-        assert found["iterations"] == 2
-        kept, alive = (load_file(tmp_path / path / "model.safetensors") for path in (folder, "undisturbed/steps/2"))
-        assert all(torch.equal(weight, alive[name]) for name, weight in kept.items())
+        metrics = stage(folder, new_context(folder), *words)
+        assert metrics["diverged"].startswith("ppo: a loss was not finite at iteration 3")
+        assert metrics["iterations"] == 2
+        saved, alive = (load_file(tmp_path / path / "model.safetensors") for path in (folder, "undisturbed/steps/2"))
+        assert all(torch.equal(weight, alive[name]) for name, weight in saved.items())
     assert seen == [1, 2, 3, 1, 2, 3]
-    assert diverged({"ppo": {"metrics": found}, "evaluate": {"metrics": {"judge/mean": 0.1}}}) == found["diverged"]
+    assert diverged({"ppo": {"metrics": metrics}, "evaluate": {"metrics": {"judge/mean": 0.1}}}) == metrics["diverged"]
     assert diverged({"evaluate": {"metrics": {"judge/mean": 0.1}}}) is None
 
 
@@ -261,9 +261,11 @@ def test_dropout_is_off_in_policy_reference_and_critic(
     folder = tmp_path / name
     shutil.copytree(model_folders[name], folder)
     wet = {"resid_pdrop": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5, "dropout": 0.5, "attention_dropout": 0.5}
-    said = json.loads((folder / "config.json").read_text())
-    assert set(said) & set(wet)
-    (folder / "config.json").write_text(json.dumps(said | {key: rate for key, rate in wet.items() if key in said}))
+    model_config = json.loads((folder / "config.json").read_text())
+    assert set(model_config) & set(wet)
+    (folder / "config.json").write_text(
+        json.dumps(model_config | {key: rate for key, rate in wet.items() if key in model_config})
+    )
     made = composed(
         f"model={MODELS[name]}", f"model.path={folder}", "stages.ppo.max_length=96", f"stages.ppo.critic={critic}"
     )

@@ -36,9 +36,9 @@ def assert_masked_columns_are_zero(values: Tensor) -> None:
 def test_advantages_are_the_sums_of_their_definition(gamma: float, lam: float) -> None:
     """A_t = Σ_l (γλ)^l (r_{t+l} + γ V_{t+l+1} − V_{t+l}), each row alone, without recursion or padding."""
     rewards, values = numbers(1), numbers(2)
-    found = tensors.gae(rewards, values, MASK, gamma, lam)
-    assert_masked_columns_are_zero(found)
-    for row, r, v in zip(unpadded(found), unpadded(rewards), unpadded(values), strict=True):
+    advantages = tensors.gae(rewards, values, MASK, gamma, lam)
+    assert_masked_columns_are_zero(advantages)
+    for row, r, v in zip(unpadded(advantages), unpadded(rewards), unpadded(values), strict=True):
         after = [*v[1:], 0.0]
         for t in range(len(r)):
             terms = [(gamma * lam) ** (k - t) * (r[k] + gamma * after[k] - v[k]) for k in range(t, len(r))]
@@ -47,32 +47,32 @@ def test_advantages_are_the_sums_of_their_definition(gamma: float, lam: float) -
 
 def test_with_lambda_one_an_advantage_is_the_discounted_return_less_the_value() -> None:
     rewards, values = numbers(1), numbers(2)
-    found = tensors.gae(rewards, values, MASK, 0.9, 1.0)
-    for row, r, v in zip(unpadded(found), unpadded(rewards), unpadded(values), strict=True):
+    advantages = tensors.gae(rewards, values, MASK, 0.9, 1.0)
+    for row, r, v in zip(unpadded(advantages), unpadded(rewards), unpadded(values), strict=True):
         for t in range(len(r)):
             assert row[t] + v[t] == pytest.approx(sum(0.9 ** (k - t) * r[k] for k in range(t, len(r))), abs=1e-12)
 
 
 def test_the_score_sits_on_the_last_token_and_the_price_of_kl_on_each() -> None:
     logprobs, reference, scores = numbers(3), numbers(4), torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
-    found = tensors.token_rewards(scores, logprobs, reference, MASK, kl_coef=0.3)
-    assert_masked_columns_are_zero(found)
-    rows = zip(unpadded(found), unpadded(logprobs), unpadded(reference), scores.tolist(), strict=True)
+    rewards = tensors.token_rewards(scores, logprobs, reference, MASK, kl_coef=0.3)
+    assert_masked_columns_are_zero(rewards)
+    rows = zip(unpadded(rewards), unpadded(logprobs), unpadded(reference), scores.tolist(), strict=True)
     for row, log_pi, log_ref, score in rows:
         expected = [-0.3 * (a - b) for a, b in zip(log_pi, log_ref, strict=True)]
         expected[-1] += score
         assert row == pytest.approx(expected, abs=1e-12)
-    assert any(reward > 0 for row in unpadded(found) for reward in row[:-1])  # the sign of a difference is kept
+    assert any(reward > 0 for row in unpadded(rewards) for reward in row[:-1])  # the sign of a difference is kept
 
 
 def test_without_a_price_of_kl_the_score_is_all_there_is() -> None:
-    found = tensors.token_rewards(torch.ones(4, dtype=torch.float64), numbers(3), numbers(4), MASK, kl_coef=0.0)
-    assert torch.equal(found.nonzero(), torch.tensor([[row, WIDTH - 1] for row in range(4)]))
+    rewards = tensors.token_rewards(torch.ones(4, dtype=torch.float64), numbers(3), numbers(4), MASK, kl_coef=0.0)
+    assert torch.equal(rewards.nonzero(), torch.tensor([[row, WIDTH - 1] for row in range(4)]))
 
 
 def test_the_kl_of_an_answer_is_the_sum_over_its_tokens() -> None:
-    found = tensors.kl_per_completion(numbers(3), numbers(4), MASK)
-    for kl, log_pi, log_ref in zip(found.tolist(), unpadded(numbers(3)), unpadded(numbers(4)), strict=True):
+    kls = tensors.kl_per_completion(numbers(3), numbers(4), MASK)
+    for kl, log_pi, log_ref in zip(kls.tolist(), unpadded(numbers(3)), unpadded(numbers(4)), strict=True):
         assert kl == pytest.approx(sum(log_pi) - sum(log_ref), abs=1e-12)
 
 
@@ -85,10 +85,10 @@ def test_whitening_sets_the_variance_and_the_mean_of_the_tokens_alone(keep_mean:
     flat = [value for row in unpadded(values) for value in row]
     mean = sum(flat) / len(flat)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in flat) / len(flat))
-    found = tensors.whiten(values.nan_to_num(1e6), MASK, keep_mean)
-    assert_masked_columns_are_zero(found)
+    whitened = tensors.whiten(values.nan_to_num(1e6), MASK, keep_mean)
+    assert_masked_columns_are_zero(whitened)
     expected = [(value - mean) / deviation + (mean if keep_mean else 0) for value in flat]
-    assert [value for row in unpadded(found) for value in row] == pytest.approx(expected, abs=1e-6)
+    assert [value for row in unpadded(whitened) for value in row] == pytest.approx(expected, abs=1e-6)
 
 
 def test_moments_in_pieces_are_the_moments_of_the_whole() -> None:
@@ -134,8 +134,8 @@ def leaf(values: Tensor) -> Tensor:
 def test_the_policy_loss_and_its_gradient_are_those_of_the_formula_token_by_token() -> None:
     old, advantages = numbers(7), numbers(8).nan_to_num()
     new = leaf(old + 0.4 * numbers(9))
-    found = policy_loss(new, old, advantages, MASK, clip=0.2)
-    found["loss/policy"].backward()
+    losses = policy_loss(new, old, advantages, MASK, clip=0.2)
+    losses["loss/policy"].backward()
     total, clipped = 0.0, 0
     for row, column in MASK.nonzero().tolist():
         ratio = math.exp(float(new[row, column].detach() - old[row, column]))
@@ -147,16 +147,16 @@ def test_the_policy_loss_and_its_gradient_are_those_of_the_formula_token_by_toke
         assert new.grad is not None
         expected = 0.0 if stopped else -ratio * advantage
         assert float(new.grad[row, column]) == pytest.approx(expected, abs=1e-12)
-    assert float(found["loss/policy"].detach()) == pytest.approx(total, abs=1e-10)
-    assert int(found["clip_fraction/policy"]) == clipped > 0
+    assert float(losses["loss/policy"].detach()) == pytest.approx(total, abs=1e-10)
+    assert int(losses["clip_fraction/policy"]) == clipped > 0
 
 
 @pytest.mark.parametrize("clip", [0.2, None])
 def test_the_value_loss_and_its_gradient_are_those_of_the_formula_token_by_token(clip: float | None) -> None:
     old, returns = numbers(7), numbers(8)
     new = leaf(old + 0.4 * numbers(9))
-    found = value_loss(new, old, returns, MASK, clip)
-    found["loss/value"].backward()
+    losses = value_loss(new, old, returns, MASK, clip)
+    losses["loss/value"].backward()
     total = 0.0
     for row, column in MASK.nonzero().tolist():
         v, before, goal = (float(each[row, column].detach()) for each in (new, old, returns))
@@ -165,7 +165,7 @@ def test_the_value_loss_and_its_gradient_are_those_of_the_formula_token_by_token
         assert new.grad is not None
         expected = v - goal if (v - goal) ** 2 >= (held - goal) ** 2 else 0.0
         assert float(new.grad[row, column]) == pytest.approx(expected, abs=1e-12)
-    assert float(found["loss/value"].detach()) == pytest.approx(total, abs=1e-10)
+    assert float(losses["loss/value"].detach()) == pytest.approx(total, abs=1e-10)
 
 
 def test_padding_gets_a_gradient_of_exactly_zero_whatever_stands_in_it() -> None:
@@ -185,10 +185,10 @@ def test_padding_gets_a_gradient_of_exactly_zero_whatever_stands_in_it() -> None
 
 def test_at_equal_policies_the_ratio_is_one_and_nothing_is_clipped() -> None:
     old = numbers(7)
-    found = policy_loss(leaf(old), old, numbers(8), MASK, clip=0.2)
-    assert float(found["ratio"].detach()) == int(MASK.sum())
-    assert int(found["clip_fraction/policy"]) == 0
-    assert float(found["approx_kl"]) == 0
+    losses = policy_loss(leaf(old), old, numbers(8), MASK, clip=0.2)
+    assert float(losses["ratio"].detach()) == int(MASK.sum())
+    assert int(losses["clip_fraction/policy"]) == 0
+    assert float(losses["approx_kl"]) == 0
 
 
 def test_the_approximate_kl_is_never_negative_and_near_the_true_one() -> None:
@@ -196,8 +196,8 @@ def test_the_approximate_kl_is_never_negative_and_near_the_true_one() -> None:
     old, new = torch.tensor([0.5, 0.3, 0.2]).log(), torch.tensor([0.4, 0.35, 0.25]).log()
     draws = torch.multinomial(old.exp(), 200_000, replacement=True, generator=torch.Generator().manual_seed(0))
     whole = torch.ones(1, len(draws), dtype=torch.bool)
-    found = policy_loss(new[draws][None], old[draws][None], torch.zeros(1, len(draws)), whole, 0.2)
-    assert float(found["approx_kl"]) / len(draws) == pytest.approx(float((old.exp() * (old - new)).sum()), rel=0.05)
+    losses = policy_loss(new[draws][None], old[draws][None], torch.zeros(1, len(draws)), whole, 0.2)
+    assert float(losses["approx_kl"]) / len(draws) == pytest.approx(float((old.exp() * (old - new)).sum()), rel=0.05)
 
 
 def test_the_kl_penalty_and_its_gradient_are_those_of_the_formula_token_by_token() -> None:
@@ -220,5 +220,5 @@ def test_the_kl_penalty_is_the_kl_to_the_reference_in_expectation() -> None:
     policy, reference = torch.tensor([0.4, 0.35, 0.25]).log(), torch.tensor([0.5, 0.3, 0.2]).log()
     draws = torch.multinomial(policy.exp(), 200_000, replacement=True, generator=torch.Generator().manual_seed(0))
     everything = torch.ones(1, len(draws), dtype=torch.bool)
-    found = float(kl_penalty(policy[draws][None], reference[draws][None], everything)) / len(draws)
-    assert found == pytest.approx(float((policy.exp() * (policy - reference)).sum()), rel=0.05)
+    estimate = float(kl_penalty(policy[draws][None], reference[draws][None], everything)) / len(draws)
+    assert estimate == pytest.approx(float((policy.exp() * (policy - reference)).sum()), rel=0.05)

@@ -31,20 +31,20 @@ def test_the_prompts_are_those_of_the_papers_code() -> None:
     random.seed(100)
     harmful = [row for row in HARMLESS if "kill" in row or "murder" in row or "rape" in row]
     expected = [*random.sample(harmful, 50), *random.sample(HELPFUL, 50)]
-    found = harmful_helpful(protocol(), HARMLESS, HELPFUL)
-    assert [example.prompt for example in found] == [prompt_of(row) for row in expected]
-    assert [example.kind for example in found] == ["harmful"] * 50 + ["helpful"] * 50
-    assert any("skill" in example.prompt for example in found), "a substring, as published"
+    examples = harmful_helpful(protocol(), HARMLESS, HELPFUL)
+    assert [example.prompt for example in examples] == [prompt_of(row) for row in expected]
+    assert [example.kind for example in examples] == ["harmful"] * 50 + ["helpful"] * 50
+    assert any("skill" in example.prompt for example in examples), "a substring, as published"
 
 
 def test_whole_words_leave_out_skill_and_grape() -> None:
-    found = harmful_helpful(protocol(whole_words=True), HARMLESS, HELPFUL)
-    assert not any(word in example.prompt for example in found for word in ("skill", "grape", "cake"))
+    examples = harmful_helpful(protocol(whole_words=True), HARMLESS, HELPFUL)
+    assert not any(word in example.prompt for example in examples for word in ("skill", "grape", "cake"))
 
 
 def test_without_words_every_row_qualifies() -> None:
-    found = harmful_helpful(protocol(words=[], harmful=300), HARMLESS, HELPFUL)
-    assert len({example.prompt for example in found if example.kind == "harmful"}) == 300
+    examples = harmful_helpful(protocol(words=[], harmful=300), HARMLESS, HELPFUL)
+    assert len({example.prompt for example in examples if example.kind == "harmful"}) == 300
 
 
 def test_the_question_ends_with_the_human_and_the_answer_is_kept_beside() -> None:

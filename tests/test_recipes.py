@@ -186,10 +186,10 @@ PINS = {
 }
 
 
-def said(config: Config, key: str, wanted: Any) -> Any:
+def settings_at(config: Config, key: str, wanted: Any) -> Any:
     """The value at a key; where several are wanted, those of its fields."""
-    found = attrgetter(key)(config)
-    return {name: getattr(found, name) for name in wanted} if isinstance(wanted, dict) else found
+    section = attrgetter(key)(config)
+    return {name: getattr(section, name) for name in wanted} if isinstance(wanted, dict) else section
 
 
 def value_at(config: Config, key: str) -> Any:
@@ -205,7 +205,7 @@ def test_it_is_the_recipe(experiment: str) -> None:
     with composing(ALL_STAGES):
         config = compose([f"experiment={experiment}", "method=all_stages"], ALL_STAGES)
     recipe = RECIPES[experiment]
-    assert {key: said(config, key, wanted) for key, wanted in recipe.items()} == recipe
+    assert {key: settings_at(config, key, wanted) for key, wanted in recipe.items()} == recipe
 
 
 @pytest.mark.parametrize("experiment", GRIDS)
@@ -213,16 +213,16 @@ def test_its_grid_is_what_was_tried(experiment: str) -> None:
     with composing():
         jobs: list[Job] = expand([f"experiment={experiment}", "runtime.dry_run=true"], False, None).jobs
     keys, wanted = GRIDS[experiment]
-    found = [(job.config.method.name, *(value_at(job.config, key) for key in keys)) for job in jobs]
-    assert sorted(found, key=repr) == sorted(wanted, key=repr)
+    cells = [(job.config.method.name, *(value_at(job.config, key) for key in keys)) for job in jobs]
+    assert sorted(cells, key=repr) == sorted(wanted, key=repr)
 
 
 @pytest.mark.parametrize("experiment", PUBLISHED)
 def test_the_published_numbers_are_data_and_columns_of_its_table(experiment: str) -> None:
     with composing():
         config = compose([f"experiment={experiment}"])
-    found = {entry["where"]["method"]: list(entry["metrics"].values()) for entry in config.published or []}
-    assert found == PUBLISHED[experiment]
+    numbers = {entry["where"]["method"]: list(entry["metrics"].values()) for entry in config.published or []}
+    assert numbers == PUBLISHED[experiment]
     assert all(entry["metrics"].keys() <= set(config.report.metrics or []) for entry in config.published or [])
 
 
@@ -244,7 +244,10 @@ def test_what_comes_from_the_hub_is_at_its_known_commit(choice: str) -> None:
     with composing(ALL_STAGES):
         config = compose([*model, choice, "method=all_stages"], ALL_STAGES)
     section = key.rpartition(".")[0]
-    assert (said(config, f"{section}.id", None), said(config, key, None)) == (repository, f"{repository}@{commit}")
+    assert (settings_at(config, f"{section}.id", None), settings_at(config, key, None)) == (
+        repository,
+        f"{repository}@{commit}",
+    )
 
 
 def test_one_pass_over_fifty_rows_is_fifty_steps() -> None:

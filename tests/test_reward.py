@@ -47,10 +47,10 @@ def config(composed: Callable[..., Any], model_folders: dict[str, Path], encoder
     def make(*words: str, backbone: str = "gpt2") -> Any:
         if backbone == "bert":
             start = ["backbone=encoder", f"encoder.path={encoder}", "reads=[dataset]"]
-            said = [f"stages.reward_model.{word}" for word in (*SHORT, *start, *words)]
-            return composed(*said)
-        said = [f"stages.reward_model.{word}" for word in (*SHORT, *words)]
-        return composed("model=gpt2", f"model.path={model_folders[backbone]}", *said)
+            overrides = [f"stages.reward_model.{word}" for word in (*SHORT, *start, *words)]
+            return composed(*overrides)
+        overrides = [f"stages.reward_model.{word}" for word in (*SHORT, *words)]
+        return composed("model=gpt2", f"model.path={model_folders[backbone]}", *overrides)
 
     return make
 
@@ -83,7 +83,7 @@ def test_the_loss_is_bradley_and_terrys(backbone: str, config: Any, new_context:
     made = config(backbone=backbone)
     trainer, inputs = trainer_of(made, new_context())
     with torch.no_grad():
-        found = float(trainer.compute_loss(trainer.model.eval(), inputs))
+        loss = float(trainer.compute_loss(trainer.model.eval(), inputs))
     where = made.stages.reward_model.encoder.path if backbone == "bert" else made.model.path
     plain, tokenizer = (
         AutoModel.from_pretrained(where, dtype=torch.float32).eval(),
@@ -102,7 +102,7 @@ def test_the_loss_is_bradley_and_terrys(backbone: str, config: Any, new_context:
     for pair in (pairs := preferences(8, seed=1, coherence=0.7, noise=0.0)):
         better, worse = math.exp(score(pair.prompt, pair.chosen)), math.exp(score(pair.prompt, pair.rejected))
         expected -= math.log(better / (better + worse)) / len(pairs)
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert loss == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_first_loss_is_ln_2_and_no_seed_is_in_the_start(config: Any, new_context: Any, tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_the_split_of_a_batch_changes_nothing(backbone: str, center: float, conf
     # What moves both rewards alike has a gradient of 0 up to rounding: one scale for all.
     scale = max(float(gradient.abs().max()) for gradient in whole.values())
     for part in (1, 2):
-        for name, found in gradients(part).items():
-            assert torch.allclose(found, whole[name], rtol=1e-4, atol=4e-6 * scale), name
+        for name, gradient in gradients(part).items():
+            assert torch.allclose(gradient, whole[name], rtol=1e-4, atol=4e-6 * scale), name
 
 
 def test_centring_adds_the_mean_squared_sum_of_both_rewards(config: Any, new_context: Any) -> None:
@@ -210,10 +210,10 @@ def test_the_temperature_is_where_the_loss_has_no_slope() -> None:
     assert fitted == pytest.approx(2.5, rel=0.1)
     assert float((margin * (-margin / fitted).sigmoid()).mean()) == pytest.approx(0.0, abs=1e-4)
     assert ranking.fitted_temperature(margin / 100) == pytest.approx(fitted / 100, rel=1e-3)
-    found = ranking.metrics(margin, torch.zeros(4000))
-    assert found["temperature"] == fitted
-    assert found["calibration_error_scaled"] == ranking.calibration_error(margin / fitted)
-    assert found["calibration_error_scaled"] < found["calibration_error"] / 3
+    metrics = ranking.metrics(margin, torch.zeros(4000))
+    assert metrics["temperature"] == fitted
+    assert metrics["calibration_error_scaled"] == ranking.calibration_error(margin / fitted)
+    assert metrics["calibration_error_scaled"] < metrics["calibration_error"] / 3
 
 
 def test_margins_without_a_best_temperature_get_an_end_of_the_range() -> None:
@@ -247,9 +247,9 @@ def test_ties_count_half_and_length_is_judged_both_ways() -> None:
 def test_nothing_is_dropped_for_being_long_and_what_is_cut_is_counted(
     config: Any, new_context: Any, tmp_path: Path
 ) -> None:
-    found = run(config("max_length=24"), tmp_path / "artifact", new_context())
-    assert found["rows"] == 2 * 48
-    assert found["completions_truncated"] > 48
+    metrics = run(config("max_length=24"), tmp_path / "artifact", new_context())
+    assert metrics["rows"] == 2 * 48
+    assert metrics["completions_truncated"] > 48
 
 
 def test_a_length_that_the_backbone_has_no_positions_for_is_refused(
@@ -266,7 +266,7 @@ def test_a_length_that_the_backbone_has_no_positions_for_is_refused(
 @pytest.mark.parametrize("backbone", ["gpt2", "opt", "bert"])
 def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_context: Any, tmp_path: Path) -> None:
     made = config(f'template="{USER}"', backbone=backbone)
-    found = run(made, tmp_path / "artifact", new_context())
+    metrics = run(made, tmp_path / "artifact", new_context())
     scorer = load_scorer(made.reward, torch.device("cpu"), tmp_path / "artifact")
     pairs = load(made.dataset, "validation")
     prompts = [pair.prompt for pair in pairs]
@@ -276,10 +276,10 @@ def test_the_scorer_ranks_as_validation_said(backbone: str, config: Any, new_con
     )
     measured = ranking.metrics(chosen, rejected)
     for name, value in measured.items():
-        assert found[f"validation/{name}"] == pytest.approx(value, abs=1e-5)
-    asked = json.loads((tmp_path / "artifact" / REWARD).read_text())
+        assert metrics[f"validation/{name}"] == pytest.approx(value, abs=1e-5)
+    saved = json.loads((tmp_path / "artifact" / REWARD).read_text())
     lengths = {"max_length": made.stages.reward_model.max_length, "prompt_tokens": None}
-    assert asked == {"template": USER, **lengths, "metrics": found}
+    assert saved == {"template": USER, **lengths, "metrics": metrics}
 
 
 def test_a_model_of_the_world_beats_chance_and_length(
@@ -287,25 +287,25 @@ def test_a_model_of_the_world_beats_chance_and_length(
 ) -> None:
     made = config("epochs=3", "max_steps=null", "batch_size=16", "learning_rate=2e-3")
     made.dataset.size, made.dataset.validation, made.dataset.noise = 2000, 200, 0.0
-    found = run(made, tmp_path / "artifact", new_context(micro_batch=16, forward_batch=64))
-    assert found["validation/accuracy"] > 0.62
-    assert found["validation/accuracy"] > found["validation/length_accuracy"] + 0.05
-    assert found["validation/loss"] < math.log(2)
+    metrics = run(made, tmp_path / "artifact", new_context(micro_batch=16, forward_batch=64))
+    assert metrics["validation/accuracy"] > 0.62
+    assert metrics["validation/accuracy"] > metrics["validation/length_accuracy"] + 0.05
+    assert metrics["validation/loss"] < math.log(2)
 
 
 def test_the_best_state_is_kept_whole(config: Any, new_context: Any, tmp_path: Path) -> None:
     """A rate far too high: the last state is not the best, and the head belongs to its backbone."""
     context = new_context()
     words = ("evaluate_every=1", "checkpoint=best", "learning_rate=0.3", "save_every=1")
-    found = run(config(*words), tmp_path / "artifact", context)
+    metrics = run(config(*words), tmp_path / "artifact", context)
     rows = [row for row in context.history.rows() if "validation/loss" in row]
-    assert found["validation/loss"] == min(row["validation/loss"] for row in rows) < rows[-1]["validation/loss"]
+    assert metrics["validation/loss"] == min(row["validation/loss"] for row in rows) < rows[-1]["validation/loss"]
     best = context.checkpoints / "best"
     assert torch.equal(load_file(best / HEAD)["weight"], load_file(tmp_path / "artifact" / HEAD)["weight"])
-    kept = tmp_path / "artifact/steps" / str(found["step"])
-    assert torch.equal(load_file(kept / HEAD)["weight"], load_file(best / HEAD)["weight"])
-    asked = (json.loads((folder / REWARD).read_text()) for folder in (kept, tmp_path / "artifact"))
-    assert next(asked) == next(asked) | {"metrics": {}}
+    checkpoint = tmp_path / "artifact/steps" / str(metrics["step"])
+    assert torch.equal(load_file(checkpoint / HEAD)["weight"], load_file(best / HEAD)["weight"])
+    saved = (json.loads((folder / REWARD).read_text()) for folder in (checkpoint, tmp_path / "artifact"))
+    assert next(saved) == next(saved) | {"metrics": {}}
 
 
 # ---------------------------------------------------------------------------------------------------------- resume
@@ -322,7 +322,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
         return run(made, tmp_path / f"{name}-artifact", context), context
 
     assert die_at(5, lambda: work("killed")) == -signal.SIGKILL
-    assert [found.name for found in checkpoints(new_context("killed").checkpoints)] == ["checkpoint-4"]
+    assert [checkpoint.name for checkpoint in checkpoints(new_context("killed").checkpoints)] == ["checkpoint-4"]
     resumed, resumed_context = work("killed")
     undisturbed, context = work("undisturbed")
     assert resumed == undisturbed
@@ -398,7 +398,7 @@ def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "key"),
+    ("metrics", "key"),
     [
         ({"validation/accuracy": 0.5, "validation/length_accuracy": 0.4}, "min_accuracy=0.55"),
         ({"validation/accuracy": 0.9, "validation/length_accuracy": 0.95}, "must_beat_length=true"),
@@ -406,25 +406,25 @@ def test_a_preset_may_be_judged_by_what_it_optimised(composed: Any) -> None:
     ],
 )
 def test_ppo_refuses_a_reward_that_learned_nothing_in_one_line(
-    found: dict[str, float], key: str | None, composed: Callable[..., Any]
+    metrics: dict[str, float], key: str | None, composed: Callable[..., Any]
 ) -> None:
     with pytest.raises(UserError, match=f"^stages.ppo.{key}: " if key else "^reward.path: ") as refused:
-        check_reward(composed().stages.ppo, found)
+        check_reward(composed().stages.ppo, metrics)
     assert "\n" not in str(refused.value)
-    check_reward(composed(*NO_GATE).stages.ppo, found)
+    check_reward(composed(*NO_GATE).stages.ppo, metrics)
 
 
 def test_a_refused_ppo_has_failed_and_goes_on_from_its_reward_with_the_gate_lowered(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     line = ["method=ppo", "tracking=off", "runtime.progress=false"]
-    done = place.run(*line, "stages.ppo.min_accuracy=1")
-    told = "stages.ppo.min_accuracy=1.0: the reward model ranks "
-    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
-    run = place.single()
-    assert run["status"] == "failed" and run["error"].startswith(f"UserError: {told}")
-    (trained,) = place.stages("reward_model")
+    done = workplace.run(*line, "stages.ppo.min_accuracy=1")
+    message = "stages.ppo.min_accuracy=1.0: the reward model ranks "
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    run = workplace.single()
+    assert run["status"] == "failed" and run["error"].startswith(f"UserError: {message}")
+    (trained,) = workplace.stages("reward_model")
     written = (trained / "record.json").stat().st_mtime_ns
-    assert place.stages("ppo") == []
-    assert place.run(*line, "stages.ppo.min_accuracy=0").returncode == 0
-    assert place.stages("reward_model") == [trained] and (trained / "record.json").stat().st_mtime_ns == written
-    assert len(place.stages("ppo")) == 1
+    assert workplace.stages("ppo") == []
+    assert workplace.run(*line, "stages.ppo.min_accuracy=0").returncode == 0
+    assert workplace.stages("reward_model") == [trained] and (trained / "record.json").stat().st_mtime_ns == written
+    assert len(workplace.stages("ppo")) == 1

@@ -75,9 +75,9 @@ def trained_folder(folder: Path, to: Path, **metrics: float) -> Path:
     to.mkdir(exist_ok=True)
     model.save_pretrained(to)
     tokenizer.save_pretrained(to)
-    found = {"validation/accuracy": 0.9, "validation/length_accuracy": 0.6, **metrics}
-    asked = {"template": "{prompt}{completion}", "max_length": 64, "prompt_tokens": None, "metrics": found}
-    (to / REWARD).write_text(json.dumps(asked))
+    measured = {"validation/accuracy": 0.9, "validation/length_accuracy": 0.6, **metrics}
+    record = {"template": "{prompt}{completion}", "max_length": 64, "prompt_tokens": None, "metrics": measured}
+    (to / REWARD).write_text(json.dumps(record))
     return to
 
 
@@ -118,8 +118,8 @@ def test_a_probability_is_the_softmax_of_the_logits(hub: Callable[..., Path]) ->
     positive, negative = (
         torch.tensor(classifier(folder, name).score(PROMPTS, COMPLETIONS)["score"]) for name in ("positive", "negative")
     )
-    found = classifier(folder, output="probability").score(PROMPTS, COMPLETIONS)["score"]
-    assert found == pytest.approx((positive - negative).sigmoid().tolist(), abs=1e-6)
+    probabilities = classifier(folder, output="probability").score(PROMPTS, COMPLETIONS)["score"]
+    assert probabilities == pytest.approx((positive - negative).sigmoid().tolist(), abs=1e-6)
 
 
 def test_a_classifier_is_refused_as_a_pair_scorer(hub: Callable[..., Path]) -> None:
@@ -257,8 +257,8 @@ def test_a_text_that_is_too_long_loses_its_prompt_and_says_so(kind: str, hub: Ca
 def test_a_question_that_is_too_long_is_cut_and_its_answer_kept(kind: str, hub: Callable[..., Path]) -> None:
     scorer = pair_input(hub(kind, ("LABEL_0",)))
     completion = " The plot was dull."
-    found = scorer.score([40 * "Was it witty? ", "Was it?", "Was it?"], [completion, completion, 40 * completion])
-    assert found["truncated"] == [1.0, 0.0, 1.0]
+    measures = scorer.score([40 * "Was it witty? ", "Was it?", "Was it?"], [completion, completion, 40 * completion])
+    assert measures["truncated"] == [1.0, 0.0, 1.0]
     rows = paired_rows([40 * "Was it witty? "], [completion], scorer.tokenizer, 64)
     tail = scorer.tokenizer(completion, add_special_tokens=False)["input_ids"]
     assert rows.ids[0][-1 - len(tail) : -1] == tail
@@ -311,11 +311,11 @@ def test_a_trained_reward_reads_eos_exactly_where_a_completion_ended(
             return float(scorer.model(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)))
 
     texts = [prompt + completion for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)]
-    found = scorer.score(PROMPTS, COMPLETIONS, ended)["score"]
-    assert found == pytest.approx([score(*row) for row in zip(texts, ended, strict=True)], abs=1e-5)
+    scores = scorer.score(PROMPTS, COMPLETIONS, ended)["score"]
+    assert scores == pytest.approx([score(*row) for row in zip(texts, ended, strict=True)], abs=1e-5)
     whole = scorer.score(PROMPTS, COMPLETIONS)["score"]
     assert whole == pytest.approx([score(text, True) for text in texts], abs=1e-5)
-    differs = [abs(one - other) > 1e-3 for one, other in zip(found, whole, strict=True)]
+    differs = [abs(one - other) > 1e-3 for one, other in zip(scores, whole, strict=True)]
     assert differs == [not has_end and kind != "bert" for has_end in ended]
 
 
@@ -403,13 +403,13 @@ def test_a_judge_may_be_any_scorer(hub: Callable[..., Path], new_context: Any, c
     write_jsonl(tmp_path / SAMPLES, [*rows, {"prompt": 40 * "Was it witty? ", "completion": " No.", "ended": True}])
     (tmp_path / "scored").mkdir()
     settings = composed().stages.judge_completions
-    found = judging.judge_completions(
+    metrics = judging.judge_completions(
         settings, judge=judge, folder=tmp_path / "scored", context=new_context(), completions=tmp_path
     )
     scored = list(read_jsonl(tmp_path / "scored" / SAMPLES))
     expected = pair_input(Path(judge.path)).score(PROMPTS, COMPLETIONS)["score"]
     assert [row["scores"]["score"] for row in scored[:-1]] == pytest.approx(expected, abs=1e-5)
-    assert found["truncated"] == pytest.approx(1 / 6)
+    assert metrics["truncated"] == pytest.approx(1 / 6)
 
 
 def test_the_score_command_refuses_in_one_line(say: Any, hub: Callable[..., Path]) -> None:

@@ -55,9 +55,9 @@ def test_a_run_adds_up_what_its_stages_cost_and_what_it_paid(composed: Callable[
         record = {"metrics": {}, "cost": dict.fromkeys(COUNTS, 1) | {"seconds": 2.0, "gpu_hours": 0.0}}
         notify = state.built if stage.name == "ppo" else state.reused
         notify(stage, tmp_path, record)
-    found = state.totals()
-    assert {kind: total["flops"] for kind, total in found.items()} == {"method": 2, "whole": len(known), "paid": 1}
-    assert found["method"]["seconds"] == 4.0
+    totals = state.totals()
+    assert {kind: total["flops"] for kind, total in totals.items()} == {"method": 2, "whole": len(known), "paid": 1}
+    assert totals["method"]["seconds"] == 4.0
     del state.cost["reward_model"]
     assert set(state.totals()) == {"paid"}
     assert roles["reward_model"].identity in method_stages(job)
@@ -73,9 +73,9 @@ def test_a_method_that_learns_its_labels_in_two_stages_has_them_once(
     for stage in job.plan.stages:
         counts = dict.fromkeys(COUNTS, 0) | {"labels": labels.get(stage.name, 0)}
         state.built(stage, tmp_path, {"metrics": {}, "cost": counts | {"seconds": 1.0, "gpu_hours": 0.0}})
-    found = state.totals()
-    assert found["method"]["labels"] == (20 if method == "ppo" else 24)
-    assert found["whole"]["labels"] == found["paid"]["labels"] == found["method"]["labels"] + 9  # of other questions
+    totals = state.totals()
+    assert totals["method"]["labels"] == (20 if method == "ppo" else 24)
+    assert totals["whole"]["labels"] == totals["paid"]["labels"] == totals["method"]["labels"] + 9  # of other questions
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -150,9 +150,9 @@ def trained(folder: Path, method: str, seed: int, metric: str, watts: float | No
     counts = [{"cost/labels": 20 * s, "cost/tokens_generated": 0, "cost/flops": 1e12 * s} for s in steps]
     rows = [{"step": s, f"validation/{metric}": s / 10, **count} for s, count in zip(steps, counts, strict=True)]
     (stage / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"step": 1, "loss": 1.0}, *rows]))
-    told = [{"step": s, "seconds": 10.0 * s} for s in (1, 1, 2, 3)]  # step 1 twice: a kill came between
-    told += [{"seconds": 60.0 * at, "watts": watts} for at in steps] if watts else []
-    (stage / TRACE).write_text("".join(json.dumps(row) + "\n" for row in told))
+    trace = [{"step": s, "seconds": 10.0 * s} for s in (1, 1, 2, 3)]  # step 1 twice: a kill came between
+    trace += [{"seconds": 60.0 * at, "watts": watts} for at in steps] if watts else []
+    (stage / TRACE).write_text("".join(json.dumps(row) + "\n" for row in trace))
     return run
 
 
@@ -219,7 +219,7 @@ def test_the_judge_puts_methods_on_one_axis_where_completions_had_one_cap(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("settings", "words"),
     [
         ({"validation_prompts": 63}, "judge on 63 validation prompts,\nat most 48 tokens"),
         ({"response_tokens": [4, 16]}, "judge on 64 validation prompts,\nat most 4–16 tokens"),
@@ -227,8 +227,8 @@ def test_the_judge_puts_methods_on_one_axis_where_completions_had_one_cap(tmp_pa
         ({"temperature": 0.7}, "judge on 64 validation prompts,\nat most 48 tokens, T = 0.7"),
     ],
 )
-def test_who_answered_otherwise_has_a_panel_apart(tmp_path: Path, said: dict[str, object], words: str) -> None:
-    judged(trained(tmp_path / "s", "ppo", 1, "score"), {"response_tokens": [48, 48], **said})
+def test_who_answered_otherwise_has_a_panel_apart(tmp_path: Path, settings: dict[str, object], words: str) -> None:
+    judged(trained(tmp_path / "s", "ppo", 1, "score"), {"response_tokens": [48, 48], **settings})
     (run,) = records(read_runs([tmp_path / "s"]))
     assert {point["panel"] for point in efficiency(run)} == {words}
 

@@ -26,20 +26,23 @@ def one_each(groups: int) -> Array:
 
 def test_one_seed_is_students_interval_over_prompts() -> None:
     values = RNG.normal(3, 2, (1, 40))
-    found = crossed(values, one_each(40))
+    estimate = crossed(values, one_each(40))
     low, high = scipy.stats.t.interval(0.95, 39, values.mean(), scipy.stats.sem(values[0]))
-    assert found is not None
-    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), rel=1e-12)
-    assert found.p_value == pytest.approx(scipy.stats.ttest_1samp(values[0], 0).pvalue, rel=1e-9)
+    assert estimate is not None
+    assert (estimate.mean - estimate.half_width, estimate.mean + estimate.half_width) == pytest.approx(
+        (low, high), rel=1e-12
+    )
+    assert estimate.p_value == pytest.approx(scipy.stats.ttest_1samp(values[0], 0).pvalue, rel=1e-9)
 
 
 def test_metrics_without_answers_have_students_interval_over_seeds() -> None:
     values = [0.512, 0.587, 0.561]
-    found = over_seeds(values)
+    estimate = over_seeds(values)
     low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
-    assert found is not None and (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
-        (low, high), rel=1e-12
-    )
+    assert estimate is not None and (
+        estimate.mean - estimate.half_width,
+        estimate.mean + estimate.half_width,
+    ) == pytest.approx((low, high), rel=1e-12)
     assert over_seeds([2.0]) is None and crossed(np.array([[1.0]]), one_each(1)) is None
 
 
@@ -53,13 +56,13 @@ def test_the_crossed_variance_is_that_of_its_three_components() -> None:
     of_seeds = values.mean(1).var(ddof=1) - rest / prompts
     of_prompts = values.mean(0).var(ddof=1) - rest / seeds
     assert of_seeds > 0 and of_prompts > 0
-    found = crossed(values, one_each(prompts))
+    estimate = crossed(values, one_each(prompts))
     expected = of_seeds / seeds + of_prompts / prompts + rest / (seeds * prompts)
-    assert found is not None and found.variance == pytest.approx(expected, rel=1e-12)
+    assert estimate is not None and estimate.variance == pytest.approx(expected, rel=1e-12)
     # Satterthwaite, 1946: degrees = (Σ aᵢ MSᵢ)² / Σ (aᵢ MSᵢ)² / dfᵢ
     squares = [prompts * values.mean(1).var(ddof=1), seeds * values.mean(0).var(ddof=1), -rest]
     degrees = [seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1)]
-    assert found.degrees == pytest.approx(
+    assert estimate.degrees == pytest.approx(
         sum(squares) ** 2 / sum(m * m / d for m, d in zip(squares, degrees, strict=True))
     )
 
@@ -75,9 +78,9 @@ def test_a_prompt_asked_twice_is_no_second_prompt() -> None:
 def test_groups_of_unequal_size_weigh_by_their_answers() -> None:
     sizes = np.array([1.0, 5, 2, 2])
     values = RNG.normal(0, 1, (2, 4))
-    found = crossed(values, sizes)
+    estimate = crossed(values, sizes)
     flat = [np.repeat(row, sizes.astype(int)).mean() for row in values]
-    assert found is not None and found.mean == pytest.approx(np.mean(flat))
+    assert estimate is not None and estimate.mean == pytest.approx(np.mean(flat))
 
 
 @pytest.mark.parametrize(("seeds", "prompts", "times"), [(3, 50, 6000), (5, 500, 1500)])
@@ -90,9 +93,9 @@ def test_new_seeds_and_new_prompts_are_covered(
     hits = 0
     for _ in range(times):
         values = of_seed * rng.standard_normal((seeds, 1)) + of_prompt * rng.standard_normal((1, prompts))
-        found = crossed(values + rest * rng.standard_normal((seeds, prompts)), one_each(prompts))
-        assert found is not None
-        hits += abs(found.mean) <= found.half_width
+        estimate = crossed(values + rest * rng.standard_normal((seeds, prompts)), one_each(prompts))
+        assert estimate is not None
+        hits += abs(estimate.mean) <= estimate.half_width
     assert 0.92 <= hits / times <= 0.97
 
 
@@ -105,9 +108,9 @@ def test_new_seeds_and_new_prompts_are_covered_by_a_rate_s_interval_too(seeds: i
     for _ in range(times):
         of_seed = 0.2 * rng.standard_normal((seeds, 1)) if seeds > 1 else 0.0
         chance = 1 / (1 + np.exp(-(1.5 + of_seed + rng.standard_normal((1, prompts)))))
-        found = crossed((rng.random((seeds, prompts)) < chance).astype(float), one_each(prompts))
-        assert found is not None
-        low, high = wilson(found.mean, effective_size(found, prompts), found.degrees)
+        estimate = crossed((rng.random((seeds, prompts)) < chance).astype(float), one_each(prompts))
+        assert estimate is not None
+        low, high = wilson(estimate.mean, effective_size(estimate, prompts), estimate.degrees)
         hits += low <= truth <= high
     assert 0.92 <= hits / times <= 0.97
 
@@ -126,16 +129,16 @@ def test_intervals_hold_the_truth_and_tests_their_level_at_five_seeds(kind: str,
 def test_a_win_rate_over_several_draws_is_as_sure_as_its_variance() -> None:
     """Each completion's value is the mean of four comparisons: it is worth more than one comparison."""
     wins = RNG.binomial(4, 0.6, (3, 200)) / 4
-    found = crossed(wins, one_each(200))
-    assert found is not None and effective_size(found, 200) > 1.5 * wins.size
-    low, high = wilson(found.mean, effective_size(found, 200), found.degrees)
-    assert high - low == pytest.approx(2 * found.half_width, rel=0.05)
+    estimate = crossed(wins, one_each(200))
+    assert estimate is not None and effective_size(estimate, 200) > 1.5 * wins.size
+    low, high = wilson(estimate.mean, effective_size(estimate, 200), estimate.degrees)
+    assert high - low == pytest.approx(2 * estimate.half_width, rel=0.05)
 
 
 def test_wilsons_interval_is_scipys() -> None:
     for wins, n in ((24, 50), (0, 50), (50, 50), (1, 7)):
-        found = scipy.stats.binomtest(wins, n).proportion_ci(0.95, "wilson")
-        assert wilson(wins / n, n) == pytest.approx((found.low, found.high), abs=1e-12)
+        interval = scipy.stats.binomtest(wins, n).proportion_ci(0.95, "wilson")
+        assert wilson(wins / n, n) == pytest.approx((interval.low, interval.high), abs=1e-12)
 
 
 def test_the_quantile_is_the_one_in_the_tables() -> None:
@@ -153,11 +156,11 @@ def test_holm_is_the_definition() -> None:
     # The set that is rejected at .05 is the one of stepping down by hand.
     for p_values in RNG.random((50, 5)) / 10:
         rejected: list[int] = []
-        for rank, place in enumerate(np.argsort(p_values)):
-            if p_values[place] > 0.05 / (5 - rank):
+        for rank, index in enumerate(np.argsort(p_values)):
+            if p_values[index] > 0.05 / (5 - rank):
                 break
-            rejected.append(int(place))
-        assert sorted(rejected) == [place for place, p in enumerate(holm(list(p_values))) if p <= 0.05]
+            rejected.append(int(index))
+        assert sorted(rejected) == [index for index, p in enumerate(holm(list(p_values))) if p <= 0.05]
 
 
 def test_completions_are_averaged_by_group(tmp_path: Path) -> None:

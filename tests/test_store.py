@@ -49,8 +49,8 @@ def results(records: dict[str, Record]) -> dict[str, object]:
 
 
 def test_a_run_builds_each_stage_once_and_tells_it_in_order(tmp_path: Path) -> None:
-    records, told = toy.build(tmp_path)
-    assert told.events == WHOLE_RUN
+    records, listener = toy.build(tmp_path)
+    assert listener.events == WHOLE_RUN
     assert list(records) == ["gather", "learn", "judge"]
     assert records["judge"]["metrics"] == records["learn"]["metrics"]
     assert set(records["learn"]["files"]) == {"value.json", "history.jsonl"}
@@ -61,16 +61,16 @@ def test_a_run_builds_each_stage_once_and_tells_it_in_order(tmp_path: Path) -> N
 def test_a_second_run_builds_nothing(tmp_path: Path) -> None:
     first, _ = toy.build(tmp_path)
     before = toy.diary(tmp_path)
-    second, told = toy.build(tmp_path)
+    second, listener = toy.build(tmp_path)
     assert toy.diary(tmp_path) == before
-    assert told.events == ["reused gather", "reused learn", "reused judge"]
+    assert listener.events == ["reused gather", "reused learn", "reused judge"]
     assert second == first
 
 
 def test_a_run_builds_only_what_has_changed(tmp_path: Path) -> None:
     toy.build(tmp_path)
-    _, told = toy.build(tmp_path, toy.toy_plan(tmp_path, {"learn.rate": 0.5}))
-    assert [event for event in told.events if "logged" not in event] == [
+    _, listener = toy.build(tmp_path, toy.toy_plan(tmp_path, {"learn.rate": 0.5}))
+    assert [event for event in listener.events if "logged" not in event] == [
         *("reused gather", "started learn", "built learn", "started judge", "built judge")
     ]
 
@@ -85,8 +85,8 @@ def test_a_pipeline_runs_without_torch(tmp_path: Path) -> None:
 def test_a_store_that_is_moved_keeps_what_it_has(tmp_path: Path) -> None:
     toy.build(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
-    _, told = toy.build(tmp_path / "there")
-    assert told.events == ["reused gather", "reused learn", "reused judge"]
+    _, listener = toy.build(tmp_path / "there")
+    assert listener.events == ["reused gather", "reused learn", "reused judge"]
 
 
 def test_the_inputs_of_a_finished_target_are_not_built_again(tmp_path: Path) -> None:
@@ -94,23 +94,23 @@ def test_the_inputs_of_a_finished_target_are_not_built_again(tmp_path: Path) -> 
     before = toy.diary(tmp_path)
     shutil.rmtree(toy.artifact(tmp_path, "gather"))
     shutil.rmtree(toy.artifact(tmp_path, "learn"))
-    records, told = toy.build(tmp_path)
+    records, listener = toy.build(tmp_path)
     assert toy.diary(tmp_path) == before
-    assert list(records) == ["judge"] and told.events == ["reused judge"]
+    assert list(records) == ["judge"] and listener.events == ["reused judge"]
 
 
 def test_two_roles_with_one_identity_are_built_and_told_once(tmp_path: Path) -> None:
     graph = {**toy.GRAPH, "judge/start": {"model": "learn"}, "judge/end": {"model": "learn"}}
     graph["judge"] = {"start": "judge/start", "end": "judge/end"}
-    records, told = toy.build(tmp_path, toy.toy_plan(tmp_path, graph=graph))
+    records, listener = toy.build(tmp_path, toy.toy_plan(tmp_path, graph=graph))
     assert toy.diary(tmp_path, "judge") == ["judge began"] * 2  # the shared one and the target
-    assert [event for event in told.events if "judge" in event] == [
+    assert [event for event in listener.events if "judge" in event] == [
         *("started judge/start", "built judge/start", "started judge", "built judge")
     ]
     assert records["judge/start"] == records["judge/end"]
     assert records["judge"]["metrics"]["value"] == 2 * records["learn"]["metrics"]["value"]
-    _, told = toy.build(tmp_path, toy.toy_plan(tmp_path, graph=graph))
-    assert told.events == ["reused gather", "reused learn", "reused judge/start", "reused judge"]
+    _, listener = toy.build(tmp_path, toy.toy_plan(tmp_path, graph=graph))
+    assert listener.events == ["reused gather", "reused learn", "reused judge/start", "reused judge"]
 
 
 # ------------------------------------------------------------------------------------------------------------- damage
@@ -141,9 +141,9 @@ def test_what_is_damaged_is_set_aside_and_built_again_the_same(
     folder = toy.artifact(tmp_path, "learn")
     damage(folder)
     damaged = contents(folder)
-    second, told = toy.build(tmp_path, toy.toy_plan(tmp_path, target="learn"))
+    second, listener = toy.build(tmp_path, toy.toy_plan(tmp_path, target="learn"))
     assert results(second) == results(first)
-    assert told.events[0] == "reused gather" and told.events[-1] == "built learn"
+    assert listener.events[0] == "reused gather" and listener.events[-1] == "built learn"
     assert [contents(aside) for aside in folder.parent.glob(".damaged-*")] == [damaged], "it was not kept as it was"
     assert len(toy.diary(tmp_path, str(folder))) == 1, "nobody was told"
     assert toy.build(tmp_path, plan)[1].events == ["reused gather", "reused learn"]
@@ -154,8 +154,8 @@ def test_a_damaged_input_is_built_again_only_when_it_is_needed(tmp_path: Path) -
     edit(toy.artifact(tmp_path, "learn") / "value.json")
     assert "started learn" not in toy.build(tmp_path)[1].events
     shutil.rmtree(toy.artifact(tmp_path, "judge"))
-    second, told = toy.build(tmp_path)
-    assert "built learn" in told.events and second["judge"]["files"] == first["judge"]["files"]
+    second, listener = toy.build(tmp_path)
+    assert "built learn" in listener.events and second["judge"]["files"] == first["judge"]["files"]
 
 
 @pytest.mark.parametrize("text", RUINED_RECORDS.values(), ids=RUINED_RECORDS.keys())
@@ -185,9 +185,9 @@ def test_a_build_that_raises_leaves_no_artifact_and_keeps_its_checkpoints(tmp_pa
         toy.build(root, fail_after=("learn", 5))
     assert not toy.artifact(root, "learn").exists() and not toy.artifact(root, "judge").exists()
     assert json.loads((toy.workplace(root, "learn").checkpoints / "state.json").read_text())["step"] == 3
-    records, told = toy.build(root)
+    records, listener = toy.build(root)
     assert toy.diary(root, "learn ")[6:] == ["learn began", *(f"learn {step}" for step in range(4, 11))]
-    assert told.events[0] == "reused gather"
+    assert listener.events[0] == "reused gather"
     assert results(records) == results(whole)
 
 
@@ -197,12 +197,12 @@ def test_a_killed_build_leaves_no_artifact_and_the_next_goes_on_from_its_checkpo
     toy.build_and_die(root, "learn", 8)
     assert not toy.artifact(root, "learn").exists()
     assert [file.name for file in toy.workplace(root, "learn").checkpoints.iterdir()] == ["state.json"]
-    records, told = toy.build(root)
+    records, listener = toy.build(root)
     lost_and_left = [f"learn {step}" for step in (7, 8, 9, 10)]  # the checkpoint is of step 6
     assert toy.diary(root, "learn ")[9:] == ["learn began", *lost_and_left]
     assert results(records) == results(whole)
     assert history_steps(toy.artifact(root, "learn")) == list(range(1, 11))
-    assert [row["step"] for row in told.rows["learn"]] == list(range(1, 11)), "the listener hears the whole history"
+    assert [row["step"] for row in listener.rows["learn"]] == list(range(1, 11)), "the listener hears the whole history"
     assert not toy.workplace(root, "learn").checkpoints.exists()
 
 
@@ -223,15 +223,17 @@ def test_a_build_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) 
     whole, _ = toy.build(tmp_path / "whole")
     root = tmp_path / "killed"
     toy.build_and_die(root, "gather", 2)
-    records, told = toy.build(root)
+    records, listener = toy.build(root)
     assert records["gather"]["files"] == whole["gather"]["files"]
-    assert history_steps(toy.artifact(root, "gather")) == [row["step"] for row in told.rows["gather"]] == [1, 2, 3, 4]
+    assert (
+        history_steps(toy.artifact(root, "gather")) == [row["step"] for row in listener.rows["gather"]] == [1, 2, 3, 4]
+    )
 
 
 def test_the_remains_of_a_killed_build_are_not_in_the_next_artifact(tmp_path: Path) -> None:
-    place = toy.workplace(tmp_path, "gather")
-    (place.artifact / "parts").mkdir(parents=True)
-    (place.artifact / "half_written").touch()
+    build_folder = toy.workplace(tmp_path, "gather")
+    (build_folder.artifact / "parts").mkdir(parents=True)
+    (build_folder.artifact / "half_written").touch()
     toy.build(tmp_path)
     assert set(contents(toy.artifact(tmp_path, "gather"))) == {"parts/numbers.json", "history.jsonl", "record.json"}
 
@@ -254,7 +256,7 @@ def test_a_lock_left_by_a_killed_process_holds_nobody_up(tmp_path: Path) -> None
 
 def test_what_another_process_built_meanwhile_is_told_as_reused(tmp_path: Path) -> None:
     """Between looking what is missing and building it."""
-    plan, store, told = toy.toy_plan(tmp_path), toy.toy_store(tmp_path), toy.Told()
+    plan, store, listener = toy.toy_plan(tmp_path), toy.toy_store(tmp_path), toy.RecordingListener()
     find, looks = store.find, []
 
     def find_nothing_at_first(stage: Stage) -> Record | None:
@@ -263,5 +265,5 @@ def test_what_another_process_built_meanwhile_is_told_as_reused(tmp_path: Path) 
 
     toy.build(tmp_path)
     store.find = find_nothing_at_first  # type: ignore[method-assign]
-    run(plan, store, toy.Runtime(tmp_path / "diary"), told)
-    assert told.events == ["reused gather", "reused learn", "reused judge"]
+    run(plan, store, toy.Runtime(tmp_path / "diary"), listener)
+    assert listener.events == ["reused gather", "reused learn", "reused judge"]

@@ -17,11 +17,11 @@ GRID = ("-m", "method=base,sft,dpo,sft+dpo", "seed=1,2", "jobs=2", "sweep=small"
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    place = Workplace(tmp_path_factory.mktemp("swept"))
-    done = place.run(*GRID, anew=True)
+    workplace = Workplace(tmp_path_factory.mktemp("swept"))
+    done = workplace.run(*GRID, anew=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (place.folder / "first.txt").write_text(done.stdout)
-    return place
+    (workplace.folder / "first.txt").write_text(done.stdout)
+    return workplace
 
 
 def test_every_job_finishes_and_equal_jobs_run_once(swept: Workplace) -> None:
@@ -53,8 +53,8 @@ def test_a_metric_is_the_mean_of_what_is_said_of_each_answer(swept: Workplace) -
             for row in rows
         )
         for name in {name for row in rows for name in row["values"]}:
-            said = [row["values"][name] for row in rows if name in row["values"]]
-            assert job["metrics"][name] == pytest.approx(sum(said) / len(said)), name
+            values = [row["values"][name] for row in rows if name in row["values"]]
+            assert job["metrics"][name] == pytest.approx(sum(values) / len(values)), name
         assert 0 < job["metrics"]["judge/win_rate_chosen"] < 1
         assert job["metrics"]["judge/accuracy"] == 1, "the truth agrees with clean labels"
 
@@ -76,10 +76,10 @@ def test_it_ends_with_a_table_and_a_figure(swept: Workplace) -> None:
 def test_each_job_leaves_one_tracked_run_that_tells_all(swept: Workplace) -> None:
     runs = {run.metadata["name"]: run for run in map(read_run, run_folders(swept.folder))}
     jobs = {job["name"]: job for job in swept.jobs("small").values()}
-    told = runs.pop("small-report")  # the sweep's own
-    assert (told.metadata["group"], told.metadata["job_type"]) == ("small", "report")
-    assert {"method", "metric", "mean", "folders"} <= set(told.tables["table"]["columns"])
-    assert {"table", "figure"} <= set(told.summary)
+    report = runs.pop("small-report")  # the sweep's own
+    assert (report.metadata["group"], report.metadata["job_type"]) == ("small", "report")
+    assert {"method", "metric", "mean", "folders"} <= set(report.tables["table"]["columns"])
+    assert {"table", "figure"} <= set(report.summary)
     assert sorted(runs) == sorted(jobs)
     for name, job in jobs.items():
         run = runs[name]
@@ -123,12 +123,12 @@ def test_another_folder_gives_the_same_numbers_to_the_last_bit(swept: Workplace,
 
 def test_a_stage_that_is_lost_is_built_again_and_alone(swept: Workplace, tmp_path: Path) -> None:
     shutil.copytree(swept.folder, tmp_path / "copy")
-    place = Workplace(tmp_path / "copy")
-    before = place.jobs("small")["dpo/1"]
+    workplace = Workplace(tmp_path / "copy")
+    before = workplace.jobs("small")["dpo/1"]
     for role in ("evaluate", "judge_completions/result"):
-        shutil.rmtree(place.folder / "outputs/stages" / role.partition("/")[0] / before["stages"][role])
-    assert place.run("method=dpo", "seed=1", "tracking=off").returncode == 0
-    again = place.single()
+        shutil.rmtree(workplace.folder / "outputs/stages" / role.partition("/")[0] / before["stages"][role])
+    assert workplace.run("method=dpo", "seed=1", "tracking=off").returncode == 0
+    again = workplace.single()
     assert again["metrics"] == before["metrics"]
     assert {role for role, cost in again["cost"]["stages"].items() if cost["paid"]} == {
         "evaluate",
@@ -139,9 +139,9 @@ def test_a_stage_that_is_lost_is_built_again_and_alone(swept: Workplace, tmp_pat
 # -------------------------------------------------------------------------------------------------------- failures
 
 
-def sabotage(place: Workplace, how: str) -> tuple[str, ...]:
-    (place.folder / "mine/experiment").mkdir(parents=True)
-    (place.folder / "mine/experiment/sabotaged.yaml").write_text(
+def sabotage(workplace: Workplace, how: str) -> tuple[str, ...]:
+    (workplace.folder / "mine/experiment").mkdir(parents=True)
+    (workplace.folder / "mine/experiment/sabotaged.yaml").write_text(
         f"# @package _global_\nstages: {{dpo: {{_target_: saboteur.{how}}}}}\ngrid:\n  - method: [dpo, sft]\n"
     )
     return ("-cd", "mine", "experiment=sabotaged")
@@ -156,9 +156,9 @@ def sabotage(place: Workplace, how: str) -> tuple[str, ...]:
     ],
 )
 def test_a_job_that_fails_costs_itself_alone(tmp_path: Path, how: str, status: str, error: str) -> None:
-    place = Workplace(tmp_path)
-    done = place.run(*sabotage(place, how), "tracking=off")
-    jobs = place.jobs("sabotaged")
+    workplace = Workplace(tmp_path)
+    done = workplace.run(*sabotage(workplace, how), "tracking=off")
+    jobs = workplace.jobs("sabotaged")
     assert done.returncode == 1
     assert (jobs["dpo/1"]["status"], jobs["dpo/1"]["error"]) == (status, error)
     assert jobs["sft/1"]["status"] == "finished"
@@ -170,11 +170,11 @@ def test_a_job_that_fails_costs_itself_alone(tmp_path: Path, how: str, status: s
 
 
 def test_a_sweep_of_which_nothing_finished_has_its_report_too(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     words = ("-m", "method=sft", "seed=1,2", "sweep=s", "stages.sft._target_=saboteur.buggy", "tracking=off")
-    assert place.run(*words).returncode == 1
+    assert workplace.run(*words).returncode == 1
     sweep = tmp_path / "multirun_sweeps/s"
-    assert {job["status"] for job in place.jobs("s").values()} == {"failed"}
+    assert {job["status"] for job in workplace.jobs("s").values()} == {"failed"}
     page = (sweep / "report.html").read_text()
     assert "0 of 2 runs finished" in page and page.count("a planted bug") >= 2 and "saboteur.py" in page
     assert "0 of 2 (2 failed)" in (sweep / "table.md").read_text()
@@ -182,36 +182,36 @@ def test_a_sweep_of_which_nothing_finished_has_its_report_too(tmp_path: Path) ->
 
 def test_a_run_that_a_guard_stopped_is_judged_and_says_so(swept: Workplace, tmp_path: Path) -> None:
     shutil.copytree(swept.folder / "outputs", tmp_path / "outputs")
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     words = ("-m", "method=dpo", "seed=1", "sweep=tripped", "tracking=off", "stages.dpo._target_=saboteur.tripped")
-    done = place.run(*words)
+    done = workplace.run(*words)
     assert done.returncode == 0
     assert "diverged" in done.stdout
-    (found,) = place.jobs("tripped").values()
-    assert found["status"] == "diverged"
-    assert found["error"] == "dpo: the entropy fell to 0.0001"
-    assert "judge/mean" in found["metrics"]
+    (job,) = workplace.jobs("tripped").values()
+    assert job["status"] == "diverged"
+    assert job["error"] == "dpo: the entropy fell to 0.0001"
+    assert "judge/mean" in job["metrics"]
     assert "stays in the mean" in done.stdout
 
 
 def test_a_polite_kill_of_a_run_closes_its_files_and_its_tracking(swept: Workplace, tmp_path: Path) -> None:
     shutil.copytree(swept.folder / "outputs/stages", tmp_path / "outputs/stages")
-    place = Workplace(tmp_path)
-    done = place.run("method=dpo", "stages.dpo._target_=saboteur.terminated")
+    workplace = Workplace(tmp_path)
+    done = workplace.run("method=dpo", "stages.dpo._target_=saboteur.terminated")
     assert done.returncode == 143
-    assert place.single()["status"] == "failed"
+    assert workplace.single()["status"] == "failed"
     (folder,) = run_folders(tmp_path)
     assert read_run(folder).metadata["exit_code"] == 1
-    assert place.run("method=dpo", "seed=1").returncode == 0
+    assert workplace.run("method=dpo", "seed=1").returncode == 0
 
 
 def test_a_bug_keeps_its_traceback_and_exits_1(swept: Workplace, tmp_path: Path) -> None:
     shutil.copytree(swept.folder / "outputs/stages", tmp_path / "outputs/stages")
-    place = Workplace(tmp_path)
-    done = place.run("method=dpo", "stages.dpo._target_=saboteur.buggy", "tracking=off")
+    workplace = Workplace(tmp_path)
+    done = workplace.run("method=dpo", "stages.dpo._target_=saboteur.buggy", "tracking=off")
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "a planted bug" in done.stderr
-    assert place.single()["status"] == "failed"
+    assert workplace.single()["status"] == "failed"
 
 
 # ------------------------------------------------------------------------------- pairs and a model of one's own
@@ -221,10 +221,10 @@ def test_a_local_model_and_local_pairs_go_the_same_way(tmp_path: Path, model_fol
     pairs = preferences(60, seed=8, coherence=0.74, noise=0.0)
     rows = [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in pairs]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     judge = save_classifier("distilbert", ("NEGATIVE", "POSITIVE"), tmp_path / "judge")
     mine = (f"model.path={model_folders['opt']}", "dataset.path=pairs.jsonl", "dataset.validation=8", "dataset.test=8")
-    done = place.command(
+    done = workplace.command(
         *(
             "model=gpt2",
             "dataset=local",
@@ -238,17 +238,17 @@ def test_a_local_model_and_local_pairs_go_the_same_way(tmp_path: Path, model_fol
         *mine,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    run = place.single()
+    run = workplace.single()
     assert run["status"] == "finished"
     assert "pretrain" not in run["stages"]
-    assert run["metrics"]["kl/base"] > 0 and not place.sockets.exists()
+    assert run["metrics"]["kl/base"] > 0 and not workplace.sockets.exists()
 
 
 def test_a_model_that_is_nowhere_is_one_line_that_says_how_to_get_it(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
-    done = place.command("model=gpt2", "method=base", "tracking=off", HF_HOME=str(tmp_path / "empty"))
+    workplace = Workplace(tmp_path)
+    done = workplace.command("model=gpt2", "method=base", "tracking=off", HF_HOME=str(tmp_path / "empty"))
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "openai-community/gpt2: not in the local cache" in line
     assert "hf download openai-community/gpt2 --revision" in line and "model.path=FOLDER" in line
-    assert place.single()["status"] == "failed"
+    assert workplace.single()["status"] == "failed"

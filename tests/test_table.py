@@ -56,20 +56,20 @@ def cells(text: str) -> dict[str, list[str]]:
 
 def test_every_number_is_that_of_an_independent_script_to_the_last_digit(tmp_path: Path) -> None:
     shown = made(judged(tmp_path / "sweep", seeds=3))
-    for metric, place, rate in (("judge/mean", 1, False), ("judge/win_rate", 2, True)):
-        decimals = len(shown.lines()[1][place].split(" ")[0].partition(".")[2])
+    for metric, column, rate in (("judge/mean", 1, False), ("judge/win_rate", 2, True)):
+        decimals = len(shown.lines()[1][column].split(" ")[0].partition(".")[2])
         expected = recomputed(tmp_path / "sweep", metric, decimals, rate)
-        assert {line[0]: line[place] for line in shown.lines()} == expected
+        assert {line[0]: line[column] for line in shown.lines()} == expected
 
 
 def test_the_second_reading_is_of_what_was_kept_and_says_the_same(tmp_path: Path) -> None:
     first = to_csv(made(judged(tmp_path / "sweep")))
-    kept = tmp_path / "sweep/completions.parquet"
-    frame = pd.read_parquet(kept)
+    cache = tmp_path / "sweep/completions.parquet"
+    frame = pd.read_parquet(cache)
     assert len(frame) == 11 * 20 and frame["stage"].nunique() == 11
-    before = kept.stat().st_mtime_ns
-    assert to_csv(made(tmp_path / "sweep")) == first and kept.stat().st_mtime_ns == before
-    kept.write_bytes(b"half")
+    before = cache.stat().st_mtime_ns
+    assert to_csv(made(tmp_path / "sweep")) == first and cache.stat().st_mtime_ns == before
+    cache.write_bytes(b"half")
     assert to_csv(made(tmp_path / "sweep")) == first
 
 
@@ -103,8 +103,8 @@ def test_answers_that_are_not_what_the_metric_is_the_mean_of_give_no_interval(tm
 
 def test_the_caption_says_what_each_interval_is_over(tmp_path: Path) -> None:
     assert "over prompts alone: another seed may differ" in made(judged(tmp_path / "a", seeds=1)).caption
-    several = made(judged(tmp_path / "b", seeds=3)).caption
-    assert "over new seeds and new prompts" in several and "Wilson" in several and "f a single run" in several
+    caption = made(judged(tmp_path / "b", seeds=3)).caption
+    assert "over new seeds and new prompts" in caption and "Wilson" in caption and "f a single run" in caption
 
 
 def test_best_is_bold_where_it_is_so_and_only_from_five_seeds_on(tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_pairing_finds_a_difference_that_intervals_side_by_side_hide(tmp_path: P
         for seed in range(1, 6):
             scores = gain + of_prompt + 0.2 * rng.standard_normal(60)
             write_completions(write_run(tmp_path / "s", method, seed), {"judge/mean": scores.tolist()})
-    found = made(tmp_path / "s")
-    (low, _), (_, high) = (row.cells[0].interval or (0.0, 0.0) for row in found.rows)
-    assert low < high and found.rows[0].cells[0].mark == "best"
+    shown = made(tmp_path / "s")
+    (low, _), (_, high) = (row.cells[0].interval or (0.0, 0.0) for row in shown.rows)
+    assert low < high and shown.rows[0].cells[0].mark == "best"
 
 
 def test_nothing_is_best_of_a_price(tmp_path: Path) -> None:

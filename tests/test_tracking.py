@@ -66,14 +66,14 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass(frozen=True)
-class Told:
+class TrackedJob:
     run: OfflineRun
     folder: Path
     lines: list[str]
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackedJob]:
     """A whole job of two training stages, from a folder given relative to the working one."""
     folder, lines = tmp_path_factory.mktemp("job"), list[str]()
     with pytest.MonkeyPatch.context() as patch:
@@ -84,33 +84,33 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             train(tracker, toy_stage("dpo", steps=2), folder / "dpo")
             tracker.samples({"prompt": f"p{i}", "completion": "a", "score": i / 2, "tokens": 7} for i in range(100))
             tracker.summary({"judge/mean": 0.25, "kl/base": 1.0})
-        yield Told(read_only_run(folder / "runs"), folder, lines)
+        yield TrackedJob(read_only_run(folder / "runs"), folder, lines)
 
 
-def test_a_run_says_what_the_job_is(job: Told) -> None:
+def test_a_run_says_what_the_job_is(job: TrackedJob) -> None:
     expected = {"name": "tiny-dpo-1", "group": "paper", "job_type": "sft+dpo", "project": "prefsweep"}
     assert job.run.metadata.items() >= expected.items()
     assert set(job.run.metadata["tags"]) == set(CARD.tags)
     assert job.run.config == CONFIG
 
 
-def test_a_run_that_ends_well_is_finished(job: Told) -> None:
+def test_a_run_that_ends_well_is_finished(job: TrackedJob) -> None:
     assert (job.run.metadata["state"], job.run.metadata["exit_code"]) == ("finished", 0)
 
 
-def test_each_stage_has_its_metrics_and_its_own_axis(job: Told) -> None:
+def test_each_stage_has_its_metrics_and_its_own_axis(job: TrackedJob) -> None:
     assert job.run.axes == {"sft/*": "sft/global_step", "dpo/*": "dpo/global_step"}
     assert [row["sft/global_step"] for row in job.run.rows("sft")] == [0, 10, 20]
     assert [row["dpo/global_step"] for row in job.run.rows("dpo")] == [0, 10]
     assert job.run.rows("dpo")[1] == {"dpo/global_step": 10, "dpo/loss": 0.5, "dpo/accuracy": 0.5}
 
 
-def test_the_summary_has_the_evaluation_and_the_cost(job: Told) -> None:
+def test_the_summary_has_the_evaluation_and_the_cost(job: TrackedJob) -> None:
     expected = {"judge/mean": 0.25, "kl/base": 1.0, "cost/sft/seconds": 1.5, "cost/dpo/peak_memory_bytes": 1024}
     assert job.run.summary.items() >= expected.items()
 
 
-def test_the_first_64_samples_are_a_table(job: Told) -> None:
+def test_the_first_64_samples_are_a_table(job: TrackedJob) -> None:
     table = job.run.tables["samples"]
     assert table["columns"] == ["prompt", "completion", "score"]
     assert len(table["data"]) == 64
@@ -144,12 +144,12 @@ def test_a_stage_says_how_fast_it_goes_and_what_it_looks_like_and_keeps_neither(
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1, "kl": 0.5}]
 
 
-def test_one_line_says_where_the_run_is(job: Told) -> None:
+def test_one_line_says_where_the_run_is(job: TrackedJob) -> None:
     (line,) = job.lines
     assert line == f"W&B: offline; wandb sync {run_folders(job.folder / 'runs')[0]}"
 
 
-def test_a_reused_stage_replays_the_rows_it_logged_live(job: Told, tmp_path: Path) -> None:
+def test_a_reused_stage_replays_the_rows_it_logged_live(job: TrackedJob, tmp_path: Path) -> None:
     stage = toy_stage("sft")
     with tracking(settings(tmp_path), CARD) as tracker:
         tracker.reused(stage, job.folder / "sft", {"cost": COST})
@@ -296,8 +296,10 @@ def test_a_wandb_that_dies_in_the_middle_costs_no_job(tmp_path: Path, capfd: Any
 
 def end_service_of(parent: int) -> None:
     """Kill the W&B process that `parent` started, and wait until it is gone."""
-    found = subprocess.run(["pgrep", "-P", str(parent), "-f", "wandb-core"], capture_output=True, text=True, check=True)
-    (service,) = map(int, found.stdout.split())
+    listed = subprocess.run(
+        ["pgrep", "-P", str(parent), "-f", "wandb-core"], capture_output=True, text=True, check=True
+    )
+    (service,) = map(int, listed.stdout.split())
     os.kill(service, 9)
     os.waitid(os.P_PID, service, os.WEXITED | os.WNOWAIT)
 

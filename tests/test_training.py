@@ -42,8 +42,8 @@ SHORT = ("batch_size=8", "max_steps=6", "warmup_steps=0", "max_length=96", "lear
 def config(composed: Callable[..., Any], model_folders: dict[str, Path]) -> Callable[..., Any]:
     def make(stage: str, *words: str, model: str = "gpt2") -> Any:
         short = [f"stages.{name}.{word}" for name in ("sft", "dpo") for word in SHORT]
-        said = [f"stages.{stage}.{word}" for word in words]
-        return composed("model=gpt2", f"model.path={model_folders[model]}", *short, *said)
+        overrides = [f"stages.{stage}.{word}" for word in words]
+        return composed("model=gpt2", f"model.path={model_folders[model]}", *short, *overrides)
 
     return make
 
@@ -304,8 +304,8 @@ def test_it_is_near_ln_2_in_bf16_too_wherever_it_runs(config: Any, new_context: 
 def test_every_loss_of_trl_trains(loss: str, config: Any, new_context: Any, tmp_path: Path, logps: Path) -> None:
     words = ["label_smoothing=0.01"] if loss in ("exo_pair", "robust") else []
     made = config("dpo", f"loss=[{loss}]", "max_steps=2", *words)
-    found = run_dpo(made, tmp_path / "dpo", new_context(micro_batch=8), logps)
-    assert np.isfinite(found["validation/loss"])
+    metrics = run_dpo(made, tmp_path / "dpo", new_context(micro_batch=8), logps)
+    assert np.isfinite(metrics["validation/loss"])
 
 
 def test_a_batch_of_coupled_pairs_is_not_split_to_fit_in_memory(
@@ -469,15 +469,15 @@ def test_what_a_training_reads_is_counted(
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_what_became_of_its_rows_is_in_its_record(stage: str, tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workplace = Workplace(tmp_path)
     small = [*hub_layout.words("hh-rlhf", hub_layout.write_dataset("hh-rlhf", tmp_path / "data")), "model=gpt2"]
-    done = place.command(*small, f"method={stage}", "debug=smoke", "runtime=cpu", "tracking=off", "jobs=1")
+    done = workplace.command(*small, f"method={stage}", "debug=smoke", "runtime=cpu", "tracking=off", "jobs=1")
     assert done.returncode == 0, done.stderr
-    (built,) = place.stages(stage)
+    (built,) = workplace.stages(stage)
     metrics = json.loads((built / "record.json").read_text())["metrics"]
-    found = {name.removeprefix("data/train/"): metrics[name] for name in metrics if name.startswith("data/train/")}
+    counts = {name.removeprefix("data/train/"): metrics[name] for name in metrics if name.startswith("data/train/")}
     lost = {reason.replace(" ", "_"): count for reason, count in hub_layout.TRAPS["hh-rlhf"].items()}
-    assert found == {"read": 53, "kept": 40, "in_validation": 8, **lost}
+    assert counts == {"read": 53, "kept": 40, "in_validation": 8, **lost}
 
 
 # ----------------------------------------------------------------------------------------------- resume, guards
@@ -492,12 +492,12 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     def work(name: str) -> tuple[dict[str, Any], Context]:
         context = new_context(name, log_every=1, resume_checkpoint_every=2)
         folder = tmp_path / f"{name}-artifact"
-        found = run_sft(made, folder, context) if stage == "sft" else run_dpo(made, folder, context, logps)
-        return found, context
+        metrics = run_sft(made, folder, context) if stage == "sft" else run_dpo(made, folder, context, logps)
+        return metrics, context
 
     assert die_at(5, lambda: work("killed")) == -signal.SIGKILL
     killed = new_context("killed")
-    assert [found.name for found in checkpoints(killed.checkpoints)] == ["checkpoint-4"]
+    assert [checkpoint.name for checkpoint in checkpoints(killed.checkpoints)] == ["checkpoint-4"]
     resumed, resumed_context = work("killed")
     undisturbed, context = work("undisturbed")
     assert resumed == undisturbed
@@ -506,7 +506,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
     completions = [(tmp_path / f"{name}-artifact/validation.jsonl").read_text() for name in ("killed", "undisturbed")]
     assert completions[0] == completions[1] and completions[0].count("\n") == 3 * 16
     assert context.cost.counts["labels"] == 6 * 8
-    assert sorted(kept.name for kept in (tmp_path / "killed-artifact/steps").iterdir()) == ["3", "6"]
+    assert sorted(state.name for state in (tmp_path / "killed-artifact/steps").iterdir()) == ["3", "6"]
     for folder in (".", "steps/3", "steps/6"):
         ours, theirs = (weights(tmp_path / f"{name}-artifact" / folder) for name in ("killed", "undisturbed"))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs), folder
@@ -523,9 +523,9 @@ def test_a_state_that_was_kept_is_a_model_like_any_other(config: Any, new_contex
     )
     run_sft(long, tmp_path / "long", new_context("long"))
     run_sft(short, tmp_path / "short", new_context("short"))
-    for kept, result in (("steps/4", "long"), ("steps/2", "short")):
-        ours, theirs = weights(tmp_path / "long" / kept), weights(tmp_path / result)
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), kept
+    for state, result in (("steps/4", "long"), ("steps/2", "short")):
+        ours, theirs = weights(tmp_path / "long" / state), weights(tmp_path / result)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), state
     again = config("sft", "max_steps=1")
     again.model.path = str(tmp_path / "long/steps/2")
     run_sft(again, tmp_path / "again", new_context("again"))
@@ -544,9 +544,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_state_before_it(
     context = new_context()
     with pytest.raises(DivergedError, match=r"sft: the loss was nan at step 4; .*Lower stages.sft.learning_rate"):
         run_sft(config("sft"), tmp_path / "sft", context)
-    (kept,) = checkpoints(context.checkpoints)
-    assert kept.name == "checkpoint-3"
-    assert all(torch.isfinite(tensor).all() for tensor in load_file(kept / "model.safetensors").values())
+    (checkpoint,) = checkpoints(context.checkpoints)
+    assert checkpoint.name == "checkpoint-3"
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(checkpoint / "model.safetensors").values())
     assert not list((tmp_path / "sft").iterdir())
 
 
@@ -561,8 +561,8 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
     context = new_context()
     with pytest.raises(DivergedError, match="gradient norm"):
         run_sft(config("sft"), tmp_path / "sft", context)
-    (kept,) = checkpoints(context.checkpoints)
-    assert all(torch.isfinite(tensor).all() for tensor in load_file(kept / "model.safetensors").values())
+    (checkpoint,) = checkpoints(context.checkpoints)
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(checkpoint / "model.safetensors").values())
 
 
 # --------------------------------------------------------------------------------------- the choice of a checkpoint
@@ -572,16 +572,16 @@ def test_the_best_checkpoint_is_kept(config: Any, new_context: Any, tmp_path: Pa
     """A rate far too high: the last state is not the best."""
     speed = ("schedule=constant_with_warmup", "learning_rate=0.3", "max_steps=8", "epochs=2")
     words = (*speed, "evaluate_every=1", "validation_prompts=0")
-    found, contexts = {}, {}
+    metrics, contexts = {}, {}
     for which in ("best", "last"):
         contexts[which] = new_context(which)
-        found[which] = run_sft(config("sft", *words, f"checkpoint={which}"), tmp_path / which, contexts[which])
+        metrics[which] = run_sft(config("sft", *words, f"checkpoint={which}"), tmp_path / which, contexts[which])
     rows = [row for row in contexts["best"].history.rows() if "validation/loss" in row]
     best = min(rows, key=lambda row: row["validation/loss"])
-    assert found["best"]["step"] == best["step"]
-    assert found["best"]["validation/loss"] == best["validation/loss"]
-    assert found["best"]["steps"] == found["last"]["steps"] == 8 > best["step"]
-    assert found["last"]["validation/loss"] > best["validation/loss"]
+    assert metrics["best"]["step"] == best["step"]
+    assert metrics["best"]["validation/loss"] == best["validation/loss"]
+    assert metrics["best"]["steps"] == metrics["last"]["steps"] == 8 > best["step"]
+    assert metrics["last"]["validation/loss"] > best["validation/loss"]
     ours, theirs = (load_file(tmp_path / which / "model.safetensors") for which in ("best", "last"))
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
 

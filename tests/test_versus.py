@@ -38,19 +38,19 @@ def sweep(folder: Path, seeds: int, gap: float = 0.5) -> Path:
     return folder
 
 
-def told(folder: Path, *names: str) -> dict[str, list[str]]:
+def texts_of(folder: Path, *names: str) -> dict[str, list[str]]:
     made = versus(table(read_runs([folder]), METRICS), names or ("dpo", "ppo"))
     return {line[0]: line[1:] for line in made.texts()}
 
 
 def test_it_says_which_is_better_and_whether_by_more_than_noise(tmp_path: Path) -> None:
-    found = told(sweep(tmp_path / "s", 5))
-    assert found["judge score"][3:] == ["dpo", "yes, p < 0.001"]
-    assert found["preference accuracy"][3] in ("dpo", "ppo") and found["preference accuracy"][4].startswith("no, p = ")
-    assert found["KL to base"][3] == found["completion length"][3] == "–"
-    turned = told(sweep(tmp_path / "s", 5), "ppo", "dpo")
+    texts = texts_of(sweep(tmp_path / "s", 5))
+    assert texts["judge score"][3:] == ["dpo", "yes, p < 0.001"]
+    assert texts["preference accuracy"][3] in ("dpo", "ppo") and texts["preference accuracy"][4].startswith("no, p = ")
+    assert texts["KL to base"][3] == texts["completion length"][3] == "–"
+    turned = texts_of(sweep(tmp_path / "s", 5), "ppo", "dpo")
     assert turned["judge score"][3:] == ["dpo", "yes, p < 0.001"]
-    assert turned["judge score"][2].replace("−", "") == found["judge score"][2]
+    assert turned["judge score"][2].replace("−", "") == texts["judge score"][2]
 
 
 def test_its_p_values_are_a_paired_t_tests_corrected_by_holm(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_without_values_by_prompt_nothing_is_called_more_than_noise(tmp_path: Pa
 
 
 def test_with_too_few_seeds_nothing_is_called_more_than_noise(tmp_path: Path) -> None:
-    assert told(sweep(tmp_path / "s", 3))["judge score"][3:] == ["dpo", "untested: 3 seeds"]
+    assert texts_of(sweep(tmp_path / "s", 3))["judge score"][3:] == ["dpo", "untested: 3 seeds"]
 
 
 def test_it_says_of_which_row_there_are_too_few_seeds(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_it_says_of_which_row_there_are_too_few_seeds(tmp_path: Path) -> None:
     record = json.loads((base / "run.json").read_text())
     record["config"]["stages"] = {"generate": record["config"]["stages"]["generate"]}
     (base / "run.json").write_text(json.dumps(record))
-    assert told(folder, "ppo", "base")["completion length"][4] == "untested: 3 seeds"
+    assert texts_of(folder, "ppo", "base")["completion length"][4] == "untested: 3 seeds"
     apart = tmp_path / "t"
     for seed in range(1, 6):
         write_run(apart, "ppo", seed, dict.fromkeys(METRICS, 30 + seed))
         write_run(apart, "dpo", seed + 5, dict.fromkeys(METRICS, 40 + seed))
-    assert told(apart, "ppo", "dpo")["completion length"][2:] == ["–", "–", "untested: no seed in common"]
+    assert texts_of(apart, "ppo", "dpo")["completion length"][2:] == ["–", "–", "untested: no seed in common"]
 
 
 def test_a_bar_in_a_value_ends_no_cell_of_the_markdown(tmp_path: Path) -> None:
@@ -128,15 +128,15 @@ def test_rows_that_are_not_two_are_refused(tmp_path: Path) -> None:
 def test_a_sweeps_report_has_both_where_its_experiment_asks(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", 5)
     jobs = [path.name for path in read_runs([folder])["folder"]]
-    asked = {"metrics": list(METRICS), "versus": ["dpo", "ppo"]}
-    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": asked}))
+    settings = {"metrics": list(METRICS), "versus": ["dpo", "ppo"]}
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": settings}))
     console = Console(file=io.StringIO(), width=200)
     written = report(folder, console)
     made = versus(table(read_runs([folder]), METRICS), ("dpo", "ppo"))
     assert (folder / "versus.md").read_text() == to_markdown(made) and folder / "versus.md" in written
     page = (folder / "report.html").read_text()
     assert "Two rows against each other" in page and "yes, p &lt; 0.001" in page
-    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": {**asked, "versus": ["x", "ppo"]}}))
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": {**settings, "versus": ["x", "ppo"]}}))
     assert folder / "versus.md" not in report(folder, console)  # a mistake costs this, not the table
 
 
@@ -145,32 +145,32 @@ def test_the_caption_names_what_validation_chose(tmp_path: Path) -> None:
     jobs = [path.name for path in read_runs([folder])["folder"]]
     (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": {"best_by": "validation/loss"}}))
     report(folder, Console(file=io.StringIO()))
-    said = "The best of 2 by validation/loss is dpo.learning_rate 0.5 (0.2000)."
-    assert said in (folder / "table.md").read_text()
+    sentence = "The best of 2 by validation/loss is dpo.learning_rate 0.5 (0.2000)."
+    assert sentence in (folder / "table.md").read_text()
 
 
 def test_a_best_one_that_cannot_be_told_costs_its_sentence_alone(tmp_path: Path) -> None:
     """Two methods here, and no run measured the metric: rows, metrics and the note stay as the experiment has them."""
     folder = sweep(tmp_path / "s", 2)
     jobs = [path.name for path in read_runs([folder])["folder"]]
-    asked = {"metrics": ["text/length"], "best_by": "validation/loss", "note": "A word of the experiment."}
-    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": asked}))
+    settings = {"metrics": ["text/length"], "best_by": "validation/loss", "note": "A word of the experiment."}
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": settings}))
     console = Console(file=io.StringIO(), width=200)
     report(folder, console)
     text = (folder / "table.md").read_text()
     assert "A word of the experiment." in text and "The best of" not in text
     assert "completion length" in text and "KL to base" not in text
     assert isinstance(console.file, io.StringIO)
-    said = [line for line in console.file.getvalue().splitlines() if line.startswith("report: ")]
-    assert len(said) == 1 and said[0].endswith("the caption names no best one")
+    messages = [line for line in console.file.getvalue().splitlines() if line.startswith("report: ")]
+    assert len(messages) == 1 and messages[0].endswith("the caption names no best one")
 
 
 def test_each_of_its_numbers_leads_to_its_runs(tmp_path: Path) -> None:
     """In its CSV, to the last bit, and on the page, where a click finds the runs of that row."""
     folder = sweep(tmp_path / "s", 5)
     jobs = [path.name for path in read_runs([folder])["folder"]]
-    asked = {"metrics": list(METRICS), "versus": ["dpo", "ppo"]}
-    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": asked}))
+    settings = {"metrics": list(METRICS), "versus": ["dpo", "ppo"]}
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs, "report": settings}))
     written = report(folder, Console(file=io.StringIO()))
     assert {folder / "versus.csv", folder / "versus.md"} <= set(written)
     lines = {line["metric"]: line for line in csv.DictReader(io.StringIO((folder / "versus.csv").read_text()))}

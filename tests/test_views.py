@@ -111,7 +111,7 @@ SEAMS = [  # prompt, chosen, rejected: only the first parts between two words fo
 def test_whatever_stands_at_the_boundary_the_tokens_are_those_of_the_whole(name: str, tokenizer: Any) -> None:
     if name == "opt":
         tokenizer = begun(tokenizer)
-    rows = [PreferenceExample(str(place), prompt, *texts) for place, (prompt, *texts) in enumerate(with_group(SEAMS))]
+    rows = [PreferenceExample(str(index), prompt, *texts) for index, (prompt, *texts) in enumerate(with_group(SEAMS))]
     dataset, cut = pair_rows(rows, tokenizer, 96)
     for row, example in zip(dataset, rows, strict=True):
         for side in ("chosen", "rejected"):

@@ -156,7 +156,7 @@ def toy_store(root: Path, say: Callable[[str], None] = print) -> Store:
     return Store(root / "stages", FileHashes(root / "hashes.json"), say)
 
 
-class Told(Listener):
+class RecordingListener(Listener):
     """A listener that remembers."""
 
     def __init__(self) -> None:
@@ -178,11 +178,11 @@ class Told(Listener):
         self.events.append(f"built {stage.role}")
 
 
-def build(root: Path, plan: Plan | None = None, **wrong: Any) -> tuple[dict[str, Record], Told]:
+def build(root: Path, plan: Plan | None = None, **wrong: Any) -> tuple[dict[str, Record], RecordingListener]:
     """Run a plan (the usual one) under `root`; `wrong` goes to the runtime."""
     root.mkdir(parents=True, exist_ok=True)
-    told, runtime = Told(), Runtime(root / "diary", **wrong)
-    return run(plan or toy_plan(root), toy_store(root, say=runtime.note), runtime, told), told
+    listener, runtime = RecordingListener(), Runtime(root / "diary", **wrong)
+    return run(plan or toy_plan(root), toy_store(root, say=runtime.note), runtime, listener), listener
 
 
 def build_elsewhere(root: Path, **wrong: Any) -> BaseProcess:

@@ -68,11 +68,11 @@ class Workplace:
     def jobs(self, sweep: str) -> dict[str, dict[str, Any]]:
         """The run.json of each job, by method and seed."""
         files = (self.folder / "multirun_sweeps" / sweep).glob("*/run.json")
-        found = [json.loads(path.read_text()) for path in files]
-        return {f"{run['config']['method']['name']}/{run['config']['seed']}": run for run in found}
+        runs = [json.loads(path.read_text()) for path in files]
+        return {f"{run['config']['method']['name']}/{run['config']['seed']}": run for run in runs}
 
     def single(self) -> dict[str, Any]:
         """The run.json of the one single run."""
         (path,) = (self.folder / "outputs/runs").glob("*/run.json")
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+        run: dict[str, Any] = json.loads(path.read_text())
+        return run

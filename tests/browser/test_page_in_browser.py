@@ -45,9 +45,9 @@ def chromium(page: Path, width: int, *options: str) -> str:
 def ask(page: Path, expression: str, width: int = 1280) -> object:
     probed = page.with_name("probed.html")
     probed.write_text(page.read_text().replace("</body>", PROBE.format(expression=expression) + "</body>"))
-    found = re.search(r"<title>(.*?)</title>", chromium(probed, width, "--dump-dom"), re.DOTALL)
-    assert found
-    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    match = re.search(r"<title>(.*?)</title>", chromium(probed, width, "--dump-dom"), re.DOTALL)
+    assert match
+    return json.loads(match[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -61,9 +61,9 @@ def test_the_page_is_no_wider_than_the_window(page: Path, width: int) -> None:
         "frame.onload = () => { const page = frame.contentDocument.documentElement;"
         "document.title = JSON.stringify([page.scrollWidth, page.clientWidth]); };</script>"
     )
-    found = re.search(r"<title>\[(\d+),(\d+)\]</title>", chromium(frame, 1400, "--dump-dom"))
-    assert found
-    assert int(found[1]) <= int(found[2]) and abs(int(found[2]) - width) <= 20
+    match = re.search(r"<title>\[(\d+),(\d+)\]</title>", chromium(frame, 1400, "--dump-dom"))
+    assert match
+    assert int(match[1]) <= int(match[2]) and abs(int(match[2]) - width) <= 20
 
 
 def test_ten_columns_fit_a_window_of_1400_pixels(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_every_cell_leads_to_its_runs_and_every_image_is_there(page: Path) -> No
     links = (
         "[...document.querySelectorAll('td a')].map(link => document.querySelector(link.getAttribute('href')) !== null)"
     )
-    found = ask(page, links)
-    assert isinstance(found, list) and len(found) == 9 and all(found)
+    targets_exist = ask(page, links)
+    assert isinstance(targets_exist, list) and len(targets_exist) == 9 and all(targets_exist)
     images = ask(page, "[...document.images].map(image => image.complete && image.naturalWidth > 0)")
     assert isinstance(images, list) and images and all(images)
 

@@ -67,7 +67,7 @@ class FileSplits(Splits):
 
     def read(self, file: str) -> Examples:
         tally = Tally()
-        examples = Examples(tally.kept_of(self.read_file(file)), tally, file)
+        examples = Examples(tally.filter_rows(self.read_file(file)), tally, file)
         tally.read = len(examples) + tally.dropped.total()
         return examples
 

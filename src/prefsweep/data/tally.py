@@ -28,7 +28,7 @@ class Tally:
         assert reason in REASONS
         self.dropped[reason] += count
 
-    def kept_of(self, rows: Iterable[PreferenceExample | str]) -> Iterator[PreferenceExample]:
+    def filter_rows(self, rows: Iterable[PreferenceExample | str]) -> Iterator[PreferenceExample]:
         """Yield the examples among the rows; the others are the reasons for which a row is dropped."""
         for row in rows:
             if isinstance(row, str):
@@ -37,7 +37,7 @@ class Tally:
                 yield row
 
     @property
-    def kept(self) -> int:
+    def remaining(self) -> int:
         return self.read - self.dropped.total()
 
     def metrics(self, split: str) -> dict[str, int]:
@@ -47,12 +47,12 @@ class Tally:
         """
         if not self.read:
             return {}
-        counts = {"read": self.read, "kept": self.kept, **self.dropped}
+        counts = {"read": self.read, "kept": self.remaining, **self.dropped}
         return {f"data/{split}/{reason.replace(' ', '_')}": count for reason, count in counts.items()}
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{self.dropped[reason]:,} {reason}" for reason in REASONS if reason in self.dropped)
-        return f"kept {self.kept:,} of {self.read:,}" + (f": {reasons}" if reasons else "")
+        return f"kept {self.remaining:,} of {self.read:,}" + (f": {reasons}" if reasons else "")
 
 
 values_of = attrgetter(*(field.name for field in fields(PreferenceExample)))

@@ -36,12 +36,12 @@ class Reading:
     def recorded(self, records: Sequence[Recorded]) -> dict[str, str]:
         """Return by split what any run's stage that read it has recorded."""
         sections = [stage.payload["sections"]["dataset"] for stage in self.stages]
-        kept: dict[str, str] = {}
+        summaries: dict[str, str] = {}
         for section, by_split in records:
             if section in sections:
                 same_rows = all(section[key] == getattr(self.dataset, key) for key in ABOUT_TRAINING_ROWS)
-                kept |= {name: sentence for name, sentence in by_split.items() if same_rows or name != "train"}
-        return kept
+                summaries |= {name: sentence for name, sentence in by_split.items() if same_rows or name != "train"}
+        return summaries
 
 
 def readings(stages: Sequence[Stage]) -> list[Reading]:
@@ -60,7 +60,7 @@ def has_choice(dataset: FileDatasetConfig) -> bool:
     return any(getattr(dataset, key) is not None for key in ABOUT_TRAINING_ROWS)
 
 
-def readings_and_kept(stages: Sequence[Stage], store: Store) -> Iterator[tuple[Reading, dict[str, str]]]:
+def readings_with_summaries(stages: Sequence[Stage], store: Store) -> Iterator[tuple[Reading, dict[str, str]]]:
     """Yield each reading with what the finished stages that read its dataset have recorded of it."""
     if datasets := readings(stages):
         sections = ((record["sections"].get("dataset"), record["metrics"]) for record in store.records())
@@ -70,12 +70,12 @@ def readings_and_kept(stages: Sequence[Stage], store: Store) -> Iterator[tuple[R
 
 def lines(stages: Sequence[Stage], store: Store) -> Iterator[str]:
     """Yield a line for each dataset: the rows kept of each split, and whether its commit is pinned."""
-    for reading, kept in readings_and_kept(stages, store):
-        yield line(reading, kept, not_pinned(reading.dataset, store.root.parent))
+    for reading, summaries in readings_with_summaries(stages, store):
+        yield line(reading, summaries, not_pinned(reading.dataset, store.root.parent))
 
 
-def line(reading: Reading, kept: dict[str, str], pin: str | None = None) -> str:
-    parts = [f"{split} {kept[split]}" for split in SPLITS if split in kept] or ["not read yet"]
+def line(reading: Reading, summaries: dict[str, str], pin: str | None = None) -> str:
+    parts = [f"{split} {summaries[split]}" for split in SPLITS if split in summaries] or ["not read yet"]
     name = reading.dataset.name + (f" for {reading.learner}" if reading.learner else "")
     return f"{name}: {'; '.join([*parts, *([pin] if pin else [])])}"
 
@@ -83,8 +83,8 @@ def line(reading: Reading, kept: dict[str, str], pin: str | None = None) -> str:
 def validate_datasets(stages: Sequence[Stage], store: Store) -> Iterator[str]:
     """Read what no stage has read yet, and yield a line for each such dataset: an invalid row is an error before
     anything is built, not after hours. The stages find in memory what was read here."""
-    for reading, kept in readings_and_kept(stages, store):
-        if set(reading.splits) - set(kept):
+    for reading, summaries in readings_with_summaries(stages, store):
+        if set(reading.splits) - set(summaries):
             examples = {split: load(reading.dataset, split) for split in reading.splits}
             needs_chosen = any(stage.config.needs_chosen for stage in reading.stages)
             if needs_chosen and reading.dataset.pairs != "labelled":

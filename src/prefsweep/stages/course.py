@@ -75,10 +75,10 @@ def states(trained: Path) -> dict[int, Path | None]:
     """Return the folder of each state of a training by its step, in order; None is the policy that it started from."""
     metrics = json.loads((trained / RECORD).read_text())["metrics"]
     last = metrics.get("iterations", metrics.get("steps"))
-    kept = {int(folder.name): folder for folder in (trained / STEPS).glob("[0-9]*")}
+    saved = {int(folder.name): folder for folder in (trained / STEPS).glob("[0-9]*")}
     # The result is the state of its last validation, or of the last step where a guard has stopped the training.
     result = last if "diverged" in metrics else metrics["step"]
-    return dict(sorted({0: None, result: trained, **kept}.items()))
+    return dict(sorted({0: None, result: trained, **saved}.items()))
 
 
 def judge_states(

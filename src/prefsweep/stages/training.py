@@ -268,18 +268,18 @@ def train(
         context.cost.restore(json.loads((start / COUNTS).read_text()))
     # 2. replace transformers' callback that prints
     trainer.remove_callback(PrinterCallback)
-    kept = CheckpointCallback(config, context)
+    checkpoint_callback = CheckpointCallback(config, context)
     progress = Progress(config.stage_name, context.runtime.progress)
-    for callback in (HistoryCallback(context), kept, completions_callback, progress):
+    for callback in (HistoryCallback(context), checkpoint_callback, completions_callback, progress):
         if callback is not None:
             trainer.add_callback(callback)
     # 3. the loop
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     # 4. a last validation, where the loop did not end on one
-    if all(row["step"] != trainer.state.global_step for row in kept.validations()):
+    if all(row["step"] != trainer.state.global_step for row in checkpoint_callback.validations()):
         trainer.evaluate()
     # 5. the state that is the result
-    validation = kept.export(
+    validation = checkpoint_callback.export(
         config.checkpoint == "best", partial(save, trainer.model, trainer.processing_class), folder
     )
     if completions_callback is not None:

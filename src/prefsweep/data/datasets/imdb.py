@@ -70,7 +70,7 @@ class PromptSplits(Splits):
 
     def compute(self, split: str) -> Examples:
         tally = deepcopy(self.reviews[split].tally)
-        return Examples(tally.kept_of(self.divide(self.reviews[split])), tally, split)
+        return Examples(tally.filter_rows(self.divide(self.reviews[split])), tally, split)
 
     def divide(self, reviews: Examples) -> Iterator[PreferenceExample | str]:
         dataset = self.reviews.dataset
