@@ -59,7 +59,7 @@ def tuned(
     return sweep
 
 
-def test_the_best_is_chosen_on_validation_and_told_on_test(tmp_path: Path) -> None:
+def test_the_best_is_chosen_on_validation_and_reported_on_test(tmp_path: Path) -> None:
     sweep = tuned(tmp_path / "s", {0.1: 0.9, 0.5: 0.3, 1.0: 0.5}, {0.1: [0.5, 0.6], 0.5: [0.7, 0.2], 1.0: [0.1, 0.4]})
     where = console()
     chosen, count = best(sweep, "validation/loss", where)

@@ -459,7 +459,7 @@ REAL = (
 @pytest.mark.parametrize(
     "line", ["stages.dpo.betta=1", "method=dop", "model.path=/nowhere", "-m method=dpo,sft stages.dpo.beta=.1,nan"]
 )
-def test_a_mistake_is_told_before_any_heavy_library_is_imported(line: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_before_any_heavy_library_is_imported(line: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", REAL, *line.split()], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "[]\n")
     assert done.stderr.count("\n") == 1

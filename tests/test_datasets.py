@@ -602,7 +602,7 @@ def test_a_command_over_bad_data_ends_in_one_line_before_anything_is_built(kind:
 # --------------------------------------------------------------------------------------------- what a plan says of it
 
 
-def test_what_no_stage_has_read_is_read_and_told_first(written: Written, tmp_path: Path) -> None:
+def test_what_no_stage_has_read_is_read_and_reported_first(written: Written, tmp_path: Path) -> None:
     def validate(*words: str) -> list[str]:
         overrides = [*hub_layout.words("hh-rlhf", written("hh-rlhf")), f"runtime.outputs={tmp_path}", *words]
         job = prepare(overrides, compose(overrides))

@@ -81,7 +81,7 @@ def test_dpo_and_the_reward_of_ppo_learn_equally_many_labels(plan_with: Callable
     assert {run["cost"]["method"]["labels"] for run in workplace.jobs("both").values()} == {rows}
 
 
-def test_the_rows_of_both_shares_are_told(plan_with: Callable[..., Any]) -> None:
+def test_the_rows_of_both_shares_are_reported(plan_with: Callable[..., Any]) -> None:
     job = plan_with("method=dpo")
     first, second = dataset_summary.validate_datasets(job.plan.stages, store_of(job.config.runtime))
     rows = {stage.name: len(rows_of(stage)) for stage in job.plan.stages if stage.name in ("dpo", "judge_model")}

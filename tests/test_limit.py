@@ -242,7 +242,7 @@ def test_efficiency_is_the_share_of_what_was_to_be_had(tmp_path: Path) -> None:
     assert shared["frontier/efficiency"] == pytest.approx(0.5, abs=1e-3)  # prompts without a limit have no say
 
 
-def test_it_is_not_told_where_it_would_mean_nothing(tmp_path: Path) -> None:
+def test_it_is_not_reported_where_it_would_mean_nothing(tmp_path: Path) -> None:
     scores = np.random.default_rng(3).normal(size=(40, 256))
     path = save_curves(tmp_path, scores)
     too_near, past_the_end = policy(0.05, 1, scores), policy(4.0, 1, scores)

@@ -148,7 +148,7 @@ def test_the_kl_coefficient_follows_the_kl_that_was_measured(ppo_config: Config)
 
 
 @pytest.mark.parametrize("whitened", [False, True])
-def test_rewards_are_whitened_where_it_is_said(
+def test_rewards_are_whitened_where_the_config_sets_it(
     whitened: bool, ppo_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []

@@ -99,7 +99,7 @@ def test_the_inputs_of_a_finished_target_are_not_built_again(tmp_path: Path) -> 
     assert list(records) == ["judge"] and listener.events == ["reused judge"]
 
 
-def test_two_roles_with_one_identity_are_built_and_told_once(tmp_path: Path) -> None:
+def test_two_roles_with_one_identity_are_built_and_reported_once(tmp_path: Path) -> None:
     graph = {**toy.GRAPH, "judge/start": {"model": "learn"}, "judge/end": {"model": "learn"}}
     graph["judge"] = {"start": "judge/start", "end": "judge/end"}
     records, listener = toy.build(tmp_path, toy.toy_plan(tmp_path, graph=graph))
@@ -254,7 +254,7 @@ def test_a_lock_left_by_a_killed_process_holds_nobody_up(tmp_path: Path) -> None
     assert not [line for line in toy.diary(tmp_path) if "waiting" in line]
 
 
-def test_what_another_process_built_meanwhile_is_told_as_reused(tmp_path: Path) -> None:
+def test_what_another_process_built_meanwhile_is_reported_as_reused(tmp_path: Path) -> None:
     """Between looking what is missing and building it."""
     plan, store, listener = toy.toy_plan(tmp_path), toy.toy_store(tmp_path), toy.RecordingListener()
     find, looks = store.find, []

@@ -149,7 +149,7 @@ def test_the_caption_names_what_validation_chose(tmp_path: Path) -> None:
     assert sentence in (folder / "table.md").read_text()
 
 
-def test_a_best_one_that_cannot_be_told_costs_its_sentence_alone(tmp_path: Path) -> None:
+def test_a_best_one_that_cannot_be_named_costs_its_sentence_alone(tmp_path: Path) -> None:
     """Two methods here, and no run measured the metric: rows, metrics and the note stay as the experiment has them."""
     folder = sweep(tmp_path / "s", 2)
     jobs = [path.name for path in read_runs([folder])["folder"]]
