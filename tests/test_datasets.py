@@ -321,6 +321,9 @@ def test_prompts_alone_do_where_pairs_are_sampled(tmp_path: Path) -> None:
     ppo.append(f"runtime.outputs={tmp_path / 'out'}")
     with pytest.raises(UserError, match="scorer@reward=trained: dataset=local has no pairs to train it on"):
         prepare(ppo, compose(ppo))
+    judged = [*ppo, "scorer@reward=distilbert-imdb", "scorer@judge=trained", "dataset.share=[0,0.5]"]
+    with pytest.raises(UserError, match="scorer@judge=trained: dataset=local has no pairs to train it on"):
+        prepare(judged, compose(judged))
     assert prepare(ppo, compose([*ppo, "scorer@reward=distilbert-imdb"])).plan.used >= {"ppo", "generate"}
 
 
@@ -632,3 +635,104 @@ def test_a_plan_says_what_was_kept_once_a_stage_has_read_it(written: Written, tm
     ]
     (line,) = dataset_summary.lines(another.plan.stages, store)
     assert line.startswith("hh-rlhf: test kept 16 of 20: "), "what evaluates reads the same rows under any limit"
+
+
+# --------------------------------------------------------------------------------------- any dataset of the hub
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+QUESTION, ANSWER, OTHER = "Why is the sky blue?", "It scatters.", "It is not."
+FORMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "texts": ({"prompt": QUESTION, "chosen": ANSWER, "rejected": OTHER}, ()),
+    "other columns": (
+        {"question": QUESTION, "better": ANSWER, "worse": OTHER},
+        ("dataset.columns={prompt:question,chosen:better,rejected:worse}",),
+    ),
+    "messages": (
+        {
+            "prompt": [turn("user", QUESTION)],
+            "chosen": [turn("assistant", ANSWER)],
+            "rejected": [turn("assistant", OTHER)],
+        },
+        (),
+    ),
+    "messages behind a text": (
+        {"prompt": QUESTION, "chosen": [turn("assistant", ANSWER)], "rejected": [turn("assistant", OTHER)]},
+        (),
+    ),
+    "whole dialogues": (
+        {
+            side: [turn("user", QUESTION), turn("assistant", text)]
+            for side, text in (("chosen", ANSWER), ("rejected", OTHER))
+        },
+        ("dataset.columns.prompt=null",),
+    ),
+    "whole dialogues beside their prompt": (
+        {
+            "prompt": QUESTION,
+            **{
+                side: [turn("user", QUESTION), turn("assistant", text)]
+                for side, text in (("chosen", ANSWER), ("rejected", OTHER))
+            },
+        },
+        (),
+    ),
+}
+
+
+def hub_pairs(folder: Path, row: dict[str, Any], *words: str) -> dict[str, Examples]:
+    """The splits of a repository with nine rows like this one, of which two are test and two validation."""
+    release_splits()
+    (folder / "data").mkdir(exist_ok=True)
+    rows = [json.loads(json.dumps(row).replace("sky", f"sky {number}")) for number in range(9)]
+    hub_layout.write_jsonl(folder / "data/train.jsonl", rows)
+    sizes = ("dataset.test=2", "dataset.validation=2", "scorer@judge=trained", "dataset.share=null")
+    dataset = compose(["dataset=hub", "dataset.id=me/mine", f"dataset.path={folder}", *sizes, *words]).dataset
+    return {split: load(dataset, split) for split in SPLITS}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pairs_in_each_form_that_the_hub_has_are_one_dialogue(form: str, tmp_path: Path) -> None:
+    row, words = FORMS[form]
+    examples = hub_pairs(tmp_path, row, *words)
+    assert {split: len(rows) for split, rows in examples.items()} == {"train": 5, "validation": 2, "test": 2}
+    for example in examples["train"]:
+        number = next(digit for digit in example.prompt if digit.isdigit())
+        question = QUESTION.replace("sky", f"sky {number}")
+        assert example.prompt == example.group == f"\n\nHuman: {question}\n\nAssistant:"
+        assert (example.chosen, example.rejected) == (f" {ANSWER}", f" {OTHER}")
+
+
+def test_a_dialogue_of_several_turns_and_its_system_prompt_are_read_whole(tmp_path: Path) -> None:
+    turns = [
+        turn("system", "Be brief."),
+        turn("user", "Hello sky."),
+        turn("assistant", "Hello!"),
+        turn("user", QUESTION),
+    ]
+    row = {"prompt": turns, "chosen": [turn("assistant", ANSWER)], "rejected": [turn("assistant", OTHER)]}
+    (prompt,) = {example.prompt.replace("sky 0", "sky") for example in hub_pairs(tmp_path, row)["train"][:1]} or {""}
+    assert prompt.startswith("\n\nSystem: Be brief.\n\nHuman: Hello sky")
+    assert prompt.endswith("\n\nAssistant:") and prompt.count("\n\nAssistant:") == 2
+
+
+def test_plain_texts_of_the_hub_stay_as_they_are(tmp_path: Path) -> None:
+    row = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
+    examples = hub_pairs(tmp_path, row, "dataset.format=plain")["train"]
+    assert {(example.chosen, example.rejected) for example in examples} == {(" blue.", " green.")}
+    assert all(example.prompt.startswith("The sky ") and example.prompt.endswith(" is") for example in examples)
+
+
+def test_a_hub_dataset_that_cannot_be_read_ends_in_one_line(tmp_path: Path) -> None:
+    row = FORMS["texts"][0]
+    with pytest.raises(UserError, match=r"line 1: has no column better; there are: prompt, chosen, rejected"):
+        hub_pairs(tmp_path, row, "dataset.columns.chosen=better")
+    with pytest.raises(UserError, match="its chosen is a text, so the prompt needs a column"):
+        hub_pairs(tmp_path, row, "dataset.columns.prompt=null")
+    with pytest.raises(UserError, match="holds no data/test"):
+        hub_pairs(tmp_path, row, "dataset.test_file=data/test")
+    with pytest.raises(UserError, match=r"dataset\.columns\.promt.*nearest: dataset\.columns\.prompt"):
+        hub_pairs(tmp_path, row, "dataset.columns.promt=question")

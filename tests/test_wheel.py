@@ -33,7 +33,8 @@ with composing():
         if group == "stage":
             read_stage_file(name, None)
         else:
-            compose([f"{key}={name}", *(["dataset.path=pairs.jsonl"] if name == "local" else [])])
+            needed = {"local": ["dataset.path=pairs.jsonl"], "hub": ["dataset.id=someone/pairs"]}
+            compose([f"{key}={name}", *needed.get(name, [])])
         print(f"{group}/{file.name}")
 """
 

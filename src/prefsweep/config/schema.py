@@ -119,6 +119,22 @@ class UltraFeedbackConfig(HubDatasetConfig):
 
 
 @dataclass
+class ColumnsConfig:
+    prompt: str | None = config_field()
+    chosen: str = config_field()
+    rejected: str = config_field()
+
+
+@dataclass
+class HubPairsConfig(HubDatasetConfig):
+    train_file: str = config_field()
+    test_file: str | None = config_field()
+    columns: ColumnsConfig = dataclasses.field(default_factory=ColumnsConfig)
+    format: str = config_field(choices=("dialogue", "plain"))
+    test: int = config_field(at_least=1)
+
+
+@dataclass
 class KaleidoscopeConfig(HubDatasetConfig):
     test: int = config_field(at_least=1)
 
@@ -264,6 +280,7 @@ DATASETS: dict[str, type[DatasetConfig]] = {
     "local": LocalConfig,
     "hh": HHConfig,
     "ultrafeedback": UltraFeedbackConfig,
+    "hub_pairs": HubPairsConfig,
     "kaleidoscope": KaleidoscopeConfig,
     "imdb": IMDBConfig,
 }

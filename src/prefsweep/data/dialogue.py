@@ -3,6 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from prefsweep.data.files import Row, shorten
+from prefsweep.errors import UserError
+
+ROLES = ("system", "user", "assistant")
+Messages = list[dict[str, str]]
+
 
 @dataclass(frozen=True)
 class Format:
@@ -27,6 +33,23 @@ class Format:
 
 HH = Format("\n\nHuman:", "\n\nAssistant:", "\n\nSystem:")
 KALEIDOSCOPE = Format("User:", "\nAssistant:")
+
+
+def messages(row: Row, column: str, ends_with: str | None = None) -> Messages:
+    """Return the messages in a cell; with `ends_with`, the last must be of that role."""
+    value = row.value(column)
+    turns = value if isinstance(value, list) else []
+    complete = all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns)
+    if not turns or not complete or any(turn.get("role") not in ROLES for turn in turns):
+        raise UserError(f"{row.location}: its {column} must be messages with role and content, not {shorten(value)}")
+    if ends_with and turns[-1]["role"] != ends_with:
+        raise UserError(f"{row.location}: its {column} must end with the {ends_with}'s message")
+    return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+
+
+def as_completion(text: str) -> str:
+    """Return what the assistant says as it stands behind its mark."""
+    return " " + text.strip()
 
 
 def bare_question(prompt: str) -> str:

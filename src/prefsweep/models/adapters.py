@@ -58,6 +58,8 @@ def with_adapters(model: PreTrainedModel, adapter: AdapterConfig, start: Path | 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model.add_adapter(config)
+    for layer in tuner_layers(model):  # autocast would cast back what they cast to fp32
+        layer.cast_input_dtype_enabled = False
     config.base_model_name_or_path = None  # transformers puts a path of this machine there
     model.start = start  # whose adapters and base `save_adapters` saves too
     return model
@@ -78,14 +80,18 @@ def check_targets(targets: list[str], shape: PreTrainedConfig) -> None:
             )
 
 
+def tuner_layers(model: Any) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
 def has_adapters(model: Any) -> bool:
-    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
+    return bool(tuner_layers(model))
 
 
 @contextmanager
 def adapters_off(model: Any) -> Iterator[None]:
     """Switch the adapters off inside the `with` block: PPO's reference, without a second copy."""
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    layers = tuner_layers(model)
     for layer in layers:
         layer.enable_adapters(False)
     try:

@@ -7,15 +7,11 @@ no chat template of their own: `\\n\\nHuman: …\\n\\nAssistant:` and the comple
 from collections.abc import Iterator
 
 from prefsweep.config.schema import UltraFeedbackConfig
-from prefsweep.data.dialogue import HH
-from prefsweep.data.files import Row, read, shorten
+from prefsweep.data.dialogue import HH, as_completion, messages
+from prefsweep.data.files import Row, read
 from prefsweep.data.layout import files
 from prefsweep.data.schema import PreferenceExample
 from prefsweep.data.splits import FileSplits, Splits
-from prefsweep.errors import UserError
-
-ROLES = ("system", "user", "assistant")
-Messages = list[dict[str, str]]
 
 
 def file_names(dataset: UltraFeedbackConfig) -> list[str]:
@@ -33,8 +29,8 @@ def load(dataset: UltraFeedbackConfig) -> Splits:
 
 def to_example(row: Row, name: str, margin: float) -> PreferenceExample | str:
     """Return the pair of a row, or why it is dropped."""
-    *prompt, chosen = messages(row, "chosen")
-    *other, rejected = messages(row, "rejected")
+    *prompt, chosen = messages(row, "chosen", ends_with="assistant")
+    *other, rejected = messages(row, "rejected", ends_with="assistant")
     if prompt != other or not prompt:
         return "prompts disagree"
     if not chosen["content"].strip() or not rejected["content"].strip():
@@ -44,20 +40,4 @@ def to_example(row: Row, name: str, margin: float) -> PreferenceExample | str:
     if row.real("score_chosen") - row.real("score_rejected") <= margin:
         return "ties"
     text = HH.prompt((turn["role"], turn["content"]) for turn in prompt)
-    return PreferenceExample(name, text, text, completion(chosen), completion(rejected))
-
-
-def messages(row: Row, column: str) -> Messages:
-    """Return the messages of one side, the last of them the assistant's."""
-    value = row.value(column)
-    turns = value if isinstance(value, list) else []
-    complete = all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns)
-    if not turns or not complete or any(turn.get("role") not in ROLES for turn in turns):
-        raise UserError(f"{row.location}: its {column} must be messages with role and content, not {shorten(value)}")
-    if turns[-1]["role"] != "assistant":
-        raise UserError(f"{row.location}: its {column} must end with the assistant's message")
-    return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-
-
-def completion(message: dict[str, str]) -> str:
-    return " " + message["content"].strip()
+    return PreferenceExample(name, text, text, as_completion(chosen["content"]), as_completion(rejected["content"]))
