@@ -235,12 +235,13 @@ def test_the_line_of_provenance_says_where_numbers_come_from(tmp_path: Path) -> 
     sweep = judged(tmp_path / "mine", seeds=2)
     for path in sweep.glob("*/run.json"):
         record = json.loads(path.read_text())
-        record["metrics"] |= {"judge/accuracy": 0.7123, "judge/length_accuracy": 0.57}
+        record["metrics"] |= {"judge/accuracy": 0.7123, "judge/length_accuracy": 0.57, "reward/accuracy": 0.9}
         record["decoding"] |= {"temperature": 0.0, "completions_per_prompt": 2, "max_new_tokens": 64}
         path.write_text(json.dumps(record))
     line = made(sweep).provenance
     for part in (
         *("Sweep mine", "commit c0ffeec0ffee", "judge oracle (right on 0.712 of test pairs, length alone 0.570)"),
+        *("reward (right on 0.900 of validation pairs)",),
         *("n 40 prompts", "seeds 1, 2", "decoding greedy, 2 completions a prompt, at most 64 tokens"),
     ):
         assert part in line

@@ -128,6 +128,14 @@ def total_of(stages: list[tuple[Stage, dict[str, Any]]]) -> dict[str, float]:
     return sums
 
 
+def reward_metrics(job: Job, records: dict[str, Record]) -> dict[str, float]:
+    """Return how well the reward that this job trains ranks the validation pairs; nothing where it trains none."""
+    rewards = [stage.role for stage in job.plan.stages if stage.config.trains_scorer == "reward"]
+    measured = records[rewards[0]]["metrics"] if rewards else {}
+    names = ("accuracy", "length_accuracy")
+    return {f"reward/{name}": measured[f"validation/{name}"] for name in names if f"validation/{name}" in measured}
+
+
 class RunFile(runner.Listener):
     """Writes `run.json`; as a listener of the runner it collects the cost and the warnings of each stage."""
 
@@ -141,7 +149,7 @@ class RunFile(runner.Listener):
 
     def write(self, status: str, records: dict[str, Record] | None = None, error: str | None = None) -> None:
         if records:
-            self.metrics = records[self.job.plan.target.role]["metrics"]
+            self.metrics = records[self.job.plan.target.role]["metrics"] | reward_metrics(self.job, records)
         target = self.job.plan.target
         write_json(
             self.path,
