@@ -195,6 +195,15 @@ def test_a_tree_reads_as_it_is_indented() -> None:
     assert choices(known) == {Path("conf/method"): {"sft+dpo"}}
 
 
+def test_the_documents_show_results_as_they_were_measured() -> None:
+    pages = "\n".join(page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    tables = sorted((ROOT / "results").glob("*/table.md"))
+    assert tables
+    for table in tables:
+        rows = [line for line in table.read_text().splitlines() if line.startswith("|")]
+        assert rows and all(row in pages for row in rows), table
+
+
 # ---------------------------------------------------------------------------------------------------------- the text
 
 # Words that say what was done with a thing and not what it is: none of them names anything.
