@@ -14,9 +14,9 @@ from typing import Any
 
 from harness import ROOT, hardware
 from prefsweep.pipeline.files import write_json, write_text
-from prefsweep.pipeline.store import commit
+from prefsweep.pipeline.store import RECORD
 from prefsweep.report.completions import first_samples
-from prefsweep.report.runs import Run, read_runs, records
+from prefsweep.report.runs import Run, read_runs, records, stage_file
 
 TABLES = ("table.md", "table.csv", "versus.md", "course.md")
 SAMPLES = 4  # completions of each method's first seed
@@ -42,17 +42,23 @@ def made(sweep: Path, runs: list[Run]) -> dict[str, Any]:
     manifest = json.loads((sweep / "sweep.json").read_text())
     return {
         "command": manifest["command"],
-        "commit": commit(),
+        "commits": sorted({commit_of(run) for run in runs if run["has_result"]}),
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware("cpu"),
         "finished": sum(run["has_result"] for run in runs),
     }
 
 
+def commit_of(run: Run) -> str:
+    """Return the commit of the code that evaluated a run."""
+    path = stage_file(run, run["target"], RECORD)
+    return json.loads(path.read_text())["commit"] or "unknown" if path else "unknown"
+
+
 def samples(runs: list[Run]) -> str:
     """Return completions of the same prompts by the first finished run of each method, and what the judge gave them."""
     lines = ["| method | judge | completion |", "| :-- | --: | :-- |"]
-    first = {run["method.name"]: run for run in reversed(runs) if run["has_result"]}
+    first = {run["method"]: run for run in reversed(runs) if run["has_result"]}
     for method, run in sorted(first.items()):
         for row in list(first_samples(run).values())[:SAMPLES]:
             text = " ".join(row["completion"].split()).replace("|", "\\|")
