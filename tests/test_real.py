@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(3600)]
 NAMES = ("smollm2-135m-q4", "minilm", "imdb-25k")
 SMALL = [
     *("stages.reward_model.max_steps=60", "stages.judge_model.max_steps=60", "stages.sft.max_steps=10"),
-    *("stages.ppo.iterations=8", "stages.generate.prompts=100", "judge_accuracy.pairs=200"),
+    *("stages.ppo.iterations=8", "stages.generate.prompts=100", "stages.judge_accuracy.pairs=200"),
 ]
 
 
