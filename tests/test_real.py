@@ -16,9 +16,10 @@ from workplace import Workplace
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(3600)]
 NAMES = ("smollm2-135m-q4", "minilm", "imdb-25k")
+PROMPTS = 100
 SMALL = [
     *("stages.reward_model.max_steps=60", "stages.judge_model.max_steps=60", "stages.sft.max_steps=10"),
-    *("stages.ppo.iterations=8", "stages.generate.prompts=100", "stages.judge_accuracy.pairs=200"),
+    *("stages.ppo.iterations=8", f"stages.generate.prompts={PROMPTS}", "stages.judge_accuracy.pairs=200"),
 ]
 
 
@@ -41,13 +42,14 @@ def test_the_judge_prefers_what_ppo_made_of_the_start(run: tuple[Path, dict[str,
     metrics = run[1]["metrics"]
     assert all(math.isfinite(value) for value in metrics.values() if isinstance(value, float))
     assert metrics["judge/accuracy"] > 0.7
-    assert metrics["judge/mean"] - metrics["judge/start_mean"] > metrics["judge/stderr"]
+    standard_error = metrics["judge/std"] / math.sqrt(PROMPTS)
+    assert metrics["judge/mean"] - metrics["judge/start_mean"] > standard_error
     assert metrics["kl/start"] > 0
 
 
 def test_the_policy_is_a_plain_model(run: tuple[Path, dict[str, Any]]) -> None:
     folder, record = run
-    command = [sys.executable, "-m", "prefsweep", "export", f"outputs/runs/{record['name']}", "policy"]
+    command = [sys.executable, "-m", "prefsweep", "export", f"outputs/runs/{record['name']}", "policy", "--merge"]
     subprocess.run(command, cwd=folder, check=True)
     model, tokenizer = (kind.from_pretrained(folder / "policy") for kind in (AutoModelForCausalLM, AutoTokenizer))
     prompt = tokenizer("This film", return_tensors="pt")
