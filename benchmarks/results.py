@@ -38,7 +38,7 @@ def copy(sweep: Path) -> Path:
 
 
 def made(sweep: Path, runs: list[Run]) -> dict[str, Any]:
-    """Return the command, the commit and the hardware of a sweep, and what its jobs took."""
+    """Return the command, the commit and the hardware of a sweep, and how many runs finished."""
     manifest = json.loads((sweep / "sweep.json").read_text())
     return {
         "command": manifest["command"],

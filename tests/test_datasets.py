@@ -27,6 +27,9 @@ from prefsweep.data.views import encode_prompts
 from prefsweep.errors import UserError
 from prefsweep.jobs import dataset_summary
 from prefsweep.jobs.job import Job, prepare, store_of
+from prefsweep.pipeline.history import History
+from prefsweep.pipeline.stage import Context
+from prefsweep.stages import judging
 from workplace import Workplace
 
 Written = Callable[..., Path]
@@ -286,6 +289,12 @@ def test_no_label_is_read_where_a_policy_learns(written: Written, tmp_path: Path
     for split in SPLITS:
         loaded = [load(configured("imdb", folder), split, tokenizer) for folder in (written("imdb"), tmp_path)]
         assert loaded[0][:] == loaded[1][:]
+    made, folder = compose(["method=dpo"]), tmp_path / "accuracy"
+    folder.mkdir()
+    context = Context(made.runtime, folder, History(folder / "history.jsonl"))
+    sections = {"dataset": configured("imdb", tmp_path), "judge": made.judge}
+    metrics = judging.judge_accuracy(made.stages.judge_accuracy, **sections, folder=folder, context=context)
+    assert metrics and not any(name.startswith("judge/") for name in metrics)  # no labels, no pairs
 
 
 # -------------------------------------------------------------------------------------------- a file of one's own

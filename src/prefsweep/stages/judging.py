@@ -121,7 +121,8 @@ def judge_accuracy(
         for index, pair in enumerate(pairs)
     ]
     write_jsonl(folder / PAIRS, rows)
-    return judged.agreement(rows) | truncation(measured) | examples.metrics()
+    agreement = judged.agreement(rows) if rows else {}  # reviews whose file has no labels make no pairs
+    return agreement | truncation(measured) | examples.metrics()
 
 
 def truncation(measured: dict[str, Measures]) -> dict[str, float]:
