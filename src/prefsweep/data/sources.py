@@ -42,6 +42,8 @@ def load_ranked(dataset: DatasetConfig, split: str) -> Examples:
     the prompts that `dataset.share` leaves. A longer list of either label is cut.
     """
     examples = load(dataset, split)
+    if dataset.pairs == "dataset":
+        return examples
     labelled = {label: [row for row in examples if row.label is label] for label in (True, False)}
     if not any(labelled.values()):
         return examples
